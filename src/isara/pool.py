@@ -1,0 +1,91 @@
+"""D_t: the pairs that demonstrations are drawn from, with a vector for each question."""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isara.data import QAPair
+
+if TYPE_CHECKING:
+    from isara.protocols import Embedder
+
+
+class Pool:
+    """Pairs in the order they came, and exact nearest neighbours among their questions.
+
+    A pool only grows, so whatever a filter has worked out about `pairs[:n]` stays true.
+    """
+
+    def __init__(self, embedder: "Embedder", pairs: Iterable[QAPair] = ()) -> None:
+        self.embedder = embedder
+        self.pairs: list[QAPair] = []
+        self._by_id: dict[str, QAPair] = {}
+        self._vectors: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
+        self._embedded = 0
+        self.add(pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def add(self, pairs: Iterable[QAPair]) -> None:
+        """Appends pairs; their questions are embedded when a neighbour is first asked for."""
+        for pair in pairs:
+            self.pairs.append(pair)
+            self._by_id.setdefault(pair.id, pair)
+
+    def get(self, pair_id: str) -> QAPair | None:
+        """The pair with this id, or None."""
+        return self._by_id.get(pair_id)
+
+    def similarities(self, question: str) -> NDArray[np.float32]:
+        """Cosine similarity of the question to each pair's question, shape (len(self),), in [-1, 1]."""
+        if not self.pairs:
+            return np.zeros(0, dtype=np.float32)
+        return np.asarray(self._matrix() @ self.embedder.encode([question])[0], dtype=np.float32)
+
+    def nearest(self, question: str, k: int, leave_out: Iterable[str] = ()) -> list[tuple[QAPair, float]]:
+        """The k pairs with the most similar questions, nearest last, each with its cosine similarity.
+
+        A pair is never its own neighbour: pairs with the same question text (case and spaces aside) and those whose id
+        is in `leave_out` are passed over. Among equals the earlier pair is the nearer, so the order is always the same.
+        """
+        scores = self.similarities(question)
+        banned, text = set(leave_out), _plain(question)
+        found: list[tuple[QAPair, float]] = []
+        for index in np.argsort(-scores, kind="stable"):
+            if len(found) == k:
+                break
+            pair = self.pairs[index]
+            if pair.id not in banned and _plain(pair.question) != text:
+                found.append((pair, float(scores[index])))
+        return found[::-1]
+
+    def sample(self, n: int, rng: random.Random) -> list[QAPair]:
+        """n pairs drawn without replacement (all of them, shuffled, where the pool is smaller)."""
+        return rng.sample(self.pairs, min(n, len(self.pairs)))
+
+    def _matrix(self) -> NDArray[np.float32]:
+        """Vectors of all questions, shape (len(self), dim); capacity doubles so that growing stays cheap."""
+        if self._embedded < len(self.pairs):
+            new = self.embedder.encode([pair.question for pair in self.pairs[self._embedded :]])
+            needed = self._embedded + len(new)
+            if needed > len(self._vectors):
+                grown = np.zeros((max(needed, 2 * len(self._vectors)), new.shape[1]), dtype=np.float32)
+                grown[: self._embedded] = self._vectors[: self._embedded] if self._embedded else 0
+                self._vectors = grown
+            self._vectors[self._embedded : needed] = new
+            self._embedded = needed
+        return self._vectors[: self._embedded]
+
+
+def sample_neighbours(pool: Pool, n: int, rng: random.Random) -> Sequence[QAPair]:
+    """One pair drawn at random and its n - 1 nearest neighbours, the drawn pair last."""
+    centre = pool.sample(1, rng)[0]
+    return [pair for pair, _ in pool.nearest(centre.question, n - 1, leave_out=[centre.id])] + [centre]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
