@@ -64,7 +64,7 @@ class Pool:
         return found[::-1]
 
     def sample(self, n: int, rng: random.Random) -> list[QAPair]:
-        """n pairs drawn without replacement (all of them, shuffled, where the pool is smaller)."""
+        """Draws n pairs without replacement (all of them, shuffled, where the pool is smaller)."""
         return rng.sample(self.pairs, min(n, len(self.pairs)))
 
     def _matrix(self) -> NDArray[np.float32]:

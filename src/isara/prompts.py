@@ -1,7 +1,7 @@
 """Few-shot prompts: demonstrations and the open question, nothing else.
 
-Functions of text. A prompt never holds an instruction, a principle or a system message; a chat model gets the same pairs
-as turns, between the very markers that its own template writes, without the template's default system block.
+Functions of text. A prompt never holds an instruction, a principle or a system message; a chat model gets the same
+pairs as turns, between the very markers that its own template writes, without the template's default system block.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ class PromptFormat:
         start: Opens the first question.
         to_answer: Stands between a question and its answer.
         to_question: Stands between an answer and the next question.
-        lead: Stands before each question and answer. It is part of what the model generates, so that no prompt ends in a
-            space, which tokenizers would split off from the next word.
+        lead: Stands before each question and answer. It is part of what the model generates, so that no prompt ends
+            in a space, which tokenizers would split off from the next word.
         end: Closes the answer in a training row: the end-of-sequence token or the template's end of turn.
         adds_special_tokens: Whether the tokenizer is to add its own special tokens (BOS) to a prompt.
     """
@@ -38,12 +38,12 @@ class PromptFormat:
     @property
     def question_stops(self) -> tuple[str, ...]:
         """Where a generated question ends: its answer begins, or the next question does."""
-        return _stops(self.to_answer, self.to_question)
+        return _stops(self.to_answer, self.to_question, self.end)
 
     @property
     def answer_stops(self) -> tuple[str, ...]:
         """Where a generated answer ends: the next question begins."""
-        return _stops(self.to_question)
+        return _stops(self.to_question, self.end)
 
 
 def _stops(*pieces: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def fit_demos(
     count_tokens: Callable[[Sequence[str]], list[int]],
     max_tokens: int,
 ) -> Sequence[QAPair]:
-    """The demonstrations without the first (farthest) ones, so that the rendered prompt has at most `max_tokens` tokens.
+    """The demonstrations less the first (farthest) ones, so that the rendered prompt has at most `max_tokens` tokens.
 
     Raises:
         ModelError: The prompt is too long even without any demonstration.
@@ -116,8 +116,8 @@ _TURNS = ("first-question", "first-answer", "second-question", "second-answer", 
 def chat_format(tokenizer: Any) -> PromptFormat:
     """The turn markers of a tokenizer's own chat template, found by rendering it.
 
-    What the template puts before the first question beyond the BOS token and the user's header (a default system prompt,
-    a date) is left out: it would be an instruction.
+    What the template puts before the first question beyond the BOS token and the user's header (a default system
+    prompt, a date) is left out: it would be an instruction.
 
     Raises:
         ModelError: The template does not write questions and answers as turns around unchanged text.

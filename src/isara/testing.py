@@ -78,4 +78,5 @@ class HashEmbedder:
             for word in re.findall(r"\w+", text.lower()):
                 vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dim] += 1
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, norms, out=vectors, where=norms > 0)
+        np.divide(vectors, norms, out=vectors, where=norms > 0)
+        return vectors
