@@ -1,0 +1,110 @@
+"""The user's own domain: what held-out answers cost a model, in bits per byte."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from isara.data import QAPair
+from isara.errors import ModelError, SeedError
+from isara.evaluate.statistics import ratio_error
+from isara.pool import Pool
+from isara.prompts import answer_prompt, answer_text, fit_demos
+from isara.protocols import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutItem:
+    """What one held-out answer costs.
+
+    Attributes:
+        id: The pair's id.
+        bytes: UTF-8 bytes of the answer.
+        bits: Bits that the answer costs after its question alone (-log2 of its probability).
+        bits_demos: The same with demonstrations before the question.
+        demo_ids: Those demonstrations, nearest last.
+    """
+
+    id: str
+    bytes: int
+    bits: float
+    bits_demos: float
+    demo_ids: tuple[str, ...]
+
+
+class HeldoutEvaluator:
+    """Bits per byte of held-out answers, zero-shot and with the nearest pairs of a pool as demonstrations.
+
+    Args:
+        heldout: Pairs that no training has seen.
+        pool: Where demonstrations are retrieved from.
+        demos: Demonstrations a prompt; the farthest are dropped where they don't fit the context.
+
+    Raises:
+        SeedError: There are no held-out pairs, or one has no answer.
+    """
+
+    def __init__(self, heldout: Sequence[QAPair], pool: Pool, demos: int) -> None:
+        if not heldout:
+            raise SeedError("expected at least one held-out pair, found none: raise the hold-out share or name a file")
+        for pair in heldout:
+            if not pair.answer:
+                raise SeedError(f"held-out pair {pair.id} has an empty answer: write one or take the pair out")
+        self.heldout = heldout
+        self.pool = pool
+        self.demos = demos
+
+    def __call__(self, engine: Engine) -> dict[str, float]:
+        """Figures over all pairs, as `summarise` gives them."""
+        return summarise(self.items(engine))
+
+    def items(self, engine: Engine) -> list[HeldoutItem]:
+        """What each held-out answer costs, in the order of the pairs.
+
+        Raises:
+            ModelError: A question with its answer doesn't fit the model's context.
+        """
+        fmt = engine.format
+        answers = [answer_text(fmt, pair.answer) for pair in self.heldout]
+        plain = [answer_prompt(fmt, (), pair.question) for pair in self.heldout]
+        self._check_lengths(engine, plain, answers)
+        rooms = [engine.context_length - tokens for tokens in engine.count_tokens(answers)]
+        chosen = [self._demos(engine, pair, room) for pair, room in zip(self.heldout, rooms, strict=True)]
+        shown = [answer_prompt(fmt, demos, pair.question) for pair, demos in zip(self.heldout, chosen, strict=True)]
+        # One call for both, so that the engine can batch equal lengths together.
+        bits = [-logprob / math.log(2) for logprob in engine.logprobs(plain + shown, answers + answers)]
+        rows = zip(self.heldout, bits[: len(plain)], bits[len(plain) :], chosen, strict=True)
+        return [
+            HeldoutItem(pair.id, len(pair.answer.encode()), zero, shot, tuple(demo.id for demo in demos))
+            for pair, zero, shot, demos in rows
+        ]
+
+    def _demos(self, engine: Engine, pair: QAPair, room: int) -> Sequence[QAPair]:
+        """The pair's nearest demonstrations, as many as leave room for its answer."""
+        nearest = [demo for demo, _ in self.pool.nearest(pair.question, self.demos, leave_out=[pair.id])]
+        return fit_demos(
+            lambda demos: answer_prompt(engine.format, demos, pair.question), nearest, engine.count_tokens, room
+        )
+
+    def _check_lengths(self, engine: Engine, prompts: Sequence[str], answers: Sequence[str]) -> None:
+        sizes = zip(engine.count_tokens(prompts), engine.count_tokens(answers), strict=True)
+        for pair, (question, answer) in zip(self.heldout, sizes, strict=True):
+            if question + answer > engine.context_length:
+                raise ModelError(
+                    f"held-out pair {pair.id} has {question} + {answer} tokens and the model reads at most "
+                    f"{engine.context_length}: shorten the pair or take it out"
+                )
+
+
+def summarise(items: Sequence[HeldoutItem]) -> dict[str, float]:
+    """Bits per byte over all items (all bits over all bytes), each with its standard error (delta method)."""
+    sizes = [item.bytes for item in items]
+    return (
+        {"pairs": float(len(items))}
+        | dict(_figures([item.bits for item in items], "bits_per_byte", sizes))
+        | dict(_figures([item.bits_demos for item in items], "bits_per_byte_demos", sizes))
+    )
+
+
+def _figures(bits: Sequence[float], name: str, sizes: Sequence[int]) -> Iterator[tuple[str, float]]:
+    yield name, sum(bits) / sum(sizes)
+    yield f"{name}_se", ratio_error(bits, sizes)
