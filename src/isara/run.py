@@ -12,6 +12,7 @@ Every file but `candidates.jsonl` and `log.txt` is written aside and renamed, so
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ import yaml
 
 from isara.data import QAPair
 from isara.errors import RunError
+
+log = logging.getLogger("isara")
 
 # They don't change what a finished part of a run holds, so a run may be resumed with other values.
 FREE_KEYS = frozenset(
@@ -119,13 +122,13 @@ class RunFolder:
         with _disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.path / ".lock")
-        try:
-            with _disk_errors(self.path):
+        with _disk_errors(self.path):
+            try:
                 self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"{self.path} is in use by another process: wait for it, or give another folder with --out"
-            ) from error
+            except Timeout as error:  # an OSError, too
+                raise RunError(
+                    f"{self.path} is in use by another process: wait for it, or give another folder with --out"
+                ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,6 +177,9 @@ class RunFolder:
             if (self.path / name).read_text("utf-8") != _lines(pairs):
                 differences.append(f"the pairs in {name} are others")
         old = json.loads((self.path / "environment.json").read_text("utf-8"))
+        for name in sorted(set(old) & set(environment) - {"weights"}):
+            if old[name] != environment[name]:
+                log.warning("this run began with %s %s and goes on with %s", name, old[name], environment[name])
         if old.get("weights") != environment.get("weights"):
             differences.append(f"the base model's weights were {old.get('weights')} and are {environment['weights']}")
         if differences:
