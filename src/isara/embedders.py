@@ -1,0 +1,199 @@
+"""Embedders: texts in, vectors of length 1 out. Which one retrieves the demonstrations is `retrieve.embedder`."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isara.errors import ModelError
+from isara.filters.text import tokenize
+
+DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
+
+_log = logging.getLogger("isara")
+# What a sentence-transformers model needs, weights as safetensors only: nothing is ever unpickled.
+_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]
+
+
+class NamedEmbedder(Protocol):
+    """An embedder that can say in a run folder what made its vectors."""
+
+    @property
+    def name(self) -> str:
+        """Changes whenever the vectors would."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of shape (len(texts), dim), each row of length 1 (all zero where there is nothing to embed)."""
+        ...
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model; found when constructed, loaded when first used.
+
+    Args:
+        model: A folder or a name on the hub; the local cache is asked first.
+        device: A torch device, or "auto" for the best that is there.
+
+    Raises:
+        ModelError: The model is neither a folder nor cached nor to be had from the hub, or can't be loaded.
+    """
+
+    def __init__(self, model: str = DEFAULT, device: str = "auto") -> None:
+        self.folder = Path(model) if Path(model).is_dir() else _from_hub(model)
+        self.device = device
+        self.name = f"{model}@{_weights_hash(self.folder)}"
+        self._model: Any = None
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of shape (len(texts), dim), each row of length 1."""
+        if self._model is None:
+            self._model = self._load()
+        # One text at a time: in a batch, padding changes the last bits of a vector, and with them, now and then, which
+        # neighbour is the nearest. A resumed run batches differently and has to choose the same demonstrations.
+        vectors = [
+            self._model.encode([text], normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)[0]
+            for text in texts
+        ]
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1 if texts else 0)
+
+    def _load(self) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(
+                str(self.folder), device=None if self.device == "auto" else self.device, local_files_only=True
+            )
+        except Exception as error:  # transformers, torch and safetensors each raise their own
+            raise ModelError(
+                f"expected a sentence-transformers model in {self.folder}, found one that can't be loaded "
+                f"({_first_line(error)}): choose another `retrieve.embedder`"
+            ) from error
+
+
+def _from_hub(name: str) -> Path:
+    """The local folder of a model on the hub; without a network this fails within seconds."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        try:
+            cached = Path(snapshot_download(name, local_files_only=True))
+            if any(_weights(cached)):
+                return cached
+        except LocalEntryNotFoundError:
+            _log.info("fetching %s", name)
+        return Path(snapshot_download(name, allow_patterns=_FILES, etag_timeout=5))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"expected a folder or a model of the hub as embedder, found {name!r}, which is neither on this machine "
+            f"nor to be had from the hub: run `hf download {name}` where there is a network, or set "
+            "`retrieve.embedder` to a folder or to lexical"
+        ) from error
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    return folder.rglob("*.safetensors")
+
+
+def _weights_hash(folder: Path) -> str:
+    """12 hex digits of the SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    files = sorted(_weights(folder))
+    if not files:
+        raise ModelError(
+            f"expected an embedder with weights in safetensors, found none under {folder}: choose another "
+            "`retrieve.embedder`"
+        )
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class LexicalEmbedder:
+    """Words and their parts, hashed: texts that share words are near. Needs no model, no fitting and no network.
+
+    Args:
+        dim: Length of the vectors.
+    """
+
+    def __init__(self, dim: int = 1024) -> None:
+        self.dim = dim
+        self.name = f"lexical-{dim}"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of shape (len(texts), dim), each row of length 1 (zero for a text without words)."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        if not texts:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        vectorizer = HashingVectorizer(analyzer=_features, n_features=self.dim, norm="l2", dtype=np.float32)
+        return np.asarray(vectorizer.transform(texts).toarray(), dtype=np.float32)
+
+
+def _features(text: str) -> Iterator[str]:
+    """Words, pairs of words, and runs of 3 to 5 characters in words: inflected forms share most of those."""
+    words = tokenize(text)
+    yield from words
+    yield from (f"{one} {other}" for one, other in zip(words, words[1:], strict=False))
+    for word in words:
+        padded = f" {word} "
+        yield from (padded[start : start + n] for n in (3, 4, 5) for start in range(len(padded) - n + 1))
+
+
+class CachedEmbedder:
+    """Remembers the vector of every text, so that each is embedded once.
+
+    Args:
+        inner: The embedder that is asked for what is missing.
+    """
+
+    def __init__(self, inner: NamedEmbedder) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self._vectors: dict[str, NDArray[np.float32]] = {}
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the inner embedder gives, shape (len(texts), dim)."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if missing or not texts:
+            vectors = self.inner.encode(missing)
+            self._vectors.update(zip(missing, vectors, strict=True))
+            if not texts:
+                return vectors
+        return np.stack([self._vectors[text] for text in texts])
+
+
+def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
+    """The embedder of that name, with a cache.
+
+    Args:
+        name: "lexical", a folder, a name on the hub, or "auto": all-MiniLM-L6-v2 where it can be had, else lexical,
+            which a line in the log then says.
+        device: Where a model is to run; "auto" is the best that is there.
+
+    Raises:
+        ModelError: A named model can't be had.
+    """
+    if name == "lexical":
+        return CachedEmbedder(LexicalEmbedder())
+    if name != "auto":
+        return CachedEmbedder(SentenceTransformerEmbedder(name, device))
+    try:
+        return CachedEmbedder(SentenceTransformerEmbedder(DEFAULT, device))
+    except ModelError:
+        _log.warning(
+            "demonstrations are found by shared words: %s is neither on this machine nor to be had from the hub; "
+            "get it with `hf download %s`, or name a copy with `retrieve.embedder: FOLDER`",
+            DEFAULT,
+            DEFAULT,
+        )
+        return CachedEmbedder(LexicalEmbedder())

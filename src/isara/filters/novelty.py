@@ -1,0 +1,105 @@
+"""Is a question new? Held against every question kept so far, by words (ROUGE-L) and by meaning (embeddings)."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import process
+from rapidfuzz.distance import LCSseq
+
+from isara.errors import ConfigError
+from isara.filters.text import tokenize
+from isara.pool import Pool
+from isara.protocols import Candidate, Rejection
+
+
+class Novelty:
+    """Drops a question whose ROUGE-L F to any kept question is `novelty` or more.
+
+    F is 2·LCS / (m + n) with m and n words (Lin 2004). Short questions tie at exactly 0.7 all the time, where floating
+    point falls on either side, so the decision is made in whole numbers: a tie is a duplicate.
+
+    Raises:
+        ConfigError: `novelty` is not above 0 and at most 1.
+    """
+
+    def __init__(self, novelty: float = 0.7) -> None:
+        if not 0 < novelty <= 1:
+            raise ConfigError(f"`novelty` expects a number above 0 and at most 1, found {novelty}: 0.7 is the paper's")
+        self.novelty = novelty
+        self._ratio = Fraction(str(novelty))  # the decimal number as written: 7/10, not the float just below it
+        self._index = _Index()
+
+    def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
+        """A rejection with the highest score and the (first) kept pair that has it."""
+        self._index.follow(kept)
+        common, total = self._index.overlaps(candidate.pair.question)
+        too_near = 2 * self._ratio.denominator * common >= self._ratio.numerator * total
+        too_near &= total > 0
+        if not too_near.any():
+            return None
+        scores = 2 * common / np.maximum(total, 1)
+        nearest = int(scores.argmax())
+        return Rejection("novelty", round(float(scores[nearest]), 4), self.novelty, kept.pairs[nearest].id)
+
+
+class _Index:
+    """The kept questions as strings of one character a word, so that a word comparison is a character comparison.
+
+    rapidfuzz compares such strings bit-parallel in C++. The characters mean nothing outside of this object; there are
+    1.1 million of them, which is the most different words that a pool can have.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._chars: dict[str, str] = {}
+        self._rows: list[str] = []
+        self._lengths = array("q")
+
+    def follow(self, kept: Pool) -> None:
+        """Takes in what the pool has gained, or starts anew with another pool."""
+        if kept is not self._pool:
+            self._pool = kept
+            self._start()
+        for pair in kept.pairs[len(self._rows) :]:
+            words = tokenize(pair.question)
+            self._rows.append("".join(self._chars.setdefault(word, _character(len(self._chars))) for word in words))
+            self._lengths.append(len(words))
+
+    def overlaps(self, question: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """LCS with each kept question and the sum of both lengths, in words, each of shape (pool,)."""
+        words = tokenize(question)
+        # A word that no kept question has equals nothing, so one character serves for all such words.
+        row = "".join(self._chars.get(word, "\0") for word in words)
+        common = process.cdist([row], self._rows, scorer=LCSseq.similarity, dtype=np.int64)[0]
+        return np.asarray(common), np.frombuffer(self._lengths, dtype=np.int64) + len(words)
+
+
+def _character(number: int) -> str:
+    """The number-th character from U+0001 on; surrogates are no characters and are left out."""
+    code = number + 1
+    return chr(code if code < 0xD800 else code + 0x800)
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """Drops a question whose embedding has a cosine of `near_duplicate` or more with a kept question's."""
+
+    near_duplicate: float = 0.95
+
+    def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
+        """A rejection with the highest cosine and the (first) kept pair that has it."""
+        scores: Sequence[float] | NDArray[np.float32] = kept.similarities(candidate.pair.question)
+        if not len(scores):
+            return None
+        nearest = int(np.argmax(scores))
+        cosine = round(float(scores[nearest]), 4)
+        if cosine < self.near_duplicate:
+            return None
+        return Rejection("near_duplicate", cosine, self.near_duplicate, kept.pairs[nearest].id)
