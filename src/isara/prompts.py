@@ -25,6 +25,7 @@ class PromptFormat:
             in a space, which tokenizers would split off from the next word.
         end: Closes the answer in a training row: the end-of-sequence token or the template's end of turn.
         adds_special_tokens: Whether the tokenizer is to add its own special tokens (BOS) to a prompt.
+        before_last: Stands before the last answer alone: the empty thoughts that a template like Qwen3's writes there.
     """
 
     name: Literal["plain", "chat"]
@@ -34,6 +35,7 @@ class PromptFormat:
     lead: str
     end: str
     adds_special_tokens: bool
+    before_last: str = ""
 
     @property
     def question_stops(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def question_prompt(fmt: PromptFormat, demos: Sequence[QAPair]) -> str:
 
 def answer_prompt(fmt: PromptFormat, demos: Sequence[QAPair], question: str) -> str:
     """Demonstrations (nearest last), the question, and an open answer."""
-    return question_prompt(fmt, demos) + fmt.lead + question + fmt.to_answer
+    return question_prompt(fmt, demos) + fmt.lead + question + fmt.to_answer + fmt.before_last
 
 
 def answer_text(fmt: PromptFormat, answer: str) -> str:
@@ -110,7 +112,7 @@ def _shown(fmt: PromptFormat, demo: QAPair) -> str:
 
 
 # A template writes its markers around these; anything it adds between them is the format.
-_TURNS = ("first-question", "first-answer", "second-question", "second-answer", "third-question")
+_TURNS = ("first-question", "first-answer", "second-question", "second-answer", "third-question", "third-answer")
 
 
 def chat_format(tokenizer: Any) -> PromptFormat:
@@ -122,18 +124,33 @@ def chat_format(tokenizer: Any) -> PromptFormat:
     Raises:
         ModelError: The template does not write questions and answers as turns around unchanged text.
     """
-    bos = tokenizer.bos_token or ""
-    pieces = _template_pieces(tokenizer)
-    head, to_answer, to_question = pieces[0], pieces[1], pieces[2]
-    header = _common_suffix(head, to_question)
-    end = to_question.removesuffix(header)
-    if not end.strip() or pieces[3] != to_answer or pieces[4] != to_question:
+    bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
+    head, to_answer, to_question, *more = _template_pieces(tokenizer, 5)[:-1]
+    last_answer, tail = _template_pieces(tokenizer, 6)[-2:]
+    # Some templates (Phi-3's) close the whole dialogue with an EOS that does not stand between turns.
+    end = tail if to_question.startswith(tail) else tail.removesuffix(eos)
+    opening = to_question.removeprefix(end).removeprefix(bos)  # Llama-2's template opens every question with BOS
+    header = _common_suffix(head.removeprefix(bos), opening)
+    if not opening.strip() or header.strip() != opening.strip() or more != [to_answer, to_question]:
         raise ModelError(
             "expected a chat template that writes every turn between the same markers, found one that doesn't "
-            f"(after an answer it wrote {to_question!r}): set `format: plain`"
+            f"(before a question it wrote {head!r}, then {to_question!r}): set `format: plain`"
         )
-    start = (bos if head.startswith(bos) else "") + header
-    return PromptFormat("chat", start, to_answer, to_question, "", end, adds_special_tokens=False)
+    if not (end.strip() or eos):
+        raise ModelError("the chat template closes no answer, so none could learn to end: set `format: plain`")
+    start = bos + header if head.startswith(bos) else header
+    # Llama-2's and Mistral's templates put a space before every turn: the model generates it, as in a plain prompt.
+    lead = " " if all(piece.endswith(" ") for piece in (start, to_answer, to_question)) else ""
+    return PromptFormat(
+        name="chat",
+        start=start.removesuffix(lead),
+        to_answer=to_answer.removesuffix(lead),
+        to_question=to_question.removesuffix(lead),
+        lead=lead,
+        end=end if end.strip() else eos,
+        adds_special_tokens=False,
+        before_last=last_answer.removeprefix(to_answer) if last_answer.startswith(to_answer) else "",
+    )
 
 
 def find_format(tokenizer: Any, choice: Literal["auto", "plain", "chat"] = "auto") -> PromptFormat:
@@ -153,20 +170,21 @@ def find_format(tokenizer: Any, choice: Literal["auto", "plain", "chat"] = "auto
     return chat_format(tokenizer)
 
 
-def _template_pieces(tokenizer: Any) -> list[str]:
-    """The text before, between and after the turns of a rendered dialogue."""
-    turns = [{"role": "assistant" if turn % 2 else "user", "content": content} for turn, content in enumerate(_TURNS)]
+def _template_pieces(tokenizer: Any, turns: int) -> list[str]:
+    """The text before, between and after the first so many turns of a rendered dialogue."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[turn % 2], "content": content} for turn, content in enumerate(_TURNS[:turns])]
     try:
-        rest = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
+        rest = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
     except Exception as error:  # jinja2 raises whatever the template's author chose
         raise ModelError(f"the tokenizer's chat template can't be rendered ({error}): set `format: plain`") from error
     pieces = []
-    for content in _TURNS:
+    for content in _TURNS[:turns]:
         before, found, rest = rest.partition(content)
         if not found:
             raise ModelError("the chat template does not keep the text of every turn: set `format: plain`")
         pieces.append(before)
-    return pieces
+    return [*pieces, rest]
 
 
 def _common_suffix(one: str, other: str) -> str:
