@@ -1,0 +1,480 @@
+"""A run's typed configuration: YAML, overrides, and one-line errors that name file and key.
+
+Every default that the paper does not state is marked "our choice". `expected` says in words what a field takes; error
+messages, the commented file of `isara init` and docs/configuration.md all use it, so they can't disagree.
+"""
+
+import difflib
+import json
+import math
+import os
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from isara.errors import ConfigError
+
+FILE_NAME = "isara.yaml"
+_DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+_KEYWORDS = {"auto", "embedded", "lexical"}
+# What such a field takes, where its type does not say it; kept as the field's title.
+_SHARE_OR_FILE = "a share in [0, 1) or a file"
+_DEVICE = "auto, cpu, mps, cuda or cuda:N"
+
+
+def _share_or_file(value: float | str) -> float | str:
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise ValueError(_SHARE_OR_FILE)
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(_DEVICE)
+    return value
+
+
+def _patterns(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"regular expressions ({error} in {value!r})") from error
+    return values
+
+
+class _Section(BaseModel):
+    # Strict: `iterations: true` or `packing: 1` is a slip of the pen, not a value.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ColumnsConfig(_Section):
+    """Which columns of a data file hold the pairs."""
+
+    question: str | None = Field(None, description="column with the questions; null finds it under its usual names")
+    answer: str | None = Field(None, description="column with the answers; null finds it under its usual names")
+
+
+class QuestionsConfig(_Section):
+    """How new questions are made."""
+
+    demos: int = Field(8, ge=1, description="demonstrations in a prompt for a new question (our choice)")
+    choice: Literal["sampled", "neighbours"] = Field(
+        "sampled", description="demonstrations drawn at random, or one at random and its nearest (our choice)"
+    )
+    per_prompt: int = Field(4, ge=1, description="questions sampled from one prompt (our choice)")
+    temperature: float = Field(1.0, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
+    max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
+
+
+class AnswersConfig(_Section):
+    """How the questions are answered."""
+
+    demos: int = Field(5, ge=0, description="k, the nearest pairs shown before the question, nearest last (our choice)")
+    temperature: float = Field(0.5, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
+    max_new_tokens: int = Field(256, ge=1, description="most tokens of an answer (our choice)")
+
+
+class RetrieveConfig(_Section):
+    """How the nearest pairs are found."""
+
+    embedder: str = Field("auto", description="auto, lexical, or the folder or name of a sentence-transformers model")
+    pool: Literal["seeds", "all"] = Field(
+        "seeds",
+        description="pairs that answers retrieve from: the seeds, or all pairs accepted so far too (our choice)",
+    )
+
+
+class GenerateConfig(_Section):
+    """How many pairs an iteration makes, and when it gives up."""
+
+    accept: int = Field(256, ge=1, description="N, pairs to accept in an iteration (our choice)")
+    batch: int = Field(64, ge=1, description="questions made at a time; the run folder grows by whole batches")
+    max_batches: int | None = Field(
+        None, ge=1, description="batches before an iteration gives up; null is 12 times what would do if all passed"
+    )
+    min_yield: float = Field(
+        0.02, ge=0, le=1, description="share of accepted pairs, after two batches, below which an iteration gives up"
+    )
+
+    @property
+    def batch_budget(self) -> int:
+        """Batches before an iteration gives up."""
+        return self.max_batches or 12 * math.ceil(self.accept / self.batch)
+
+
+class FiltersConfig(_Section):
+    """What a generated pair must pass."""
+
+    min_question_tokens: int | None = Field(4, ge=1, description="fewest tokens of a question, its stop included")
+    max_question_tokens: int | None = Field(128, ge=1, description="most tokens of a question")
+    min_answer_tokens: int | None = Field(2, ge=1, description="fewest tokens of an answer, its stop included")
+    max_answer_tokens: int | None = Field(None, ge=1, description="most tokens of an answer")
+    novelty: float | None = Field(
+        0.7, gt=0, le=1, description="drop a question whose ROUGE-L with a kept one reaches this (0.7 in the paper)"
+    )
+    near_duplicate: float | None = Field(
+        0.95, gt=0, le=1, description="drop a question whose embedding has this cosine with a kept one (our choice)"
+    )
+    repetition: float | None = Field(
+        0.3, gt=0, le=1, description="drop an answer with this share of words in repeated 4-grams (our choice)"
+    )
+    echo: float | None = Field(
+        0.9, gt=0, le=1, description="drop an answer whose ROUGE-L with its question reaches this (our choice)"
+    )
+    copied: float | None = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="drop an answer whose ROUGE-L with a demonstration's reaches this and that speaks of what only the "
+        "demonstration asked (our choice)",
+    )
+    language: bool = Field(True, description="drop a pair in a script that no seed pair is written in")
+    drop_matching: Annotated[tuple[str, ...], AfterValidator(_patterns)] = Field(
+        (), description="drop a pair in which one of these regular expressions is found"
+    )
+    contamination: tuple[str, ...] = Field(
+        (), description="benchmark files; drop a pair that shares a run of words with one of them"
+    )
+    contamination_ngram: int = Field(13, ge=1, description="words in a row that count as contamination")
+
+
+class TrainConfig(_Section):
+    """How the model is fine-tuned; names and meanings are those of transformers, trl and peft."""
+
+    method: Literal["lora", "full"] = Field("lora", description="train an adapter, or every weight (our choice)")
+    start: Literal["base", "last"] = Field(
+        "base", description="each iteration trains the base model, or goes on from the last one (our choice)"
+    )
+    data: Literal["all", "newest"] = Field(
+        "all", description="train on the seeds with all accepted pairs, or with the newest alone (our choice)"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; null is 2e-4 for lora and 2e-5 for full (our choice)"
+    )
+    num_train_epochs: float = Field(3.0, gt=0, description="passes over the training pairs (our choice)")
+    per_device_train_batch_size: int = Field(8, ge=1, description="rows of a forward pass; halved when out of memory")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimiser step")
+    warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the steps that warm up (our choice)")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="course of the learning rate (our choice)"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (our choice)")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm (our choice)")
+    max_length: int = Field(1024, ge=1, description="most tokens of a training row (our choice)")
+    packing: bool = Field(False, description="put several rows into one sequence, where that is safe")
+    lora_r: int = Field(16, ge=1, description="rank of the adapter (our choice)")
+    lora_alpha: int = Field(32, ge=1, description="scale of the adapter (our choice)")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter (our choice)")
+    lora_target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="layers that get an adapter: all-linear, or a list of their names (our choice)"
+    )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate that is used: the configured one, or the method's default."""
+        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
+
+
+class EvaluateConfig(_Section):
+    """What is measured on the held-out pairs after each iteration."""
+
+    demos: int = Field(5, ge=0, description="demonstrations when held-out answers are scored with retrieval")
+    patience: int | None = Field(
+        1, ge=1, description="iterations without a gain before the run stops; null never stops early (our choice)"
+    )
+
+
+class EngineConfig(_Section):
+    """How a model is run."""
+
+    device: Annotated[str, AfterValidator(_device)] = Field("auto", title=_DEVICE, description="where the model runs")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="number format of the weights; auto is bfloat16 where the hardware has it"
+    )
+    tokens_per_batch: int | None = Field(
+        None, ge=1, description="tokens of prompts and completions held at once; null fits them to the memory"
+    )
+    child_process: Literal["auto"] | bool = Field(
+        "auto", description="run each stage in a process of its own; auto does so on a GPU"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+class Config(_Section):
+    """One run: what `isara.yaml` holds."""
+
+    model: str = Field("embedded", description="a model's folder or hub name; embedded is the one in the package")
+    seeds: str = Field("seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name")
+    out: str = Field("runs/isara", description="the run folder; by default runs/ and the config's folder or file name")
+    seed: int = Field(0, ge=0, description="the run's random seed")
+    iterations: int = Field(3, ge=1, description="T, rounds of generate, filter, train and evaluate (our choice)")
+    prompt_format: Literal["auto", "plain", "chat"] = Field(
+        "auto", description="plain text or chat turns; auto is chat where the tokenizer has a chat template"
+    )
+    columns: ColumnsConfig = Field(ColumnsConfig(), description="which columns of the data hold the pairs")
+    heldout: Annotated[float | str, AfterValidator(_share_or_file)] = Field(
+        0.2,
+        title=_SHARE_OR_FILE,
+        description="share of the seeds kept from the loop for evaluation, or a file of other pairs",
+    )
+    licence: str | None = Field(None, description="licence of the seeds; goes into the model card and the data card")
+    questions: QuestionsConfig = Field(QuestionsConfig(), description="how new questions are made")
+    answers: AnswersConfig = Field(AnswersConfig(), description="how they are answered")
+    retrieve: RetrieveConfig = Field(RetrieveConfig(), description="how the nearest pairs are found")
+    generate: GenerateConfig = Field(GenerateConfig(), description="how many pairs an iteration makes")
+    filters: FiltersConfig = Field(FiltersConfig(), description="what a pair must pass; null turns a filter off")
+    train: TrainConfig = Field(TrainConfig(), description="how the model is fine-tuned")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
+    engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any) -> Config:
+    """The configuration of a file, with `values` and then `KEY=VALUE` overrides laid over it.
+
+    Relative paths of the file mean files beside it; those of `values`, overrides and the default of `out` start at the
+    working directory. All paths come back absolute, so that a dumped config means the same from anywhere.
+
+    Args:
+        path: A YAML file, a folder with an isara.yaml, or None for defaults alone.
+        overrides: Dotted keys with YAML values, such as "train.learning_rate=1e-4".
+        values: Top-level keys; a None is passed over, a section is merged key by key.
+
+    Raises:
+        ConfigError: One line with the file, the dotted key, what was expected and what was found.
+    """
+    if path is not None and path.is_dir():
+        path /= FILE_NAME
+    here = Path.cwd()
+    given = {key: value for key, value in values.items() if value is not None}
+    layers = [("configuration", given), *(("--set", _override(text)) for text in overrides)]
+    tree: dict[str, Any] = {"seeds": "seeds.jsonl"} if path is None else {"seeds": "seeds.jsonl", **_read(path)}
+    _resolve(tree, here if path is None else path.parent)
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        _resolve(layer, here)
+        _lay_over(tree, layer)
+        sources |= dict.fromkeys(_dotted(layer), source)
+    named_after = Path(str(tree["seeds"])) if path is None else path.absolute()
+    tree.setdefault("out", str(here / "runs" / _run_name(named_after)))
+    try:
+        return Config.model_validate(_frozen(tree))
+    except ValidationError as error:
+        raise ConfigError(_message(error, str(path or "configuration"), sources)) from None
+
+
+def dump_config(config: Config) -> str:
+    """Every value as YAML, in the order of the fields; the same config gives the same text, and loads again."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted key and field of every value and section, in order, a section before its values."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if (section := _section(field)) is not None:
+            yield from fields(section, f"{prefix}{name}.")
+
+
+def expected(field: FieldInfo) -> str:
+    """What a field takes, in words: "a number in (0, 1]", "lora or full", "a whole number of at least 1 or null"."""
+    return field.title or _words(field.annotation, _range(field.metadata))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice and reads 1e-4 as the number it looks like (YAML 1.2)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem=_twice(key.value), problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; an empty one has none."""
+    try:
+        tree = _parse(path.read_text(encoding="utf-8-sig"), str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: expected a config file, found nothing: `isara init` writes one") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected UTF-8, found byte 0x{error.object[error.start]:02x}: save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a config file, found one that can't be read ({error.strerror})") from None
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {_shown(tree)}: `isara init` writes an example")
+    # A section whose lines are all commented out reads as null.
+    sections = {key for key, field in fields() if _section(field)}
+    return {key: {} if value is None and key in sections else value for key, value in (tree or {}).items()}
+
+
+def _twice(key: str) -> str:
+    return f"the key `{key}` stands twice, keep one"
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{line}: not valid YAML: {_one_line(error.problem)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {_one_line(error)}") from None
+
+
+def _override(text: str) -> dict[str, Any]:
+    """{"a": {"b": c}} for "a.b=c"."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set: expected KEY=VALUE, found {text!r}: write it like --set generate.accept=64")
+    tree = _parse(value, f"--set {key}")
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _lay_over(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Puts the layer's values into the tree, section by section."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _lay_over(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _resolve(tree: dict[str, Any], folder: Path) -> None:
+    """Makes the tree's relative paths absolute; names that are no files (of models, of hub data) stay."""
+    for section, key in ((tree, "model"), (tree, "seeds"), (tree, "heldout"), (tree.get("retrieve"), "embedder")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = _local_or_name(section[key], folder)
+    if isinstance(tree.get("out"), str | Path):
+        tree["out"] = _absolute(tree["out"], folder)
+    filters = tree.get("filters")
+    if isinstance(filters, dict) and isinstance(filters.get("contamination"), list):
+        files = filters["contamination"]
+        filters["contamination"] = [_absolute(file, folder) if isinstance(file, str) else file for file in files]
+
+
+def _local_or_name(value: str, folder: Path) -> str:
+    path = _absolute(value, folder)
+    looks_local = value.startswith((".", "/", "~")) or value.endswith(_DATA_ENDINGS)
+    return path if value not in _KEYWORDS and (looks_local or os.path.exists(path)) else value
+
+
+def _absolute(value: str | Path, folder: Path) -> str:
+    return os.path.abspath(folder / Path(value).expanduser())
+
+
+def _run_name(path: Path) -> str:
+    """The file's name, or its folder's where the file is called like any other."""
+    name = path.parent.name if path.stem in ("isara", "seeds") and path.parent.name else path.stem
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _frozen(value: Any) -> Any:
+    """The value with tuples for lists, which is what the fields hold, and text for paths."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _message(error: ValidationError, file: str, sources: Mapping[str, str]) -> str:
+    """One line about the first thing that is wrong."""
+    known = dict(fields())
+    found: dict[str, str] = {}
+    for item in error.errors():
+        # Beyond a known key the location names a list's row or a union's member: the key's own line says it all.
+        parts = [str(part) for part in item["loc"]]
+        key = next((key for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in known), "")
+        if item["type"] in ("extra_forbidden", "invalid_key"):
+            key = ".".join(parts)
+            text = f"unknown key `{key}`: {_suggestion(key, list(known))}"
+        else:
+            wanted = str(item["ctx"]["error"]) if item["type"] == "value_error" else expected(known[key])
+            text = f"`{key}`: expected {wanted}, found {_shown(item['input'])}"
+        found.setdefault(key, f"{sources.get(key, file)}: {text}")
+    first, *more = found.values()
+    return first + (f" (and {len(more)} more)" if more else "")
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    """The known key that is meant: one of the same section, else one of that name elsewhere; or what there is."""
+    section, _, name = key.rpartition(".")
+    beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    elsewhere = {other.rpartition(".")[2]: other for other in reversed(known)}
+    for names in (beside, elsewhere):
+        if near := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
+            return f"did you mean `{names[near[0]]}`?"
+    return (
+        f"known here are {', '.join(beside)}" if beside else f"known are {', '.join(k for k in known if '.' not in k)}"
+    )
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _words(kind: Any, bounds: str) -> str:
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _words(get_args(kind)[0], bounds)
+    if origin is Literal:
+        return " or ".join(get_args(kind))
+    if origin is tuple:
+        return "a list of texts"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(member, bounds) for member in get_args(kind))
+    names = {int: "a whole number" + bounds, float: "a number" + bounds, bool: "true or false", str: "text"}
+    return names.get(kind, "null" if kind is type(None) else "a section of keys")
+
+
+def _range(metadata: Sequence[Any]) -> str:
+    """The bounds of a number, as an interval where there are two."""
+    low = next((m for m in metadata if isinstance(m, Ge | Gt)), None)
+    high = next((m for m in metadata if isinstance(m, Le | Lt)), None)
+    if low is None:
+        return ""
+    least = low.ge if isinstance(low, Ge) else low.gt
+    if high is None:
+        return f" of at least {least}" if isinstance(low, Ge) else f" above {least}"
+    most = high.le if isinstance(high, Le) else high.lt
+    return f" in {'[' if isinstance(low, Ge) else '('}{least}, {most}{']' if isinstance(high, Le) else ')'}"
+
+
+def _shown(value: Any) -> str:
+    """The value as JSON on one line, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
