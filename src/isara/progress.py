@@ -1,0 +1,76 @@
+"""Progress on the terminal: a bar a stage, with tokens per second and accepted rows."""
+
+import logging
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from isara.generate import Row
+
+log = logging.getLogger("isara")
+
+
+class Bars:
+    """A watcher that draws one bar for the stage at hand; where there is no terminal it logs a line a batch."""
+
+    def __init__(self, console: Console, iterations: int) -> None:
+        self.iterations = iterations
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[info]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._begun = time.monotonic()
+        self._tokens = self._rows = 0
+        self._label = ""
+
+    def stage(self, iteration: int, name: Literal["generate", "train", "evaluate"], total: int) -> None:
+        """Starts the bar of a stage."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._label = f"iteration {iteration}/{self.iterations}: {name}"
+        log.info("%s", self._label)
+        self._task = self._progress.add_task(self._label, total=total or None, info="")
+        self._begun, self._tokens, self._rows = time.monotonic(), 0, 0
+
+    def batch(self, rows: Sequence[Row], accepted: int) -> None:
+        """Moves the bar to the pairs accepted so far."""
+        self._rows += len(rows)
+        info = f"{accepted} accepted of {self._rows} candidates, {self._speed():.0f} tokens/s"
+        log.info("%s: %s", self._label, info)
+        self._update(completed=accepted, info=info)
+
+    def tokens(self, tokens: int, done: int) -> None:
+        """Counts tokens that the engine has generated since it last said so."""
+        self._tokens += tokens
+        self._update(info=f"{self._speed():.0f} tokens/s")
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """Moves the bar to a step of the training."""
+        self._update(completed=step, total=total, info=f"loss {loss:.3f}")
+
+    def _speed(self) -> float:
+        return self._tokens / max(1e-3, time.monotonic() - self._begun)
+
+    def _update(self, *, info: str, completed: float | None = None, total: float | None = None) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=completed, total=total, info=info)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

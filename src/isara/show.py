@@ -1,0 +1,215 @@
+"""What `isara show` prints about a run folder. Texts of a model are untrusted and are never read as markup."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from isara.data import QAPair
+from isara.errors import RunError
+from isara.loop import best_iteration, funnel
+from isara.run import Iteration, iterations, read_config
+
+# Rejections whose value and threshold are numbers can be sorted by how near they were to passing.
+_NUMBER = (int, float)
+
+
+def summary(run: Path) -> RenderableType:
+    """The funnel, training and held-out likelihood of each iteration, as tables.
+
+    Raises:
+        RunError: The folder is no run folder.
+    """
+    read_config(run)
+    steps = iterations(run)
+    base = Iteration(run / "iteration-00", 0).read_json("eval.json") or {}
+    table = Table(title=f"Run {run}", title_justify="left")
+    for name in (
+        "iteration",
+        "candidates",
+        "accepted",
+        "dropped by",
+        "trained on",
+        "loss",
+        "held-out bits/byte",
+        "+ demos",
+    ):
+        table.add_column(name, justify="left" if name == "dropped by" else "right")
+    table.add_row("0 (base)", "", "", "", "", "", _figure(base, "bits_per_byte"), _figure(base, "bits_per_byte_demos"))
+    for step in steps:
+        table.add_row(*_iteration_row(step))
+    done = {step.number: step.read_json("eval.json") or {} for step in steps if step.done}
+    lines: list[RenderableType] = [table]
+    if done:
+        best = best_iteration({0: base, **done})
+        lines.append(Text(_verdict(best, {0: base, **done})))
+    else:
+        lines.append(Text("No iteration is finished yet: run the same command again to go on."))
+    return Group(*lines)
+
+
+def samples(run: Path, number: int | None = None, count: int = 5) -> RenderableType:
+    """The first accepted pairs of an iteration (the last one with any by default)."""
+    step = _step(run, number)
+    rows = [row for row in candidates(step) if row["accepted"]][:count]
+    return Group(Text(f"Accepted in iteration {step.number}:"), *(_pair_panel(row) for row in rows))
+
+
+def near_threshold(run: Path, number: int | None = None, count: int = 10) -> RenderableType:
+    """The dropped rows that were nearest to passing, with reason, value and threshold."""
+    step = _step(run, number)
+    rows = [row for row in candidates(step) if row["rejection"]]
+    measured = [row for row in rows if isinstance(row["rejection"]["value"], _NUMBER)]
+    measured = [row for row in measured if isinstance(row["rejection"]["threshold"], _NUMBER)]
+    table = Table(title=f"Dropped in iteration {step.number}, nearest to passing first", title_justify="left")
+    for name in ("id", "reason", "value", "threshold", "question", "near to"):
+        table.add_column(name, overflow="fold")
+    for row in sorted(measured, key=_distance)[:count]:
+        drop = row["rejection"]
+        values = (row["id"], drop["reason"], f"{drop['value']:.4g}", f"{drop['threshold']:.4g}", row["question"])
+        table.add_row(*map(_plain, values), _plain(drop["near_id"] or ""))
+    return table
+
+
+def provenance(run: Path, row_id: str) -> RenderableType:
+    """Where a row came from: its demonstrations with similarity, seeds, weights, and the stored prompts.
+
+    Raises:
+        RunError: No row, or more than one, begins with this id.
+    """
+    rows = {row["id"]: row for step in iterations(run) for row in candidates(step)}
+    found = [row for key, row in rows.items() if key.startswith(row_id)]
+    if len(found) != 1:
+        raise RunError(
+            f"expected one row of {run} whose id begins with {row_id!r}, found {len(found)}: "
+            "take an id from candidates.jsonl or from `isara show`"
+        )
+    row = found[0]
+    pairs = {pair.id: pair for pair in _pairs(run)}
+    demos = Table("similarity", "id", "demonstration", title="Demonstrations, nearest last", title_justify="left")
+    for pair_id, similarity in zip(row["demo_ids"], row["demo_similarities"], strict=True):
+        shown = pairs.get(pair_id)
+        demos.add_row(f"{similarity:.4f}", pair_id, _plain(shown.question if shown else "not in this folder"))
+    facts = {
+        "iteration": row["iteration"],
+        "batch": row["batch"],
+        "weights": row["weights"],
+        "question seed": row["question_seed"],
+        "answer seed": row["answer_seed"],
+        "fate": _fate(row["rejection"]),
+    }
+    parts: list[RenderableType] = [
+        _pair_panel(row),
+        Text("\n".join(f"{name}: {value}" for name, value in facts.items())),
+    ]
+    if row["answer_prompt"]:
+        parts += [demos, Panel(_plain(row["answer_prompt"]), title="Prompt of the answer", title_align="left")]
+    parts.append(Panel(_plain(row["question_prompt"]), title="Prompt of the question", title_align="left"))
+    return Group(*parts)
+
+
+def before_and_after(run: Path) -> RenderableType:
+    """The base model's and the aligned model's answers to the same held-out questions, where the run stored them."""
+    path = run / "examples.json"
+    if not path.exists():
+        return Text("")
+    panels = []
+    for row in json.loads(path.read_text("utf-8")):
+        text = Text.assemble(
+            ("before  ", "bold"), _plain(row["before"]), ("\nafter   ", "bold"), _plain(row["after"]),
+            ("\nwanted  ", "bold"), _plain(row["wanted"]),
+        )  # fmt: skip
+        panels.append(Panel(text, title=_plain(row["question"]), title_align="left"))
+    return Group(Text("Held-out questions, answered greedily and zero-shot:"), *panels)
+
+
+def candidates(step: Iteration) -> list[dict[str, Any]]:
+    """The stored candidates of an iteration, read without touching the file."""
+    if not step.candidates.exists():
+        return []
+    lines = step.candidates.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+def _iteration_row(step: Iteration) -> list[str]:
+    rows = candidates(step)
+    counts = funnel(rows)
+    drops = [f"{reason} {count}" for reason, count in counts.items() if reason not in {"candidates", "accepted"}]
+    train, figures = step.read_json("train.json") or {}, step.read_json("eval.json") or {}
+    loss = f"{train['first_loss']:.3f} → {train['last_loss']:.3f}" if train else ""
+    return [
+        str(step.number),
+        str(counts["candidates"]),
+        str(counts["accepted"]),
+        ", ".join(drops),
+        f"{train['rows']} pairs, {train['steps']} steps" if train else "",
+        loss,
+        _figure(figures, "bits_per_byte"),
+        _figure(figures, "bits_per_byte_demos"),
+    ]
+
+
+def _verdict(best: int, evaluations: Mapping[int, Mapping[str, float]]) -> str:
+    if "bits_per_byte" not in evaluations[best]:
+        return f"Nothing was held out, so the last iteration ({best}) is in final/."
+    before, after = evaluations[0]["bits_per_byte"], evaluations[best]["bits_per_byte"]
+    if after >= before:
+        return (
+            f"No iteration beat the base model on the held-out pairs ({before:.3f} bits per byte before, {after:.3f} "
+            f"after iteration {best}, which is in final/)."
+        )
+    return (
+        f"Iteration {best} is the best and is in final/: held-out answers cost {before:.3f} bits per byte before and "
+        f"{after:.3f} after, zero-shot."
+    )
+
+
+def _figure(figures: Mapping[str, float], name: str) -> str:
+    if name not in figures:
+        return ""
+    error = figures.get(f"{name}_stderr")
+    return f"{figures[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _step(run: Path, number: int | None) -> Iteration:
+    read_config(run)
+    steps = [step for step in iterations(run) if step.candidates.exists()]
+    chosen = [step for step in steps if number in (None, step.number)]
+    if not chosen:
+        has = ", ".join(str(step.number) for step in steps) or "none"
+        raise RunError(f"{run} holds no candidates of iteration {number or 1} (it has: {has}): give one that it has")
+    return chosen[-1]
+
+
+def _pairs(run: Path) -> list[QAPair]:
+    lines = (run / "seeds.jsonl").read_text("utf-8").splitlines()
+    seeds = [QAPair.from_json(json.loads(line)) for line in lines]
+    return seeds + [QAPair.from_json(row) for step in iterations(run) for row in candidates(step)]
+
+
+def _pair_panel(row: Mapping[str, Any]) -> Panel:
+    text = Text.assemble(("Question: ", "bold"), _plain(row["question"]), ("\nAnswer: ", "bold"), _plain(row["answer"]))
+    return Panel(text, title=row["id"], title_align="left")
+
+
+def _fate(rejection: Mapping[str, Any] | None) -> str:
+    if rejection is None:
+        return "accepted"
+    near = f", near to {rejection['near_id']}" if rejection["near_id"] else ""
+    return f"dropped by {rejection['reason']} (value {rejection['value']}, threshold {rejection['threshold']}{near})"
+
+
+def _distance(row: Mapping[str, Any]) -> float:
+    value, threshold = row["rejection"]["value"], row["rejection"]["threshold"]
+    return float(abs(value - threshold) / max(abs(threshold), 1e-9))
+
+
+def _plain(text: str) -> Text:
+    """Text without control characters: a model's output must not move the cursor or colour the terminal."""
+    return Text(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text))
