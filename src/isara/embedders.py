@@ -77,8 +77,8 @@ class SentenceTransformerEmbedder:
 
 def _from_hub(name: str) -> Path:
     """The local folder of a model on the hub; without a network this fails within seconds."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         try:
@@ -87,8 +87,10 @@ def _from_hub(name: str) -> Path:
                 return cached
         except LocalEntryNotFoundError:
             _log.info("fetching %s", name)
-        return Path(snapshot_download(name, allow_patterns=_FILES, etag_timeout=5))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        # snapshot_download asks the hub first without a time limit and would wait for ever behind a silent firewall.
+        model_info(name, timeout=5)
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:  # the hub's own, the system's, and those of an HTTP library that changes with releases
         raise ModelError(
             f"expected a folder or a model of the hub as embedder, found {name!r}, which is neither on this machine "
             f"nor to be had from the hub: run `hf download {name}` where there is a network, or set "

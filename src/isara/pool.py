@@ -44,7 +44,10 @@ class Pool:
         """Cosine similarity of the question to each pair's question, shape (len(self),), in [-1, 1]."""
         if not self.pairs:
             return np.zeros(0, dtype=np.float32)
-        return np.asarray(self._matrix() @ self.embedder.encode([question])[0], dtype=np.float32)
+        scores = self._matrix() @ self.embedder.encode([question])[0]
+        # The last bits of a product depend on the row's place in the matrix and on the threads: without them, equal
+        # vectors are equally near, and the earlier pair wins everywhere.
+        return np.asarray(np.round(scores, 6), dtype=np.float32)
 
     def nearest(self, question: str, k: int, leave_out: Iterable[str] = ()) -> list[tuple[QAPair, float]]:
         """The k pairs with the most similar questions, nearest last, each with its cosine similarity.
@@ -60,7 +63,7 @@ class Pool:
                 break
             pair = self.pairs[index]
             if pair.id not in banned and _plain(pair.question) != text:
-                found.append((pair, float(scores[index])))
+                found.append((pair, round(float(scores[index]), 6)))
         return found[::-1]
 
     def sample(self, n: int, rng: random.Random) -> list[QAPair]:

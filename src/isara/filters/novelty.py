@@ -1,9 +1,11 @@
 """Is a question new? Held against every question kept so far, by words (ROUGE-L) and by meaning (embeddings)."""
 
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +38,15 @@ class Novelty:
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection with the highest score and the (first) kept pair that has it."""
         self._index.follow(kept)
-        common, total = self._index.overlaps(candidate.pair.question)
-        too_near = 2 * self._ratio.denominator * common >= self._ratio.numerator * total
-        too_near &= total > 0
-        if not too_near.any():
+        rows, common, total = self._index.overlaps(candidate.pair.question, self._ratio)
+        if not (2 * self._ratio.denominator * common >= self._ratio.numerator * total).any():
             return None
-        scores = 2 * common / np.maximum(total, 1)
+        scores = 2 * common / total
         nearest = int(scores.argmax())
-        return Rejection("novelty", round(float(scores[nearest]), 4), self.novelty, kept.pairs[nearest].id)
+        return Rejection("novelty", round(float(scores[nearest]), 4), self.novelty, kept.pairs[rows[nearest]].id)
+
+
+_Ints = NDArray[np.int64]
 
 
 class _Index:
@@ -59,26 +62,39 @@ class _Index:
 
     def _start(self) -> None:
         self._chars: dict[str, str] = {}
-        self._rows: list[str] = []
-        self._lengths = array("q")
+        self._rows_with: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        self._texts: list[str] = []
 
     def follow(self, kept: Pool) -> None:
         """Takes in what the pool has gained, or starts anew with another pool."""
         if kept is not self._pool:
             self._pool = kept
             self._start()
-        for pair in kept.pairs[len(self._rows) :]:
+        for pair in kept.pairs[len(self._texts) :]:
             words = tokenize(pair.question)
-            self._rows.append("".join(self._chars.setdefault(word, _character(len(self._chars))) for word in words))
-            self._lengths.append(len(words))
+            for word in set(words):
+                self._rows_with[word].append(len(self._texts))
+            self._texts.append("".join(self._chars.setdefault(word, _character(len(self._chars))) for word in words))
 
-    def overlaps(self, question: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """LCS with each kept question and the sum of both lengths, in words, each of shape (pool,)."""
+    def overlaps(self, question: str, ratio: Fraction) -> tuple[_Ints, _Ints, _Ints]:
+        """Rows that can have a ROUGE-L F of `ratio`, the LCS with each, and the sum of both lengths, in words."""
         words = tokenize(question)
+        rows = self._rows_sharing(words, ratio)
+        texts = [self._texts[row] for row in rows]
         # A word that no kept question has equals nothing, so one character serves for all such words.
-        row = "".join(self._chars.get(word, "\0") for word in words)
-        common = process.cdist([row], self._rows, scorer=LCSseq.similarity, dtype=np.int64)[0]
-        return np.asarray(common), np.frombuffer(self._lengths, dtype=np.int64) + len(words)
+        own = "".join(self._chars.get(word, "\0") for word in words)
+        common = process.cdist([own], texts, scorer=LCSseq.similarity, dtype=np.int64)[0] if texts else rows
+        return rows, np.asarray(common), np.array([len(text) for text in texts], dtype=np.int64) + len(words)
+
+    def _rows_sharing(self, words: list[str], ratio: Fraction) -> _Ints:
+        """Rows that share as many of the m words as an F of `ratio` takes, and a few more; in order.
+
+        With LCS ≤ n, F ≥ ratio takes n ≥ m·ratio / (2 - ratio), and then LCS is at least that, too. Whoever shares so
+        many of the words shares one of any m + 1 - so many; of all those choices, the rarest words are in few rows.
+        """
+        needed = ceil(len(words) * ratio / (2 - ratio))
+        lists = sorted((self._rows_with.get(word, ()) for word in words), key=len)[: len(words) + 1 - needed]
+        return np.unique(np.concatenate([np.array(rows, dtype=np.int64) for rows in [(), *lists]]))
 
 
 def _character(number: int) -> str:
