@@ -141,18 +141,17 @@ def self_align(
             step = run.iteration(t)
             # Until N pairs are accepted: new questions, question filters, answers, pair filters.
             if not step.accepted.exists():
-                retrieval = Pool(embedder, seeds) if loop.pool == "seeds" else known
-                _generate(
+                generate_iteration(
                     step,
                     engine,
                     current,
-                    name_weights,
-                    known,
-                    retrieval,
-                    generation,
-                    question_filters,
-                    pair_filters,
-                    watcher,
+                    weights=name_weights(current),
+                    known=known,
+                    retrieval=Pool(embedder, seeds) if loop.pool == "seeds" else known,
+                    options=generation,
+                    question_filters=question_filters,
+                    pair_filters=pair_filters,
+                    watcher=watcher,
                 )
             new = step.read_accepted()
             accepted += new
@@ -188,28 +187,32 @@ def funnel(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {"candidates": len(rows), "accepted": sum(row["accepted"] for row in rows), **dict(reasons.most_common())}
 
 
-def _generate(
+def generate_iteration(
     step: Iteration,
     engine: EngineFactory,
     model: str,
-    name_weights: Callable[[str], str],
+    *,
+    weights: str,
     known: Pool,
     retrieval: Pool,
-    generation: Generation,
+    options: Generation,
     question_filters: Sequence[Filter],
     pair_filters: Sequence[Filter],
     watcher: Watcher,
 ) -> None:
-    """Fills the iteration's candidates until N are accepted, and closes it with accepted.jsonl and stats.json."""
-    watcher.stage(step.number, "generate", generation.accept)
+    """Makes candidates until N are accepted, then closes the generation with stats.json and accepted.jsonl.
+
+    Raises:
+        YieldError: Too few candidates pass; what was made stays on disk.
+    """
+    watcher.stage(step.number, "generate", options.accept)
     rows = step.replay()
     kept = Pool(known.embedder, known.pairs)
     kept.add(QAPair.from_json(row) for row in rows if row["accepted"])
     batch = rows[-1]["batch"] + 1 if rows else 0
-    weights = name_weights(model)
     with engine(model) as opened:
-        while (need := generation.accept - (len(kept) - len(known))) > 0:
-            _check_yield(step, rows, batch, generation)
+        while need := options.accept - (len(kept) - len(known)):
+            _check_yield(step, rows, batch, options)
             new = generate_batch(
                 opened,
                 weights=weights,
@@ -219,7 +222,7 @@ def _generate(
                 iteration=step.number,
                 batch=batch,
                 need=need,
-                options=generation,
+                options=options,
                 question_filters=question_filters,
                 pair_filters=pair_filters,
             )

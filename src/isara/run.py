@@ -28,9 +28,9 @@ from isara.errors import RunError
 log = logging.getLogger("isara")
 
 # They don't change what a finished part of a run holds, so a run may be resumed with other values.
-FREE_KEYS = frozenset(
-    {"out", "iterations", "max_batches", "min_yield", "patience", "tokens_per_batch", "child_process"}
-)
+FREE_KEYS = {"out", "iterations", "max_batches", "min_yield", "patience", "tokens_per_batch", "child_process"}
+# What they name is compared by content, so files may have moved.
+NAME_KEYS = {"model", "seeds", "heldout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._log: logging.FileHandler | None = None
 
     def __enter__(self) -> "RunFolder":
         from filelock import FileLock, Timeout
@@ -132,6 +133,9 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._log is not None:
+            log.removeHandler(self._log)
+            self._log.close()
         self._lock.release()
 
     def claim(
@@ -162,6 +166,15 @@ class RunFolder:
             write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         # Last, because its existence is what makes the folder a run.
         write_text(old_config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        self._open_log()
+
+    def _open_log(self) -> None:
+        """Sends the package's log to log.txt, the one place where times are written."""
+        with _disk_errors(self.path):
+            self._log = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(self._log)
+        log.setLevel(logging.INFO)
 
     def _check(
         self,
@@ -240,7 +253,7 @@ def iterations(run: Path) -> list[Iteration]:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of every setting that differs and may not."""
     was, now = dict(_flat(old)), dict(_flat(new))
-    keys = [key for key in {**was, **now} if key.split(".")[-1] not in FREE_KEYS]
+    keys = [key for key in {**was, **now} if key.split(".")[-1] not in FREE_KEYS | NAME_KEYS]
     return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
 
 

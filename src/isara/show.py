@@ -73,7 +73,7 @@ def near_threshold(run: Path, number: int | None = None, count: int = 10) -> Ren
     for row in sorted(measured, key=_distance)[:count]:
         drop = row["rejection"]
         values = (row["id"], drop["reason"], f"{drop['value']:.4g}", f"{drop['threshold']:.4g}", row["question"])
-        table.add_row(*map(_plain, values), _plain(drop["near_id"] or ""))
+        table.add_row(*map(plain, values), plain(drop["near_id"] or ""))
     return table
 
 
@@ -95,7 +95,7 @@ def provenance(run: Path, row_id: str) -> RenderableType:
     demos = Table("similarity", "id", "demonstration", title="Demonstrations, nearest last", title_justify="left")
     for pair_id, similarity in zip(row["demo_ids"], row["demo_similarities"], strict=True):
         shown = pairs.get(pair_id)
-        demos.add_row(f"{similarity:.4f}", pair_id, _plain(shown.question if shown else "not in this folder"))
+        demos.add_row(f"{similarity:.4f}", pair_id, plain(shown.question if shown else "not in this folder"))
     facts = {
         "iteration": row["iteration"],
         "batch": row["batch"],
@@ -109,8 +109,8 @@ def provenance(run: Path, row_id: str) -> RenderableType:
         Text("\n".join(f"{name}: {value}" for name, value in facts.items())),
     ]
     if row["answer_prompt"]:
-        parts += [demos, Panel(_plain(row["answer_prompt"]), title="Prompt of the answer", title_align="left")]
-    parts.append(Panel(_plain(row["question_prompt"]), title="Prompt of the question", title_align="left"))
+        parts += [demos, Panel(plain(row["answer_prompt"]), title="Prompt of the answer", title_align="left")]
+    parts.append(Panel(plain(row["question_prompt"]), title="Prompt of the question", title_align="left"))
     return Group(*parts)
 
 
@@ -120,13 +120,18 @@ def before_and_after(run: Path) -> RenderableType:
     if not path.exists():
         return Text("")
     panels = []
-    for row in json.loads(path.read_text("utf-8")):
+    for row in json.loads(path.read_text("utf-8"))["rows"]:
         text = Text.assemble(
-            ("before  ", "bold"), _plain(row["before"]), ("\nafter   ", "bold"), _plain(row["after"]),
-            ("\nwanted  ", "bold"), _plain(row["wanted"]),
+            ("before  ", "bold"), plain(row["before"]), ("\nafter   ", "bold"), plain(row["after"]),
+            ("\nwanted  ", "bold"), plain(row["wanted"]),
         )  # fmt: skip
-        panels.append(Panel(text, title=_plain(row["question"]), title_align="left"))
+        panels.append(Panel(text, title=plain(row["question"]), title_align="left"))
     return Group(Text("Held-out questions, answered greedily and zero-shot:"), *panels)
+
+
+def has_candidates(run: Path) -> bool:
+    """Whether anything was generated yet."""
+    return any(candidates(step) for step in iterations(run))
 
 
 def candidates(step: Iteration) -> list[dict[str, Any]]:
@@ -194,7 +199,7 @@ def _pairs(run: Path) -> list[QAPair]:
 
 
 def _pair_panel(row: Mapping[str, Any]) -> Panel:
-    text = Text.assemble(("Question: ", "bold"), _plain(row["question"]), ("\nAnswer: ", "bold"), _plain(row["answer"]))
+    text = Text.assemble(("Question: ", "bold"), plain(row["question"]), ("\nAnswer: ", "bold"), plain(row["answer"]))
     return Panel(text, title=row["id"], title_align="left")
 
 
@@ -210,6 +215,6 @@ def _distance(row: Mapping[str, Any]) -> float:
     return float(abs(value - threshold) / max(abs(threshold), 1e-9))
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Text without control characters: a model's output must not move the cursor or colour the terminal."""
     return Text(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text))
