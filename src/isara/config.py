@@ -6,11 +6,11 @@ messages, the commented file of `isara init` and docs/configuration.md all use i
 
 import difflib
 import json
-import math
 import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -106,11 +106,6 @@ class GenerateConfig(_Section):
         0.02, ge=0, le=1, description="share of accepted pairs, after two batches, below which an iteration gives up"
     )
 
-    @property
-    def batch_budget(self) -> int:
-        """Batches before an iteration gives up."""
-        return self.max_batches or 12 * math.ceil(self.accept / self.batch)
-
 
 class FiltersConfig(_Section):
     """What a generated pair must pass."""
@@ -145,7 +140,7 @@ class FiltersConfig(_Section):
     contamination: tuple[str, ...] = Field(
         (), description="benchmark files; drop a pair that shares a run of words with one of them"
     )
-    contamination_ngram: int = Field(13, ge=1, description="words in a row that count as contamination")
+    contamination_ngram: int = Field(8, ge=1, description="words in a row that count as contamination (our choice)")
 
 
 class TrainConfig(_Section):
@@ -178,11 +173,6 @@ class TrainConfig(_Section):
     lora_target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="layers that get an adapter: all-linear, or a list of their names (our choice)"
     )
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """The learning rate that is used: the configured one, or the method's default."""
-        return self.learning_rate or (2e-4 if self.method == "lora" else 2e-5)
 
 
 class EvaluateConfig(_Section):
@@ -255,7 +245,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any)
     if path is not None and path.is_dir():
         path /= FILE_NAME
     here = Path.cwd()
-    given = {key: value for key, value in values.items() if value is not None}
+    given = {key: deepcopy(value) for key, value in values.items() if value is not None}
     layers = [("configuration", given), *(("--set", _override(text)) for text in overrides)]
     tree: dict[str, Any] = {"seeds": "seeds.jsonl"} if path is None else {"seeds": "seeds.jsonl", **_read(path)}
     _resolve(tree, here if path is None else path.parent)
