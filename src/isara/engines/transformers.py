@@ -1,0 +1,555 @@
+"""The reference engine: transformers models on CPU, CUDA and MPS, with a decoding loop of our own.
+
+`model.generate` would do, but not for hundreds of short completions: here rows are batched within a token budget,
+finished rows make room for waiting ones, equal prompts are read once, and each row has a random stream of its own.
+`docs/engine.md` has the reasons and the figures.
+"""
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+
+from isara.engines.cache import RowCache
+from isara.engines.sampling import draw, uniforms
+from isara.engines.text import Text, cut
+from isara.errors import ModelError
+from isara.models import find_model
+from isara.prompts import PromptFormat, find_format
+from isara.protocols import Completion, Sampling
+
+_SPARE_COLUMNS = 64  # a full cache is moved to the left once in so many steps
+_PREFILL_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
+_MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # more in a batch gained nothing
+_MOST_LOGITS = 2**28  # logits of one scoring pass; 1 GB in fp32
+
+
+class TransformersEngine:
+    """An engine for any causal language model of transformers whose layers keep keys and values.
+
+    Args:
+        model: A model folder, "embedded", or a hub name.
+        prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
+        device: "auto" is CUDA, else MPS, else the CPU.
+        dtype: "auto" is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+        tokens_per_batch: Most tokens of cache, prompts and completions together; None takes it from the memory. Halved
+            when memory runs out, for the rest of the engine's life.
+        trust_remote_code: Runs code that comes with the model.
+        on_progress: Called with the tokens generated and the rows done so far in this call.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        prompt_format: Literal["auto", "plain", "chat"] = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.name = model
+        self.prompt_format = prompt_format
+        self.device = _find_device(device)
+        self.dtype = _find_dtype(dtype, self.device)
+        self.tokens_per_batch = tokens_per_batch
+        self.trust_remote_code = trust_remote_code
+        self.on_progress = on_progress
+        self._loaded: _Loaded | None = None
+
+    @property
+    def format(self) -> PromptFormat:
+        """How pairs become text for this model."""
+        return self._model().format
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that prompt and completion may have together."""
+        return self._model().context_length
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as a prompt, with the BOS that the tokenizer adds."""
+        return [len(ids) for ids in self._model().text.encode(texts)] if texts else []
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion a prompt, in order; completion i depends on prompt i, sampling and seed i alone.
+
+        A completion ends early where prompt and completion fill the context.
+
+        Raises:
+            ModelError: A prompt leaves no room in the context, or memory is too small for one row.
+        """
+        if not prompts:
+            return []
+        model = self._model()
+        rows = [
+            _Row(index, ids, seed, min(sampling.max_new_tokens, model.context_length - len(ids)))
+            for index, (ids, seed) in enumerate(zip(self._encode(prompts, 1), seeds, strict=True))
+        ]
+        # Longest first: memory runs out at once or never, and neighbours need little padding.
+        waiting = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.index))
+        while waiting:
+            columns = len(waiting[0].prompt) + max(row.limit for row in waiting) + _SPARE_COLUMNS
+            most = max(1, min(self._budget() // columns, len(waiting)))
+            decode = partial(_decode, model, sampling, model.cache(most, columns), waiting, self._report(rows))
+            self._attempt(most, columns, decode)
+            waiting = [row for row in waiting if row.completion is None]
+        return [row.completion for row in rows if row.completion is not None]
+
+    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        """Natural-log probability of each continuation after its prompt, summed over its tokens, in fp32.
+
+        Prompt and continuation are tokenised so that the border between them is a border between tokens, as it is when
+        the continuation is generated. An empty continuation has log-probability 0.
+
+        Raises:
+            ModelError: A prompt and its continuation don't fit into the context, or memory is too small for one row.
+        """
+        if not prompts:
+            return []
+        model = self._model()
+        heads = self._encode(prompts, 0)
+        tails = model.text.continuations(prompts, continuations, heads)
+        model.check_lengths([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)])
+        scored = [_Scored(index, *both) for index, both in enumerate(zip(heads, tails, strict=True))]
+        waiting = sorted((row for row in scored if row.tail), key=lambda row: (-len(row.head), row.head, row.index))
+        while waiting:
+            count, columns = _scored_at_once(waiting, self._budget(), model.text.size)
+            if self._attempt(count, columns, partial(_score, model, model.cache(count, columns), waiting[:count])):
+                waiting = waiting[count:]
+        return [row.total for row in scored]
+
+    def __enter__(self) -> Self:
+        if self._loaded is None:
+            self._loaded = _load(self)
+            if self.tokens_per_batch is None:
+                self.tokens_per_batch = _default_budget(self._loaded)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loaded = None
+        _free_memory(self.device)
+
+    def _model(self) -> "_Loaded":
+        assert self._loaded is not None, "an engine is used inside its `with` block"
+        return self._loaded
+
+    def _budget(self) -> int:
+        assert self.tokens_per_batch is not None
+        return self.tokens_per_batch
+
+    def _attempt(self, rows: int, columns: int, work: Callable[[], None]) -> bool:
+        """Whether the work was done in memory; if not, the budget is half of what it tried to hold."""
+        try:
+            with torch.inference_mode():
+                work()
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if rows == 1:
+                raise ModelError(
+                    f"the memory of {self.device} is too small for this model and a row of {columns} tokens: "
+                    "use a smaller model, shorter prompts or a lower max_new_tokens"
+                ) from None
+        # Only here, outside the handler, are the tensors of the failed attempt free.
+        self.tokens_per_batch = rows * columns // 2
+        _free_memory(self.device)
+        return False
+
+    def _encode(self, prompts: Sequence[str], room: int) -> list[list[int]]:
+        encoded = self._model().text.encode(prompts)
+        if not all(encoded):
+            raise ModelError(
+                "expected prompts of at least one token, found an empty one and no BOS token: give it text"
+            )
+        self._model().check_lengths([len(ids) + room for ids in encoded])
+        return encoded
+
+    def _report(self, rows: "list[_Row]") -> Callable[[], None]:
+        def report() -> None:
+            if self.on_progress is not None:
+                done = [row.completion for row in rows if row.completion is not None]
+                self.on_progress(sum(completion.tokens for completion in done), len(done))
+
+        return report
+
+
+@dataclass
+class _Row:
+    """A prompt on its way to its completion."""
+
+    index: int
+    prompt: list[int]
+    seed: int
+    limit: int
+    completion: Completion | None = None
+
+
+@dataclass
+class _Scored:
+    """A prompt with the continuation whose log-probability is asked for."""
+
+    index: int
+    head: list[int]
+    tail: list[int]
+    total: float = 0.0
+
+
+@dataclass
+class _Loaded:
+    """A model in memory, and what is asked of it at every step."""
+
+    model: Any
+    text: Text
+    format: PromptFormat
+    context_length: int
+    device: str
+    eos: set[int]
+
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raises ModelError where a row would outgrow the context."""
+        if max(lengths) > self.context_length:
+            raise ModelError(
+                f"expected prompt and completion of at most {self.context_length} tokens, the context of this model, "
+                f"found {max(lengths)}: use fewer or shorter demonstrations, or a model with a longer context"
+            )
+
+    def cache(self, rows: int, columns: int) -> RowCache:
+        """An empty cache for this model."""
+        return RowCache(rows, columns, self.model.config.get_text_config().num_hidden_layers)
+
+    def ends(self, stops: tuple[str, ...]) -> torch.Tensor:
+        """For each id whether a row may have ended with it, shape (vocab,): EOS, or the last token of a stop string."""
+        ends = torch.zeros(self.text.size, dtype=torch.bool)
+        ends[[index for index in self.eos if index < self.text.size]] = True
+        if stops:
+            ends |= torch.from_numpy(self.text.stop_table(stops))
+        return ends.to(self.device)
+
+    def read(self, prompts: Sequence[list[int]], first: int, cache: RowCache, starts: Sequence[int]) -> None:
+        """Fills the cache with the prompts from row `first` on, all but their last tokens, up to the column `end`.
+
+        Each different prompt is read once; where an earlier row has the same, its keys and values are copied.
+        """
+        seen = {tuple(prompt): row for row, prompt in reversed(list(enumerate(prompts)))}
+        new = [row for prompt, row in seen.items() if row >= first and len(prompt) > 1]
+        for part in _parts(sorted(new), prompts, _PREFILL_TOKENS[self.device.partition(":")[0]]):
+            heads = [prompts[row][:-1] for row in part]
+            filled = self._prefill(heads)
+            for source, row in enumerate(part):
+                cache.insert(row, filled, source, len(heads[source]))
+        for row in range(first, len(prompts)):
+            source, length = seen[tuple(prompts[row])], len(prompts[row]) - 1
+            if source != row and length:
+                cache.copy([source], [row], starts[source], length)
+        cache.rows = len(prompts)
+        cache.low = min(starts[: len(prompts)])
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> Any:
+        """A cache of keys and values for each prompt, padded on the right, where causal attention never looks."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        self.model.base_model(input_ids=_pad(prompts).to(self.device), past_key_values=cache, use_cache=True)
+        return cache
+
+    def forward(self, cache: RowCache, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Logits of the tokens that follow `ids` (rows, new), shape (rows, new, vocab); the cache grows by `new`."""
+        new = ids.shape[1]
+        columns = torch.arange(cache.low, cache.end + new, device=ids.device)
+        positions = cache.end - starts[:, None] + torch.arange(new, device=ids.device)
+        logits: torch.Tensor = self.model(
+            input_ids=ids,
+            attention_mask=(columns >= starts[:, None]).long(),
+            position_ids=positions.clamp(max=self.context_length - 1),
+            past_key_values=cache.cache,
+            use_cache=True,
+        ).logits
+        cache.end += new
+        return logits[..., : self.text.size]
+
+
+def _decode(
+    model: _Loaded, sampling: Sampling, cache: RowCache, waiting: Sequence[_Row], report: Callable[[], None]
+) -> None:
+    """Completes every waiting row; they come longest first. A place that a finished row leaves is taken by the next."""
+    decoding = _Decoding(model, sampling, cache, report)
+    queue = list(waiting)
+    while queue or decoding.active:
+        free = cache.max_rows - len(decoding.active)
+        # Prompts are read several at a time, since a short batch fills the processor badly.
+        if queue and (free >= max(1, cache.max_rows // 8) or not decoding.active):
+            decoding.admit(queue[:free])
+            del queue[:free]
+        decoding.step()
+
+
+class _Decoding:
+    """The rows that are being decoded: rows 0 to `cache.rows` - 1 of the cache and of every tensor here."""
+
+    def __init__(self, model: _Loaded, sampling: Sampling, cache: RowCache, report: Callable[[], None]) -> None:
+        self.model, self.sampling, self.cache, self.report = model, sampling, cache, report
+        self.active: list[_Row] = []
+        self.stops = tuple(stop for stop in sampling.stop if stop)
+        self.ends = model.ends(self.stops)
+        size, device = (cache.max_rows, sampling.max_new_tokens), model.device
+        self.starts, self.made, self.limits, self.tokens = torch.zeros(4, size[0], dtype=torch.long, device=device)
+        self.output = torch.zeros(size, dtype=torch.long, device=device)
+        self.numbers = torch.zeros(*size, 2, device=device)
+
+    def admit(self, rows: Sequence[_Row]) -> None:
+        """Gives rows their places and reads their prompts, all but the last token, which is the first step's input."""
+        cache, first = self.cache, len(self.active)
+        if first == 0:
+            cache.low, cache.end = 0, len(rows[0].prompt) - 1
+        starts = self.starts.tolist()
+        self.active += rows
+        for slot, row in enumerate(rows, first):
+            starts[slot] = cache.end - len(row.prompt) + 1
+            self.tokens[slot], self.limits[slot], self.made[slot] = row.prompt[-1], row.limit, 0
+            if self.sampling.temperature > 0:
+                self.numbers[slot] = uniforms(row.seed, self.sampling.max_new_tokens).to(self.model.device)
+        self.starts.copy_(torch.tensor(starts))
+        self.model.read([row.prompt for row in self.active], first, cache, starts)
+
+    def step(self) -> None:
+        """Generates one token in every active row."""
+        if self.cache.end == self.cache.columns:
+            self._shift()
+        rows = len(self.active)
+        logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1].float()
+        made = self.made[:rows]
+        numbers = self.numbers[torch.arange(rows, device=made.device), made]
+        tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, numbers)
+        self.tokens[:rows] = tokens
+        self.output[:rows].scatter_(1, made[:, None], tokens[:, None])
+        made += 1
+        flagged = self.ends[tokens] | (made >= self.limits[:rows])
+        self._finish(flagged.nonzero()[:, 0].tolist())
+
+    def _finish(self, flagged: Sequence[int]) -> None:
+        """Completes the flagged rows that have ended, and closes the gaps they leave with the last rows."""
+        done = [slot for slot in flagged if self._complete(slot)]
+        if not done:
+            return
+        left = len(self.active) - len(done)
+        gaps = [slot for slot in done if slot < left]
+        movers = [slot for slot in range(left, len(self.active)) if slot not in set(done)]
+        if gaps:
+            self.cache.copy(movers, gaps, self.cache.low)
+            for state in (self.starts, self.made, self.limits, self.tokens, self.output, self.numbers):
+                state[gaps] = state[movers]
+            for gap, mover in zip(gaps, movers, strict=True):
+                self.active[gap] = self.active[mover]
+        del self.active[left:]
+        self.cache.rows = left
+        self._narrow()
+        self.report()
+
+    def _complete(self, slot: int) -> bool:
+        """Whether the row has ended; if so, it has its completion."""
+        row, made = self.active[slot], int(self.made[slot])
+        ids = self.output[slot, :made].tolist()
+        ended = ids[-1] in self.model.eos
+        text = self.model.text.after(row.prompt, ids[:-1] if ended else ids)
+        before_stop = cut(text, self.stops)
+        if not ended and before_stop is None and made < row.limit:
+            return False
+        finish: Literal["stop", "length"] = "stop" if ended or before_stop is not None else "length"
+        row.completion = Completion(self.model.text.clean(text if before_stop is None else before_stop), made, finish)
+        return True
+
+    def _narrow(self) -> None:
+        """Leaves out the columns on the left that no row uses any more."""
+        if self.active:
+            self.cache.low = int(self.starts[: len(self.active)].min())
+
+    def _shift(self) -> None:
+        columns = self.cache.low
+        self.cache.shift(columns)
+        self.starts[: len(self.active)] -= columns
+
+
+def _parts(rows: Sequence[int], prompts: Sequence[list[int]], most_tokens: int) -> Iterator[list[int]]:
+    """The rows in groups whose prompts, padded to the longest, have at most so many tokens (or one prompt)."""
+    part: list[int] = []
+    longest = 0
+    for row in rows:
+        longer = max(longest, len(prompts[row]))
+        if part and longer * (len(part) + 1) > most_tokens:
+            yield part
+            part, longer = [], len(prompts[row])
+        part, longest = [*part, row], longer
+    if part:
+        yield part
+
+
+def _score(model: _Loaded, cache: RowCache, rows: Sequence[_Scored]) -> None:
+    """Adds up the log-probabilities of each row's continuation, all rows in one pass."""
+    cache.end = len(rows[0].head) - 1
+    starts = [cache.end - len(row.head) + 1 for row in rows]
+    model.read([row.head for row in rows], 0, cache, starts)
+    inputs = _pad([[row.head[-1], *row.tail[:-1]] for row in rows]).to(model.device)
+    logits = model.forward(cache, inputs, torch.tensor(starts, device=model.device))
+    for index, row in enumerate(rows):
+        ids = torch.tensor(row.tail, device=model.device)
+        scores = torch.log_softmax(logits[index, : len(ids)].float(), -1).gather(1, ids[:, None])
+        row.total = float(scores.sum())
+
+
+def _scored_at_once(rows: Sequence[_Scored], budget: int, vocabulary: int) -> tuple[int, int]:
+    """How many of the rows, longest prompt first, fit into one pass (at least one), and how many columns they take."""
+    head, widest, count = len(rows[0].head), 0, 0
+    for row in rows:
+        tail = max(widest, len(row.tail))
+        if count and ((count + 1) * (head + tail) > budget or (count + 1) * tail * vocabulary > _MOST_LOGITS):
+            break
+        widest, count = tail, count + 1
+    return count, head + widest
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Ids of shape (rows, longest), zeros on the right."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+    return ids
+
+
+def _load(engine: TransformersEngine) -> _Loaded:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # without it, tokenizers warn when a trainer forks
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = find_model(engine.name)
+    code = engine.trust_remote_code
+    model: Any
+    try:
+        with _no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=engine.dtype, trust_remote_code=code)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            raise ModelError(
+                f"the model {name!r} doesn't fit into memory: use a smaller one or a lower dtype"
+            ) from None
+        raise ModelError(f"the model {name!r} can't be loaded: {_one_line(error)}") from error
+    if model._is_stateful:
+        raise ModelError(
+            f"expected a model whose layers all keep keys and values, found {type(model).__name__}, which has "
+            "recurrent layers: use an attention model, or the vLLM or server engine"
+        )
+    fmt = find_format(tokenizer, engine.prompt_format)
+    text = Text(tokenizer, fmt)
+    return _Loaded(
+        model=model.to(engine.device).eval(),
+        text=text,
+        format=fmt,
+        context_length=_context_length(model.config, tokenizer),
+        device=engine.device,
+        eos=_eos_ids(model, tokenizer),
+    )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's function has no types
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # see above
+
+
+def _context_length(config: Any, tokenizer: Any) -> int:
+    text_config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"):
+        length = getattr(text_config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    # Tokenizers without a limit say 10^30; 2,048 is what models without any statement (ALiBi) were trained on.
+    return int(tokenizer.model_max_length) if tokenizer.model_max_length < 2**24 else 2048
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
+    stated = model.generation_config.eos_token_id
+    ids = {stated} if isinstance(stated, int) else set(stated or ())
+    return ids | ({tokenizer.eos_token_id} - {None})
+
+
+def _find_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(kind, False):
+        found = ", ".join(name for name, there in present.items() if there)
+        raise ModelError(f"device {device!r} is not on this machine, which has {found}: use `device: auto`")
+    return device
+
+
+def _find_dtype(dtype: str, device: str) -> torch.dtype:
+    named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype != "auto":
+        if dtype not in named:
+            raise ModelError(f"expected dtype auto, {', '.join(named)}, found {dtype!r}: use `dtype: auto`")
+        return named[dtype]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device == "mps":
+        return torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def _default_budget(model: _Loaded) -> int:
+    """Tokens of cache that the device's whole memory allows; not the free memory, so that a run can be made again."""
+    config = model.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.model.parameters())
+    bytes_per_token = 2 * config.num_hidden_layers * heads * dim * model.model.dtype.itemsize
+    kind = model.device.partition(":")[0]
+    tokens = (_memory(model.device) - weights) / 2 / bytes_per_token  # the other half is for activations and logits
+    return int(min(_MOST_TOKENS[kind], max(1, tokens)))
+
+
+def _memory(device: str) -> float:
+    """Bytes that this process may take."""
+    if device.startswith("cuda"):
+        return 0.9 * torch.cuda.get_device_properties(device).total_memory
+    if device == "mps":
+        return float(torch.mps.recommended_max_memory())
+    return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    # MPS and the CPU's allocator have no exception class of their own
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _free_memory(device: str) -> None:
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
