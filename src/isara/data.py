@@ -22,7 +22,7 @@ DIALOGUE_NAMES = ("messages", "conversations", "conversation")
 FILE_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 _ASKS = {"user", "human"}
 _ANSWERS = {"assistant", "gpt", "model", "bot"}
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:((?P<config>[^/:]+)/)?(?P<split>[^/:]+))?")
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:((?P<config>[^/:]+)/)?(?P<split>[^/]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,10 @@ def _records(source: str | Path) -> Iterator[_Record]:
 def _from_folder(path: Path) -> Iterator[_Record]:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _from_saved(path)
-    files = sorted(file for file in path.iterdir() if file.name.endswith(FILE_ENDINGS))
+    files = sorted(file for file in path.iterdir() if file.name.lower().endswith(FILE_ENDINGS))
     if not files:
         raise SeedError(f"{path}: expected a folder with data files ({_endings()}), found none: name the file itself")
-    named = [file for file in files if file.name.startswith("seeds.")]
+    named = [file for file in files if file.name.lower().startswith("seeds.")]
     return (record for file in named or files for record in _from_file(file))
 
 
@@ -243,7 +243,7 @@ def _from_parquet(path: Path) -> list[_Record]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except ArrowException as error:
-        raise SeedError(f"{path}: expected a Parquet file, found {_one_line(error)}: export it again") from error
+        raise SeedError(f"{path}: expected a Parquet file, found one that is none or torn: export it again") from error
     return [(str(path), number, row) for number, row in enumerate(rows, start=1)]
 
 
