@@ -55,10 +55,7 @@ class SentenceTransformerEmbedder:
             self._model = self._load()
         # One text at a time: in a batch, padding changes the last bits of a vector, and with them, now and then, which
         # neighbour is the nearest. A resumed run batches differently and has to choose the same demonstrations.
-        vectors = [
-            self._model.encode([text], normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)[0]
-            for text in texts
-        ]
+        vectors = [self._model.encode(text, normalize_embeddings=True, show_progress_bar=False) for text in texts]
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1 if texts else 0)
 
     def _load(self) -> Any:

@@ -10,7 +10,7 @@ from isara.pool import Pool
 from isara.protocols import Candidate, Rejection
 
 _NGRAM = 4
-_OWN = 20  # a word is a demonstration's own where at most one kept question in so many has it
+_OWN = 20  # a word is a demonstration's own where at most one kept pair in so many has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,16 @@ class Copied:
     """Drops answers taken over from a demonstration together with what only that demonstration was about.
 
     Two things are needed: ROUGE-L F of `copied` or more to a demonstration's answer, and in the answer a word of the
-    demonstration's question that the new question does not have and few kept questions do (one in twenty). Likeness
-    alone would drop the right answers of a domain with rules: "For a kettle, we exchange it" is right of the toaster,
-    too, once the kettle is no longer in it.
+    demonstration's question that the new question does not have and few kept pairs do (one in twenty). Likeness alone
+    would drop the right answers of a domain with rules: what the shop says of a kettle it says of a toaster, too, once
+    the kettle is no longer in it.
     """
 
     def __init__(self, copied: float = 0.9) -> None:
         self.copied = copied
         self._pool: Pool | None = None
         self._seen = 0
-        self._questions_with: Counter[str] = Counter()
+        self._pairs_with: Counter[str] = Counter()
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection with the score and the demonstration."""
@@ -87,11 +87,11 @@ class Copied:
         self._follow(kept)
         words = set(tokenize(demo.question)) & set(tokenize(candidate.pair.answer))
         words -= set(tokenize(candidate.pair.question))
-        return any(self._questions_with[word] <= max(1, len(kept) // _OWN) for word in words)
+        return any(self._pairs_with[word] <= max(1, len(kept) // _OWN) for word in words)
 
     def _follow(self, kept: Pool) -> None:
         if kept is not self._pool:
-            self._pool, self._seen, self._questions_with = kept, 0, Counter()
+            self._pool, self._seen, self._pairs_with = kept, 0, Counter()
         for pair in kept.pairs[self._seen :]:
-            self._questions_with.update(set(tokenize(pair.question)))
+            self._pairs_with.update(set(tokenize(f"{pair.question} {pair.answer}")))
         self._seen = len(kept)

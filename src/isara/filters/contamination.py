@@ -144,7 +144,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rpartition(f"{path}': ")[2]
         raise SeedError(
             f"{path}: expected a Parquet file, found: {reason}; check the path under `contamination`"
         ) from error

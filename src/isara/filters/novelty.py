@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
+from isara.data import QAPair
 from isara.errors import ConfigError
 from isara.filters.text import tokenize
 from isara.pool import Pool
@@ -58,23 +59,28 @@ class _Index:
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
-        self._start()
-
-    def _start(self) -> None:
+        self._pairs: list[QAPair] = []
+        self._texts: list[str] = []
         self._chars: dict[str, str] = {}
         self._rows_with: dict[str, array[int]] = defaultdict(lambda: array("q"))
-        self._texts: list[str] = []
 
     def follow(self, kept: Pool) -> None:
-        """Takes in what the pool has gained, or starts anew with another pool."""
+        """Takes in what the pool has gained; of another pool, only what differs, since it is mostly a copy."""
         if kept is not self._pool:
+            self._forget_all_but(_common_prefix(self._pairs, kept.pairs))
             self._pool = kept
-            self._start()
-        for pair in kept.pairs[len(self._texts) :]:
+        for pair in kept.pairs[len(self._pairs) :]:
             words = tokenize(pair.question)
             for word in set(words):
-                self._rows_with[word].append(len(self._texts))
+                self._rows_with[word].append(len(self._pairs))
+            self._pairs.append(pair)
             self._texts.append("".join(self._chars.setdefault(word, _character(len(self._chars))) for word in words))
+
+    def _forget_all_but(self, rows: int) -> None:
+        while len(self._pairs) > rows:
+            self._texts.pop()
+            for word in set(tokenize(self._pairs.pop().question)):
+                self._rows_with[word].pop()
 
     def overlaps(self, question: str, ratio: Fraction) -> tuple[_Ints, _Ints, _Ints]:
         """Rows that can have a ROUGE-L F of `ratio`, the LCS with each, and the sum of both lengths, in words."""
@@ -97,6 +103,11 @@ class _Index:
         return np.unique(np.concatenate([np.array(rows, dtype=np.int64) for rows in [(), *lists]]))
 
 
+def _common_prefix(ours: Sequence[QAPair], theirs: Sequence[QAPair]) -> int:
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((row for row, (one, other) in pairs if one is not other), min(len(ours), len(theirs)))
+
+
 def _character(number: int) -> str:
     """The number-th character from U+0001 on; surrogates are no characters and are left out."""
     code = number + 1
@@ -111,8 +122,8 @@ class NearDuplicate:
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection with the highest cosine and the (first) kept pair that has it."""
-        scores: Sequence[float] | NDArray[np.float32] = kept.similarities(candidate.pair.question)
-        if not len(scores):
+        scores = kept.similarities(candidate.pair.question)
+        if not scores.size:
             return None
         nearest = int(np.argmax(scores))
         cosine = round(float(scores[nearest]), 4)

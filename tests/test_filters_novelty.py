@@ -1,0 +1,134 @@
+"""The novelty filter decides as a plain loop over rouge_score does, in every script, on a pool that grows."""
+
+import random
+from fractions import Fraction
+
+import pytest
+from rouge_score import rouge_scorer
+
+from isara.data import QAPair
+from isara.filters import Novelty
+from isara.filters.text import main_script, rouge_l, tokenize
+from isara.pool import Pool
+from isara.protocols import Candidate, Completion
+from isara.testing import HashEmbedder
+
+WORDS = "why does a bee dance when it comes home from the red clover 2 fields away and who taught them how".split()
+
+
+def asked(question: str) -> Candidate:
+    return Candidate(QAPair(question, ""), Completion(question, 9, "stop"))
+
+
+def changed(question: str, rng: random.Random) -> str:
+    """The question with about three words in ten replaced and perhaps one left out: F falls around 0.7."""
+    words = [word if rng.random() < 0.7 else rng.choice(WORDS) for word in question.split()]
+    return " ".join(words[rng.choice([0, 0, 0, 1]) :])
+
+
+def test_same_decisions_as_rouge_score() -> None:
+    rng = random.Random(7)
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    first = [" ".join(rng.choices(WORDS, k=rng.choice([4, 7, 10, 10, 10, 13]))) for _ in range(20)]
+    kept = Pool(HashEmbedder(), [QAPair(question, "") for question in first])
+    novelty, dropped, ties = Novelty(0.7), 0, 0
+    for number in range(2000):
+        question = changed(rng.choice(kept.pairs).question, rng)
+        # rouge_score's floats put exact ties on either side of 0.7, which rounding mends.
+        scores = [round(scorer.score(pair.question, question)["rougeL"].fmeasure, 9) for pair in kept.pairs]
+        rejection = novelty(asked(question), kept)
+        assert (rejection is not None) == (max(scores) >= 0.7), question
+        if rejection:
+            assert rejection.value == round(max(scores), 4)
+            assert rejection.near_id == kept.pairs[scores.index(max(scores))].id
+            dropped, ties = dropped + 1, ties + (max(scores) == 0.7)
+        elif number % 25 == 0:
+            kept.add([QAPair(question, "")])
+    assert ties > 50
+    assert 500 < dropped < 1950
+    assert len(kept) > 25
+
+
+@pytest.mark.parametrize(("m", "n", "common"), [(10, 10, 7), (9, 11, 7), (5, 5, 4), (13, 7, 7), (17, 3, 3)])
+def test_a_tie_is_a_duplicate(m: int, n: int, common: int) -> None:
+    shared = [f"shared{number}" for number in range(common)]
+    kept = Pool(HashEmbedder(), [QAPair(" ".join([*shared, *(f"old{number}" for number in range(m - common))]), "")])
+    question = " ".join([*shared, *(f"new{number}" for number in range(n - common))])
+    exact = Fraction(2 * common, m + n)
+    assert Novelty(float(exact))(asked(question), kept) is not None
+    assert Novelty(float(exact) + 1e-9)(asked(question), kept) is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "copy", "new"),
+    [
+        ("为什么天空是蓝色的?", "天空为什么是蓝色的?", "怎样给孩子做一顿健康的早餐?"),
+        ("Почему небо днём голубое?", "почему небо днем голубое", "Как приготовить борщ без мяса?"),
+        ("आसमान नीला क्यों होता है?", "आसमान नीला क्यों होता है", "चाय कैसे बनाते हैं?"),
+        ("ทำไมท้องฟ้าเป็นสีฟ้า", "ทำไมท้องฟ้าจึงเป็นสีฟ้า", "ร้านปิดกี่โมง"),
+        ("なぜ空は青いのですか。", "空はなぜ青いのですか?", "東京まで電車で何分かかりますか。"),
+        ("لماذا السماء زرقاء اللون؟", "لماذا السماء زرقاء", "كيف أطبخ الأرز؟"),
+    ],
+)
+def test_every_script(kept: str, copy: str, new: str) -> None:
+    novelty, pool = Novelty(), Pool(HashEmbedder(), [QAPair(kept, "")])
+    rejection = novelty(asked(copy), pool)
+    assert rejection is not None and rejection.near_id == pool.pairs[0].id
+    assert novelty(asked(new), pool) is None
+
+
+def test_empty_pools_and_empty_questions() -> None:
+    assert Novelty()(asked("Why is the sky blue?"), Pool(HashEmbedder())) is None
+    assert Novelty()(asked("?!"), Pool(HashEmbedder(), [QAPair("!?", ""), QAPair("Why?", "")])) is None
+
+
+def test_another_pool_is_another_matter() -> None:
+    novelty = Novelty()
+    bees, moons = (
+        Pool(HashEmbedder(), [QAPair(q, "")]) for q in ("How do bees find home?", "How many moons has Mars?")
+    )
+    assert novelty(asked("How do bees find home?"), bees) is not None
+    assert novelty(asked("How do bees find home?"), moons) is None
+    assert novelty(asked("How many moons has Mars?"), moons) is not None
+
+
+def test_going_to_and_fro_between_a_pool_and_its_copies() -> None:
+    rng = random.Random(5)
+    made = [QAPair(" ".join(rng.choices(WORDS, k=rng.randint(5, 9))), "") for _ in range(60)]
+    kept, novelty = Pool(HashEmbedder(), made[:20]), Novelty()
+    for number in range(20, 60):
+        copy = Pool(HashEmbedder(), kept.pairs)
+        copy.add(rng.sample(made, 3))
+        for pool in (copy, kept):
+            question = asked(changed(rng.choice(made).question, rng))
+            assert novelty(question, pool) == Novelty()(question, pool)
+        kept.add([made[number]])
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Don't panic_now, 42!", ["don", "t", "panic", "now", "42"]),
+        ("Größe & CAFÉ", ["grösse", "café"]),
+        ("cafe\u0301", ["café"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),
+        ("买iPhone吗", ["买", "iphone", "吗"]),
+        ("naïve\u00adly", ["naïvely"]),
+        ("☂ …", []),
+    ],
+)
+def test_tokenize(text: str, tokens: list[str]) -> None:
+    assert tokenize(text) == tokens
+
+
+def test_rouge_l_of_nothing_is_zero() -> None:
+    assert rouge_l([], []) == 0.0
+    assert rouge_l(["why", "not"], ["not", "why"]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "script"), [("Why π?", "LATIN"), ("なぜ空は", "CJK"), ("ABC как дела", "CYRILLIC"), ("1 + 1 = 2", "")]
+)
+def test_main_script(text: str, script: str) -> None:
+    assert main_script(text) == script
