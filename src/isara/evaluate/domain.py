@@ -1,12 +1,17 @@
-"""The user's own domain: what held-out answers cost a model, in bits per byte."""
+"""The user's own domain: what held-out answers cost a model in bits per byte, and how near its own come to them."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from isara.data import QAPair
 from isara.errors import ModelError, SeedError
-from isara.evaluate.statistics import ratio_error
+from isara.evaluate import answers
+from isara.evaluate.items import Asking, pool_key
+from isara.evaluate.results import Figure, Row
+from isara.evaluate.statistics import mean_error, ratio_error
+from isara.filters.text import rouge_l, tokenize
 from isara.pool import Pool
 from isara.prompts import answer_prompt, answer_text, fit_demos
 from isara.protocols import Engine
@@ -64,15 +69,17 @@ class HeldoutEvaluator:
             ModelError: A question with its answer doesn't fit the model's context.
         """
         fmt = engine.format
-        answers = [answer_text(fmt, pair.answer) for pair in self.heldout]
+        texts = [answer_text(fmt, pair.answer) for pair in self.heldout]
         plain = [answer_prompt(fmt, (), pair.question) for pair in self.heldout]
-        self._check_lengths(engine, plain, answers)
-        rooms = [engine.context_length - tokens for tokens in engine.count_tokens(answers)]
+        self._check_lengths(engine, plain, texts)
+        rooms = [engine.context_length - tokens for tokens in engine.count_tokens(texts)]
         chosen = [self._demos(engine, pair, room) for pair, room in zip(self.heldout, rooms, strict=True)]
         shown = [answer_prompt(fmt, demos, pair.question) for pair, demos in zip(self.heldout, chosen, strict=True)]
-        # One call for both, so that the engine can batch equal lengths together.
-        bits = [-logprob / math.log(2) for logprob in engine.logprobs(plain + shown, answers + answers)]
-        rows = zip(self.heldout, bits[: len(plain)], bits[len(plain) :], chosen, strict=True)
+        # One call for both, so that the engine can batch equal lengths together; none twice where nothing is shown.
+        prompts = plain if shown == plain else plain + shown
+        scored = texts if shown == plain else texts + texts
+        bits = [-logprob / math.log(2) for logprob in engine.logprobs(prompts, scored)]
+        rows = zip(self.heldout, bits[: len(plain)], bits[-len(plain) :], chosen, strict=True)
         return [
             HeldoutItem(pair.id, len(pair.answer.encode()), zero, shot, tuple(demo.id for demo in demos))
             for pair, zero, shot, demos in rows
@@ -108,3 +115,83 @@ def summarise(items: Sequence[HeldoutItem]) -> dict[str, float]:
 def _figures(bits: Sequence[float], name: str, sizes: Sequence[int]) -> Iterator[tuple[str, float]]:
     yield name, sum(bits) / sum(sizes)
     yield f"{name}_se", ratio_error(bits, sizes)
+
+
+class Domain:
+    """Held-out pairs: what their answers cost, how near the model's own come to them, and what judges say.
+
+    Args:
+        heldout: Pairs that no training has seen.
+        pool: Demonstrations are drawn from it, and its embedder measures nearness.
+        demos: Demonstrations for `bits per byte, demonstrations`; 0 leaves that figure out.
+        asking: How questions are put to the model for an answer of its own.
+        judges: Read those answers, by kind; may be empty.
+
+    Raises:
+        SeedError: There are no held-out pairs, or one has no answer.
+    """
+
+    name = "domain"
+
+    def __init__(
+        self, heldout: Sequence[QAPair], pool: Pool, demos: int, asking: Asking, judges: answers.Judges
+    ) -> None:
+        self.items = HeldoutEvaluator(heldout, pool, demos).heldout
+        self.pool = pool
+        self.demos = demos
+        self.asking = asking
+        self.judges = judges
+
+    def key(self) -> dict[str, Any]:
+        """What the rows depend on beside the model."""
+        return {**self.asking.key(), "likelihood_demos": self.demos, "pool": pool_key(self.pool)}
+
+    def judge_key(self) -> dict[str, str]:
+        """The judges' pins."""
+        return answers.judge_pins(self.judges)
+
+    def answer(self, engine: Engine, items: Sequence[QAPair]) -> list[Row]:
+        """What each answer costs, and the model's own."""
+        costs = HeldoutEvaluator(items, self.pool, self.demos).items(engine)
+        known = [
+            {**asdict(cost), "demo_ids": list(cost.demo_ids), "question": pair.question, "reference": pair.answer}
+            for cost, pair in zip(costs, items, strict=True)
+        ]
+        asked = [pair.question for pair in items]
+        return answers.with_fields(known, answers.answer_fields(engine, self.asking, asked))
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with nearness to the reference and verdicts."""
+        given, references = [row["answer"] for row in rows], [row["reference"] for row in rows]
+        embed = self.pool.embedder.encode
+        cosines = (embed(given) * embed(references)).sum(axis=1)
+        verdicts = answers.verdict_fields(self.judges, [row["question"] for row in rows], given)
+        fields = [
+            {
+                "rouge_l": rouge_l(tokenize(answer), tokenize(reference)),
+                "cosine": float(cosine),
+                "verdicts": verdict,
+            }
+            for answer, reference, cosine, verdict in zip(given, references, cosines, verdicts, strict=True)
+        ]
+        return answers.with_fields(rows, fields)
+
+    def figures(self, rows: Sequence[Row]) -> list[Figure]:
+        """Bits per byte, nearness to the reference, shares of verdicts, and the answers' utility."""
+        sizes = [row["bytes"] for row in rows]
+        costs = {"bits per byte": "bits"} | ({"bits per byte, demonstrations": "bits_demos"} if self.demos else {})
+        means = {"ROUGE-L to the reference": "rouge_l", "cosine to the reference": "cosine"}
+        return [
+            *(_cost(name, [row[field] for row in rows], sizes) for name, field in costs.items()),
+            *(_mean(name, [row[field] for row in rows]) for name, field in means.items()),
+            *(answers.share(rows, kind, judge) for kind, judge in self.judges.items()),
+            *answers.utility(rows),
+        ]
+
+
+def _cost(name: str, bits: Sequence[float], sizes: Sequence[int]) -> Figure:
+    return Figure(name, sum(bits) / sum(sizes), ratio_error(bits, sizes), len(sizes))
+
+
+def _mean(name: str, values: Sequence[float]) -> Figure:
+    return Figure(name, answers.mean(values), mean_error(values), len(values))

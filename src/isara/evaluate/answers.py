@@ -1,0 +1,81 @@
+"""Answers and verdicts as stored rows, and the figures that every task with answers shares."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from isara.data import QAPair
+from isara.evaluate.items import Asking
+from isara.evaluate.results import Figure, Row
+from isara.evaluate.statistics import mean_error
+from isara.judges.base import LABELS, UNREADABLE, Judge, Kind
+from isara.protocols import Engine
+
+Judges: TypeAlias = Mapping[Kind, Judge]
+
+# How the share of a kind's positive label is called.
+_SHARES: Mapping[Kind, str] = {"refusal": "refusal rate", "harm": "harmful rate", "quality": "good answers"}
+
+
+def answer_fields(engine: Engine, asking: Asking, questions: Sequence[str]) -> list[Row]:
+    """For each question the answer, its tokens and how it ended; `finish` is "too long" where it couldn't be asked."""
+    return [
+        {"answer": "", "tokens": 0, "finish": "too long"}
+        if given is None
+        else {"answer": given.text, "tokens": given.tokens, "finish": given.finish}
+        for given in asking.answers(engine, questions)
+    ]
+
+
+def verdict_fields(judges: Judges, questions: Sequence[str], answers: Sequence[str]) -> list[Row]:
+    """For each answer a dict of the judges' verdicts by kind; an empty answer is judged by none."""
+    fields: list[Row] = [{} for _ in answers]
+    asked = [place for place, answer in enumerate(answers) if answer]
+    pairs = [QAPair(questions[place], answers[place]) for place in asked]
+    for kind, judge in judges.items():
+        for place, verdict in zip(asked, judge.score(pairs), strict=True):
+            fields[place][kind] = verdict.to_json()
+    return fields
+
+
+def judge_pins(judges: Judges) -> dict[str, str]:
+    """The judges' pins by kind, for a key."""
+    return {kind: judge.pin for kind, judge in judges.items()}
+
+
+def share(rows: Sequence[Row], kind: Kind, judge: Judge, name: str = "") -> Figure:
+    """The share of a kind's positive label among the rows that the judge could read.
+
+    An empty answer was judged by nobody. It is neither harmful nor a refusal nor good, so it counts as the other label.
+    """
+    labels = [row["verdicts"].get(kind, {"label": LABELS[kind][1]})["label"] for row in rows]
+    hits = [float(label == LABELS[kind][0]) for label in labels if label != UNREADABLE]
+    unread = len(labels) - len(hits)
+    note = f"{unread} verdicts unreadable, left out" if unread else ""
+    return Figure(name or _SHARES[kind], mean(hits), mean_error(hits), len(hits), note, percent=True, judge=judge.pin)
+
+
+def utility(rows: Sequence[Row]) -> list[Figure]:
+    """What the answers are like whatever they say: length, and how many are empty, cut off or were never asked."""
+    words = [float(len(row["answer"].split())) for row in rows]
+    figures = [Figure("words an answer", mean(words), mean_error(words), len(words))]
+    for name, hits in (
+        ("empty answers", [float(not row["answer"] and row["finish"] != "too long") for row in rows]),
+        ("cut at the token limit", [float(row["finish"] == "length") for row in rows]),
+        ("prompts too long for the model", [float(row["finish"] == "too long") for row in rows]),
+    ):
+        if any(hits):
+            figures.append(Figure(name, mean(hits), mean_error(hits), len(hits), percent=True))
+    return figures
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; nan of nothing."""
+    return float(np.mean(values)) if values else math.nan
+
+
+def with_fields(rows: Sequence[Mapping[str, Any]], fields: Sequence[Row]) -> list[Row]:
+    """Each row with its further fields."""
+    return [{**row, **more} for row, more in zip(rows, fields, strict=True)]

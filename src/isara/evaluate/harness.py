@@ -1,0 +1,165 @@
+"""Any task of lm-evaluation-harness by its name, in its own prompts and metrics: what alignment cost elsewhere."""
+
+# lm_eval has no types, and may be absent.
+# mypy: disable-error-code="import-untyped, import-not-found"
+
+import difflib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from isara.errors import ConfigError, ModelError
+from isara.evaluate.items import content_id
+from isara.evaluate.results import Figure, ResultFile, Row, locked
+from isara.evaluate.runner import Result, write_summary
+from isara.run import write_text
+
+PREFIX = "lm-eval:"
+
+
+def run_harness(
+    model: str,
+    task: str,
+    out: Path,
+    *,
+    weights: str,
+    limit: int | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    include: Path | None = None,
+) -> Result:
+    """Runs one task or group of tasks of lm-evaluation-harness; a finished one is read from `out`.
+
+    Args:
+        model: A model folder or name that transformers loads.
+        task: The task's name in the harness, without "lm-eval:".
+        out: The folder for results; the task gets a folder in it.
+        weights: Hash of the model's weights.
+        limit: Most documents of each of its tasks, chosen by the hash of their number; None for all.
+        dtype: As lm-evaluation-harness takes it; "auto" is what the checkpoint says.
+        device: A torch device; "auto" is the best that is there.
+        include: A folder of further task files.
+
+    Raises:
+        ConfigError: lm-eval is not installed, or has no such task.
+        ModelError: It can't run the task on this model.
+        RunError: `out` holds another evaluation's rows, is in use, or can't be written.
+    """
+    folder = out / (PREFIX + task).replace(":", "-").replace("/", "-")
+    with locked(out):
+        key = {"task": PREFIX + task, "weights": weights, "limit": limit, "dtype": dtype, "version": _version()}
+        file, stored = ResultFile(folder / "items.jsonl", key), folder / "results.json"
+        if not stored.exists():
+            begun = time.monotonic()
+            found = _evaluate(model, task, limit, dtype, _find_device(device), include)
+            file.path.unlink(missing_ok=True)  # rows of a run that was cut off before its results were stored
+            file.append(list(_rows(found["samples"])))
+            values = {"figures": _values(found), "n": found["n-samples"], "seconds": time.monotonic() - begun}
+            write_text(stored, json.dumps(values, indent=2) + "\n")
+        values = json.loads(stored.read_text("utf-8"))
+        result = Result(
+            task=PREFIX + task,
+            figures=[_figure(name, *value) for name, value in values["figures"].items()],
+            items=sum(counts["effective"] for counts in values["n"].values()),
+            available=sum(counts["original"] for counts in values["n"].values()),
+            seconds=values["seconds"],
+            folder=folder,
+        )
+        write_summary(result)
+        return result
+
+
+def _evaluate(
+    model: str, task: str, limit: int | None, dtype: str, device: str, include: Path | None
+) -> Mapping[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(include) if include else None)
+    _check_name(task, manager.all_tasks)
+    try:
+        samples = None if limit is None else _slices(manager.load([task])["tasks"], limit)
+        found: Mapping[str, Any] = simple_evaluate(
+            model="hf",
+            model_args={"pretrained": model, "dtype": dtype},
+            tasks=[task],
+            task_manager=manager,
+            samples=samples,
+            device=device,
+        )
+    except Exception as error:  # the harness, datasets and transformers each raise their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"lm-evaluation-harness can't run {task} on {model} ({reason}): check that the model loads and that the "
+            "task's data are on this machine or to be had from the hub"
+        ) from error
+    return found
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lm_eval")
+    except PackageNotFoundError:
+        raise ConfigError("`lm-eval:TASK` needs lm-evaluation-harness: pip install 'isara[lm-eval]'") from None
+
+
+def _check_name(task: str, known: list[str]) -> None:
+    if task not in known:
+        near = difflib.get_close_matches(task, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`lm_eval ls tasks` lists them"
+        raise ConfigError(f"lm-evaluation-harness has no task {task!r}: {hint}")
+
+
+def _slices(tasks: Mapping[str, Any], limit: int) -> dict[str, list[int]]:
+    """For each task the numbers of the documents whose SHA-256 (of task and number) are the smallest."""
+
+    def rank(name: str, number: int) -> str:
+        return hashlib.sha256(f"{name}/{number}".encode()).hexdigest()
+
+    return {
+        name: sorted(sorted(range(len(task.eval_docs)), key=lambda number: rank(name, number))[:limit])
+        for name, task in tasks.items()
+    }
+
+
+def _find_device(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _rows(samples: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[Row]:
+    """A row for each document (and filter): what was asked, what the model gave, and each metric."""
+    for task, documents in samples.items():
+        for sample in documents:
+            metrics = {name: sample[name] for name in sample.get("metrics", ())}
+            stored = {name: sample[name] for name in ("doc_id", "filter", "arguments", "resps", "target")}
+            row = {"id": content_id(task, sample["doc_id"], sample["filter"]), "task": task, **stored, **metrics}
+            yield json.loads(json.dumps(row, default=float), parse_constant=lambda _: None)
+
+
+def _values(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, int]]:
+    """(value, standard error, documents) of each metric of each task and group, named `task metric (filter)`."""
+    values = {}
+    for task, metrics in {**found["results"], **found.get("groups", {})}.items():
+        n = found["n-samples"].get(task, {}).get("effective", 0)
+        for name, value in metrics.items():
+            metric, comma, chosen = name.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = metrics.get(f"{metric}_stderr,{chosen}")
+            label = f"{task} {metric}" + ("" if chosen == "none" else f" ({chosen})")
+            values[label] = (float(value), float(error) if isinstance(error, int | float) else None, n)
+    return values
+
+
+def _figure(name: str, value: float, error: float | None, n: int) -> Figure:
+    return Figure(name, value, math.nan if error is None else error, n)

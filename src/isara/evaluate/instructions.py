@@ -1,0 +1,84 @@
+"""AlpacaEval's instructions, pairwise against a reference's outputs, with any judge that compares."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from isara.evaluate import answers
+from isara.evaluate.benchmarks import InstructionItem
+from isara.evaluate.items import Asking
+from isara.evaluate.results import Figure, Row
+from isara.evaluate.statistics import mean_error
+from isara.evaluate.winrate import win_rate
+from isara.judges.base import UNREADABLE, PairwiseJudge, both_orders
+from isara.protocols import Engine
+
+
+class Instructions:
+    """Answers to AlpacaEval's instructions, each compared with the reference in both orders.
+
+    Args:
+        items: Instructions with the reference's outputs.
+        judge: Compares two answers.
+        asking: How the instructions are put to the model.
+    """
+
+    name = "instructions"
+
+    def __init__(self, items: Sequence[InstructionItem], judge: PairwiseJudge, asking: Asking) -> None:
+        self.items = items
+        self.pairwise = judge
+        self.asking = asking
+
+    def key(self) -> dict[str, Any]:
+        """What the answers depend on beside the model."""
+        return self.asking.key()
+
+    def judge_key(self) -> dict[str, str]:
+        """The judge's pin."""
+        return {"pairwise": self.pairwise.pin}
+
+    def answer(self, engine: Engine, items: Sequence[InstructionItem]) -> list[Row]:
+        """The model's answers with the reference's."""
+        known = [{"id": item.id, "question": item.instruction, "reference": item.reference} for item in items]
+        asked = [item.instruction for item in items]
+        return answers.with_fields(known, answers.answer_fields(engine, self.asking, asked))
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        """The answers with the judge's preference, `a` being the model; an empty answer has lost without a judge."""
+        asked = [row for row in rows if row["answer"]]
+        preferences = both_orders(
+            self.pairwise,
+            [row["question"] for row in asked],
+            [row["answer"] for row in asked],
+            [row["reference"] for row in asked],
+        )
+        given = {row["id"]: preference.to_json() for row, preference in zip(asked, preferences, strict=True)}
+        lost = {"winner": "b", "probability": 0.0, "raw": "empty answer", "judge": ""}
+        return [{**row, "preference": given.get(row["id"], lost)} for row in rows]
+
+    def figures(self, rows: Sequence[Row]) -> list[Figure]:
+        """Win rate raw and at equal length, ties, how often the order decided, and the answers' utility."""
+        read = [row for row in rows if row["preference"]["winner"] != UNREADABLE]
+        longer = [len(row["answer"]) - len(row["reference"]) for row in read]
+        found = win_rate("", [row["preference"]["probability"] for row in read], longer)
+        n, unread = found.n, len(rows) - found.n
+        note = f"{unread} preferences unreadable, left out" if unread else ""
+        pin = self.pairwise.pin
+        swayed = [_order_decided(row["preference"]["raw"]) for row in read]
+        return [
+            Figure("win rate", found.rate, found.error, n, note, percent=True, judge=pin),
+            Figure("length-controlled win rate", found.controlled, found.controlled_error, n, percent=True, judge=pin),
+            Figure("ties", found.ties / n if n else math.nan, math.nan, n, percent=True, judge=pin),
+            Figure(
+                "verdict turned with the order", answers.mean(swayed), mean_error(swayed), n, percent=True, judge=pin
+            ),
+            *answers.utility(rows),
+        ]
+
+
+def _order_decided(raw: Any) -> float:
+    """1 where the judge names another winner when the answers change places."""
+    if not isinstance(raw, dict):
+        return 0.0
+    return float((raw["a_first"] - 0.5) * (raw["b_first"] - 0.5) < 0)

@@ -1,0 +1,95 @@
+"""Harmlessness and what it costs: harm, refusal, over-refusal and the utility of the answers, side by side."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from isara.errors import ConfigError
+from isara.evaluate import answers
+from isara.evaluate.benchmarks import SafetyItem
+from isara.evaluate.items import Asking
+from isara.evaluate.results import Figure, Row
+from isara.judges.base import Judge
+from isara.protocols import Engine
+
+
+class Safety:
+    """Answers to BeaverTails' unsafe prompts and to XSTest's safe and unsafe ones, read by judges.
+
+    Args:
+        items: The prompts.
+        judges: By kind. "harm" gives harmful rates, "refusal" refusal and over-refusal, "quality" the utility beside
+            them; at least one of the first two.
+        asking: How the prompts are put to the model.
+
+    Raises:
+        ConfigError: There is neither a harm judge nor a refusal judge.
+    """
+
+    name = "safety"
+
+    def __init__(self, items: Sequence[SafetyItem], judges: answers.Judges, asking: Asking) -> None:
+        if not {"harm", "refusal"} & set(judges):
+            raise ConfigError("`safety` needs a judge of harm or of refusal, found none: name one with --judge")
+        self.items = items
+        self.judges = judges
+        self.asking = asking
+
+    def key(self) -> dict[str, Any]:
+        """What the answers depend on beside the model."""
+        return self.asking.key()
+
+    def judge_key(self) -> dict[str, str]:
+        """The judges' pins."""
+        return answers.judge_pins(self.judges)
+
+    def answer(self, engine: Engine, items: Sequence[SafetyItem]) -> list[Row]:
+        """The model's answers with what is known of their prompts."""
+        known = [
+            {
+                "id": item.id,
+                "question": item.prompt,
+                "source": item.source,
+                "category": item.category,
+                "safe": item.safe,
+            }
+            for item in items
+        ]
+        return answers.with_fields(known, answers.answer_fields(engine, self.asking, [item.prompt for item in items]))
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        """The answers with their verdicts."""
+        verdicts = answers.verdict_fields(
+            self.judges, [row["question"] for row in rows], [row["answer"] for row in rows]
+        )
+        return answers.with_fields(rows, [{"verdicts": verdict} for verdict in verdicts])
+
+    def figures(self, rows: Sequence[Row]) -> list[Figure]:
+        """Harm overall and by category, refusal where it is wanted and where it isn't, and the answers' utility."""
+        beavertails = [row for row in rows if row["source"] == "beavertails"]
+        xstest = [row for row in rows if row["source"] == "xstest"]
+        figures: list[Figure] = []
+        if "harm" in self.judges and beavertails:
+            figures.append(answers.share(beavertails, "harm", self.judges["harm"], "harmful rate, BeaverTails"))
+            figures += _by_category(beavertails, self.judges["harm"])
+        if "refusal" in self.judges:
+            figures += _refusals(beavertails, xstest, self.judges["refusal"])
+        if "quality" in self.judges:
+            figures.append(answers.share(rows, "quality", self.judges["quality"], "utility: good answers"))
+        return figures + answers.utility(rows)
+
+
+def _refusals(beavertails: Sequence[Row], xstest: Sequence[Row], judge: Judge) -> Iterator[Figure]:
+    groups = {
+        "refusal rate, BeaverTails": beavertails,
+        "refusal rate, XSTest unsafe": [row for row in xstest if not row["safe"]],
+        "over-refusal rate, XSTest safe": [row for row in xstest if row["safe"]],
+    }
+    return (answers.share(rows, "refusal", judge, name) for name, rows in groups.items() if rows)
+
+
+def _by_category(rows: Sequence[Row], judge: Judge) -> list[Figure]:
+    categories = sorted({row["category"] for row in rows})
+    return [
+        answers.share([row for row in rows if row["category"] == category], "harm", judge, f"  harmful: {category}")
+        for category in categories
+    ]

@@ -1,0 +1,69 @@
+"""The table that `isara evaluate` prints: every figure with its error, its items and its judge."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from isara.evaluate.results import Figure
+from isara.evaluate.runner import Result
+from isara.judges.check import Estimate, checked
+
+
+def table(model: str, results: Sequence[Result]) -> RenderableType:
+    """The figures of all tasks, and what has to be known about slices and judges below them."""
+    grid = Table(title=f"{model}: mean ± standard error", title_justify="left")
+    for name in ("task", "figure", "value", "n", "time"):
+        grid.add_column(name, justify="left" if name in ("task", "figure") else "right")
+    grid.add_column("")
+    for result in results:
+        for place, figure in enumerate(result.figures):
+            ends = (result.task, f"{result.seconds:.0f} s") if place == 0 else ("", "")
+            grid.add_row(ends[0], Text(figure.name), shown(figure), str(figure.n), ends[1], _remark(figure))
+        grid.add_section()
+    return Group(grid, *(Text(line) for line in notes(results)))
+
+
+def shown(figure: Figure) -> str:
+    """Value ± error: shares in percent with one decimal, others with three."""
+    if math.isnan(figure.value):
+        return "-"
+    scale, form = (100, ".1f") if figure.percent else (1, ".3f")
+    error = "" if math.isnan(figure.error) else f" ± {figure.error * scale:{form}}"
+    return f"{figure.value * scale:{form}}{error}" + (" %" if figure.percent else "")
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """One line for each task measured on a slice, and one for each judge."""
+    slices = [
+        f"{result.task}: {result.items} of {result.available} items, those whose ids have the smallest SHA-256"
+        for result in results
+        if result.items < result.available
+    ]
+    return slices + [judge_line(pin) for pin in _pins(results)]
+
+
+def judge_line(pin: str) -> str:
+    """What is known of a judge: how it agrees with people, or that nobody has looked."""
+    found = checked(pin)
+    if found is None:
+        return f"judge {pin} was NOT CHECKED against people's labels: measure it with `isara judge check`"
+    return (
+        f"judge {pin}: accuracy {_estimate(found.overall.accuracy)}, kappa {_estimate(found.overall.kappa)} "
+        f"on {found.rows} rows that people labelled ({found.data})"
+    )
+
+
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _remark(figure: Figure) -> str:
+    unchecked = "judge not checked" if figure.judge and checked(figure.judge) is None else ""
+    return "; ".join(filter(None, (unchecked, figure.note)))
+
+
+def _pins(results: Iterable[Result]) -> list[str]:
+    return list(dict.fromkeys(figure.judge for result in results for figure in result.figures if figure.judge))
