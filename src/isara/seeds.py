@@ -14,7 +14,7 @@ from rapidfuzz.distance import LCSseq
 
 from isara.config import Config
 from isara.data import QAPair, SourceRow, read_rows
-from isara.errors import SeedError
+from isara.errors import ModelError, SeedError
 from isara.filters.text import tokenize
 
 log = logging.getLogger("isara")
@@ -56,27 +56,29 @@ def load_seeds(config: Config, model: str) -> tuple[list[QAPair], list[QAPair]]:
 
     Raises:
         SeedError: The first error of the lint, and how many more there are.
+        ModelError: The model's tokenizer or config can't be loaded.
     """
-    rows = read_rows(config.seeds, config.columns.question, config.columns.answer)
-    share = config.heldout if isinstance(config.heldout, float) else 0.0
     count_tokens, max_tokens = _token_limit(config, model)
-    demos = max(config.questions.demos, config.answers.demos)
-    problems = lint(rows, demos_needed=demos, heldout=share, count_tokens=count_tokens, max_tokens=max_tokens)
-    pairs = [row.pair for row in unique(rows)]
+
+    def read(source: str, demos_needed: int, share: float) -> list[SourceRow]:
+        rows = read_rows(source, config.columns.question, config.columns.answer)
+        problems.extend(
+            lint(rows, demos_needed=demos_needed, heldout=share, count_tokens=count_tokens, max_tokens=max_tokens)
+        )
+        return unique(rows)
+
+    problems: list[Problem] = []
+    share = config.heldout if isinstance(config.heldout, float) else 0.0
+    seeds = read(config.seeds, max(config.questions.demos, config.answers.demos), share)
     if isinstance(config.heldout, str):
-        others = read_rows(config.heldout, config.columns.question, config.columns.answer)
-        problems += lint(others, demos_needed=0, count_tokens=count_tokens, max_tokens=max_tokens)
-        seeds, heldout = pairs, [row.pair for row in unique(others)]
+        heldout = read(config.heldout, 0, 0.0)
     else:
-        others = rows
-        seeds, heldout = split_heldout(pairs, share, config.seed)
-    kept = {pair.id for pair in seeds}
-    aside = {pair.id for pair in heldout}
-    problems += check_overlap(
-        [row for row in rows if row.pair.id in kept], [row for row in others if row.pair.id in aside]
-    )
+        aside = {pair.id for pair in split_heldout([row.pair for row in seeds], share, config.seed)[1]}
+        heldout = [row for row in seeds if row.pair.id in aside]
+        seeds = [row for row in seeds if row.pair.id not in aside]
+    problems += check_overlap(seeds, heldout)
     _report(problems)
-    return seeds, heldout
+    return [row.pair for row in seeds], [row.pair for row in heldout]
 
 
 def lint(
@@ -107,7 +109,10 @@ def lint(
 
 def unique(rows: Sequence[SourceRow]) -> list[SourceRow]:
     """The rows without those whose question and answer stood before."""
-    return list({row.pair.id: row for row in reversed(rows)}.values())[::-1]
+    first: dict[str, SourceRow] = {}
+    for row in rows:
+        first.setdefault(row.pair.id, row)
+    return list(first.values())
 
 
 def split_heldout(pairs: Sequence[QAPair], share: float, seed: int) -> tuple[list[QAPair], list[QAPair]]:
@@ -163,8 +168,11 @@ def _token_limit(config: Config, model: str) -> tuple[CountTokens, int]:
     from transformers import AutoConfig, AutoTokenizer
 
     trusted = config.engine.trust_remote_code
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trusted)
-    settings = AutoConfig.from_pretrained(model, trust_remote_code=trusted)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trusted)
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=trusted).get_text_config()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the model {model!r} can't be loaded: {' '.join(str(error).split())}") from error
     context = getattr(settings, "max_position_embeddings", None) or config.train.max_length
 
     def count_tokens(texts: Sequence[str]) -> list[int]:
