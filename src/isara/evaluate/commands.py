@@ -1,10 +1,10 @@
 """`isara evaluate`: what a model is measured on, from the command line."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,10 @@ class _Options:
     compare: str | None
     primer: Literal["harness", "zero-shot"]
     embedder: str
+    limit: int | None
+    prompt_format: Literal["auto", "plain", "chat"]
+    dtype: str
+    device: str
 
 
 def evaluate(
@@ -93,11 +97,16 @@ def evaluate(
         compare=compare,
         primer=primer,
         embedder=embedder,
+        limit=limit,
+        prompt_format=prompt_format,
+        dtype=dtype,
+        device=device,
     )
     place = out or (run / "evaluation" if run else Path("evaluations") / Path(folder).name)
-    settings = {"format": prompt_format, "dtype": dtype}
-    results = _measure(folder, names, options, place, limit, settings, device)
-    Console().print(table(model, results))
+    console = Console()
+    with console.status("loading") as status:
+        results = _measure(folder, names, options, place, lambda *progress: status.update(_progress(*progress)))
+    console.print(table(model, results))
     typer.echo(f"Every item is kept in {place}")
 
 
@@ -136,14 +145,12 @@ def find_run(model: str) -> tuple[Path | None, str]:
     return run, find_model(str(run / "final"))
 
 
+def _progress(task: str, stage: str, done: int, total: int) -> str:
+    return f"{task}: {stage} {done} of {total}"
+
+
 def _measure(
-    model: str,
-    names: Sequence[str],
-    options: _Options,
-    out: Path,
-    limit: int | None,
-    settings: Mapping[str, str],
-    device: str,
+    model: str, names: Sequence[str], options: _Options, out: Path, watch: Callable[[str, str, int, int], None]
 ) -> "list[Result]":
     from isara.engines.transformers import TransformersEngine
     from isara.evaluate.harness import PREFIX, run_harness
@@ -151,24 +158,21 @@ def _measure(
     from isara.models import weights_hash
 
     weights = weights_hash(model)
-    tasks = _tasks([name for name in names if not name.startswith(PREFIX)], options)
+    shared: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
     results = run_tasks(
         model,
-        tasks,
+        _tasks([name for name in names if not name.startswith(PREFIX)], options),
         out,
-        engine=lambda name, /: TransformersEngine(
-            name, prompt_format=settings["format"], dtype=settings["dtype"], device=device
-        ),
+        engine=lambda name, /: TransformersEngine(name, prompt_format=options.prompt_format, **shared),
         weights=weights,
-        settings=settings,
-        limit=limit,
+        settings={"format": options.prompt_format, "dtype": options.dtype},
+        limit=options.limit,
+        watch=watch,
     )
     for name in names:
         if name.startswith(PREFIX):
             task = name.removeprefix(PREFIX)
-            results.append(
-                run_harness(model, task, out, weights=weights, limit=limit, dtype=settings["dtype"], device=device)
-            )
+            results.append(run_harness(model, task, out, weights=weights, limit=options.limit, **shared))
     return results
 
 
