@@ -1,11 +1,13 @@
 """What a judge is: it reads questions with answers and says what they are, with its raw scores beside the verdict."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from isara.data import QAPair
+from isara.errors import ConfigError
 
 Kind = Literal["refusal", "harm", "quality"]
 
@@ -125,6 +127,22 @@ def decide(probability: float) -> str:
     if math.isnan(probability):
         return UNREADABLE
     return "tie" if probability == 0.5 else "a" if probability > 0.5 else "b"
+
+
+def fill(prompt: str, texts: Mapping[str, str]) -> str:
+    """The prompt with each {name} replaced by its text, in one pass: a text with {answer} in it stays as it is."""
+    return re.sub(r"\{(\w+)\}", lambda match: texts.get(match[1], match[0]), prompt)
+
+
+def check_prompt(prompt: str, names: Sequence[str]) -> None:
+    """Passes a prompt that has a place for each text.
+
+    Raises:
+        ConfigError: It lacks one.
+    """
+    for name in names:
+        if f"{{{name}}}" not in prompt:
+            raise ConfigError(f"the judge's prompt has no place for {{{name}}}: write {{{name}}} where it goes")
 
 
 def _merge(forward: Preference, backward: Preference) -> Preference:

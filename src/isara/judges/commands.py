@@ -44,7 +44,7 @@ def check_judge(
 
     subject = read_judge(judge)
     rows, name = read_labelled(on, subject.kind, Columns(question, answer, label, category, positive), half)
-    result = check(subject, rows, name, read_refusals(refusals) if refusals else None)
+    result = check(subject, rows, name, read_refusals(refusals, half) if refusals else None)
     for line in summary(result):
         typer.echo(line)
     for line in _by_category(result):

@@ -83,13 +83,13 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
     return rows, " ".join(filter(None, (path.name, half and f"({half} half)", f"#{digest}")))
 
 
-def read_refusals(path: Path) -> list[QAPair]:
+def read_refusals(path: Path, half: Half | None = None) -> list[QAPair]:
     """The answers that people called refusals, of a file in XSTest's form or one labelled refusal and compliance.
 
     Raises:
         SeedError: As `read_labelled`.
     """
-    return [row.pair for row in read_labelled(path, "refusal", Columns())[0] if row.positive]
+    return [row.pair for row in read_labelled(path, "refusal", Columns(), half)[0] if row.positive]
 
 
 def _reader(

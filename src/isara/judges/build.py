@@ -1,0 +1,182 @@
+"""Judges by name or from a YAML file: the one place where configuration becomes a judge."""
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from isara.errors import ConfigError
+from isara.judges.base import Judge, Kind, PairwiseJudge
+
+SHIPPED_JUDGES: tuple[str, ...] = ("offline-refusal", "offline-harm")
+FORMS: Mapping[str, str] = types.MappingProxyType(
+    {
+        "judge: classifier": "a sequence classifier by name or folder",
+        "judge: endpoint": "a language model behind an OpenAI-compatible endpoint, single or pairwise",
+        "judge: local": "a local causal model by the likelihood of its options, single or pairwise",
+    }
+)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ClassifierFile(_File):
+    """A judge's YAML file with `judge: classifier`; the fields are those of `ClassifierJudge`."""
+
+    judge: Literal["classifier"]
+    model: str
+    kind: Kind = "harm"
+    form: Literal["auto", "binary", "multi"] = "auto"
+    positive: list[str] = []
+    template: str | None = "BEGINNING OF CONVERSATION: USER: {question} ASSISTANT:{answer}"
+    threshold: float = Field(0.5, ge=0, le=1)
+    batch_size: int = Field(16, ge=1)
+    max_length: int | None = Field(None, ge=1)
+    device: str = "auto"
+
+
+class PricesFile(_File):
+    """Prices per million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+
+class EndpointFile(_File):
+    """A judge's YAML file with `judge: endpoint`; the fields are those of `Endpoint`, the kind and the prompt."""
+
+    judge: Literal["endpoint"]
+    url: str
+    model: str
+    kind: Kind = "harm"
+    prompt: str | None = None
+    key_variable: str | None = "OPENAI_API_KEY"
+    sampling: dict[str, Any] = {"temperature": 0, "max_tokens": 512}
+    concurrency: int = Field(8, ge=1)
+    retries: int = Field(6, ge=0)
+    timeout: float = Field(120.0, gt=0)
+    backoff: float = Field(1.0, ge=0)
+    cache: str | None = None
+    prices: PricesFile | None = None
+
+
+class LocalFile(_File):
+    """A judge's YAML file with `judge: local`: a causal model, the kind and the prompt."""
+
+    judge: Literal["local"]
+    model: str
+    kind: Kind = "harm"
+    prompt: str | None = None
+    device: str = "auto"
+
+
+JudgeFile = Annotated[ClassifierFile | EndpointFile | LocalFile, Field(discriminator="judge")]
+
+
+def read_judge(spec: str) -> Judge:
+    """The judge that a name or YAML file stands for.
+
+    Raises:
+        ConfigError: There is no such judge, or the file has a key or value without meaning.
+        ModelError: Its model can't be found or does not fit.
+    """
+    if spec in SHIPPED_JUDGES:
+        from isara.judges.offline import OfflineJudge
+
+        return OfflineJudge("refusal" if spec == "offline-refusal" else "harm")
+    given = _read(spec)
+    if isinstance(given, ClassifierFile):
+        from isara.judges.classifier import ClassifierJudge
+
+        fields = given.model_dump(exclude={"judge", "model", "kind"})
+        return ClassifierJudge(given.model, given.kind, **fields)
+    if isinstance(given, EndpointFile):
+        from isara.judges.endpoint import EndpointJudge
+
+        return EndpointJudge(_endpoint(given), given.kind, given.prompt)
+    from isara.judges.local import LocalJudge
+
+    return LocalJudge(_engine(given), _pinned(given), given.kind, given.prompt)
+
+
+def read_pairwise(spec: str) -> PairwiseJudge:
+    """The judge of two answers that a YAML file stands for; its `kind` plays no part.
+
+    Raises:
+        ConfigError: There is no such judge, it judges single answers only, or the file has a key or value without
+            meaning.
+        ModelError: Its model can't be found.
+    """
+    given = None if spec in SHIPPED_JUDGES else _read(spec)
+    if isinstance(given, EndpointFile):
+        from isara.judges.endpoint import PAIR_PROMPT, EndpointPairwiseJudge
+
+        return EndpointPairwiseJudge(_endpoint(given), given.prompt or PAIR_PROMPT)
+    if isinstance(given, LocalFile):
+        from isara.judges.local import PAIR_PROMPT as LOCAL_PROMPT
+        from isara.judges.local import LocalPairwiseJudge
+
+        return LocalPairwiseJudge(_engine(given), _pinned(given), given.prompt or LOCAL_PROMPT)
+    raise ConfigError(f"{spec} judges single answers and can't compare two: give a `judge: endpoint` or `judge: local`")
+
+
+def _read(spec: str) -> ClassifierFile | EndpointFile | LocalFile:
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"expected a judge ({', '.join(SHIPPED_JUDGES)} or a YAML file), found {spec!r}: check the name"
+        )
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        adapter: TypeAdapter[ClassifierFile | EndpointFile | LocalFile] = TypeAdapter(JudgeFile)
+        return adapter.validate_python(given)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from error
+    except ValidationError as error:
+        # The value is left out: somebody may have put a key where none belongs.
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise ConfigError(f"{path}: {f'`{where}`: ' if where else ''}{_reason(first)}: mend it") from None
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such key"
+    if error["type"].startswith("union_tag"):
+        return "`judge` is to be classifier, endpoint or local"
+    return str(error["msg"][0].lower() + error["msg"][1:])
+
+
+def _endpoint(given: EndpointFile) -> Any:
+    from isara.judges.chat import Endpoint, Prices
+
+    return Endpoint(
+        url=given.url,
+        model=given.model,
+        key_variable=given.key_variable,
+        sampling=given.sampling,
+        concurrency=given.concurrency,
+        retries=given.retries,
+        timeout=given.timeout,
+        backoff=given.backoff,
+        cache=Path(given.cache).expanduser() if given.cache else None,
+        prices=Prices(given.prices.prompt, given.prices.completion) if given.prices else None,
+    )
+
+
+def _engine(given: LocalFile) -> Any:
+    from isara.engines.transformers import TransformersEngine
+
+    return TransformersEngine(given.model, device=given.device)
+
+
+def _pinned(given: LocalFile) -> str:
+    from isara.models import weights_hash
+
+    name = Path(given.model).expanduser()
+    return f"{name.resolve().name if name.is_dir() else given.model}@{weights_hash(given.model)[:12]}"
