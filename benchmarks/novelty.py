@@ -52,7 +52,7 @@ def changed(text: str, rng: random.Random) -> str:
 def plain(candidate: Candidate, kept: Pool, scorer: rouge_scorer.RougeScorer) -> bool:
     """Whether a kept question has a ROUGE-L F of 0.7 or more, as rouge_score tells it.
 
-    Rounded, because its floats put some exact ties at 0.6999999999999998.
+    Rounded, because in floating point a tie can come out as 0.6999999999999998 (23 and 37 words).
     """
     scores = (scorer.score(pair.question, candidate.pair.question)["rougeL"].fmeasure for pair in kept.pairs)
     return any(round(score, 9) >= 0.7 for score in scores)
@@ -66,8 +66,9 @@ def seconds(decide: Callable[[Candidate], object], rows: Sequence[Candidate]) ->
 
 
 def peak_mb() -> float:
-    """The most memory that this process, libraries included, has held so far, in MB (Linux counts in KB, macOS in bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    """The most memory that this process, libraries included, has held so far, in MB."""
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # Linux counts in KB, macOS in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def _from_hub(name: str) -> Path:
             if any(_weights(cached)):
                 return cached
         except LocalEntryNotFoundError:
-            _log.info("fetching %s", name)
+            _log.info("%s is not in the hub's cache: asking the hub", name)
         # snapshot_download asks the hub first without a time limit and would wait for ever behind a silent firewall.
         model_info(name, timeout=5)
         return Path(snapshot_download(name, allow_patterns=_FILES))
