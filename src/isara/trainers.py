@@ -1,0 +1,760 @@
+"""Fine-tuning on pairs with TRL's SFTTrainer, as an adapter of peft or of all weights, and the export of the result.
+
+No other file knows an argument of TRL. Rows are tokenised here, by the very code that tokenises prompts for
+generation, so that a model is trained on what it is asked; TRL gets ids and labels. The libraries are imported inside
+functions: the parent of a `ChildTrainer` needs none of them.
+"""
+
+import gc
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import isara.errors
+from isara.data import QAPair
+from isara.errors import ConfigError, IsaraError, ModelError, TrainingError
+from isara.models import find_model
+from isara.prompts import PromptFormat, find_format, training_text
+from isara.protocols import TrainStats
+
+log = logging.getLogger("isara")
+
+OnStep = Callable[[int, int, float], None]
+_LAST_LINES = 3  # of the child's stderr in an error message
+_NOISY = ("transformers", "trl", "peft", "accelerate", "datasets")
+
+
+@dataclass(kw_only=True)
+class SupervisedTrainer:
+    """Supervised fine-tuning with loss on the answers alone; argument names are those of transformers, TRL and peft.
+
+    Args:
+        method: "lora" trains an adapter and merges it; "full" trains every weight.
+        learning_rate: Peak learning rate; None is 2e-4 for lora and 2e-5 for full.
+        num_train_epochs: Passes over the pairs.
+        per_device_train_batch_size: Rows of a forward pass; halved when memory runs out, with accumulation doubled.
+        gradient_accumulation_steps: Forward passes of an optimiser step.
+        warmup_ratio: Share of the steps in which the learning rate rises.
+        lr_scheduler_type: Course of the learning rate after that.
+        weight_decay: Decoupled weight decay of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        max_length: Most tokens of a row, question and answer together; longer pairs are left out, not cut, because a
+            cut answer teaches to break off. The model's own context is a limit, too.
+        packing: Puts several rows into one sequence, if the model is seen to keep them apart.
+        gradient_checkpointing: Computes activations twice instead of keeping them: slower, and less memory.
+        lora_r: Rank of the adapter.
+        lora_alpha: The adapter's output is scaled by lora_alpha / lora_r.
+        lora_dropout: Dropout of the adapter's input.
+        lora_target_modules: "all-linear", or names of the layers that get an adapter.
+        seed: Of the adapter's initial weights, the order of rows and dropout.
+        prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
+        device: "auto" is CUDA, else MPS, else the CPU.
+        dtype: Of the arithmetic; what is trained is held in fp32. "auto" is bfloat16 (else float16) on CUDA and float32
+            elsewhere.
+        trust_remote_code: Runs code that comes with the model.
+        max_steps: Optimiser steps to make instead of `num_train_epochs`.
+        on_step: Called after each optimiser step with the step, the number of all steps and the loss.
+
+    Raises:
+        ConfigError: An argument that has no meaning.
+    """
+
+    method: Literal["lora", "full"] = "lora"
+    learning_rate: float | None = None
+    num_train_epochs: float = 3.0
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    warmup_ratio: float = 0.03
+    lr_scheduler_type: str = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_length: int = 1024
+    packing: bool = False
+    gradient_checkpointing: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    lora_target_modules: str | Sequence[str] = "all-linear"
+    seed: int = 0
+    prompt_format: Literal["auto", "plain", "chat"] = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    max_steps: int | None = None
+    on_step: OnStep | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        choices = {
+            "method": ("lora", "full"),
+            "dtype": ("auto", "bfloat16", "float16", "float32"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"expected {name} {', '.join(allowed)}, found {getattr(self, name)!r}: use one of them"
+                )
+        if self.learning_rate is None:
+            self.learning_rate = 2e-4 if self.method == "lora" else 2e-5
+        for name in (
+            "learning_rate",
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "max_length",
+            "lora_r",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"expected {name} above 0, found {getattr(self, name)!r}: raise it")
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.
+
+        For lora the folder holds the merged model and, in `adapter/`, the adapter. The same pairs, model and arguments
+        give the same bytes on the same machine. `out` appears when everything in it is written, and what it held
+        before is gone then.
+
+        Raises:
+            TrainingError: Pairs that can't be trained on, a loss that is not finite, or too little memory for a row.
+            ModelError: The model or its tokenizer can't be used.
+        """
+        _check_out(out, start)
+        partial = out.with_name(out.name + ".partial")
+        micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        try:
+            while True:
+                shutil.rmtree(partial, ignore_errors=True)
+                stats = self._attempt(pairs, start, partial, micro, accumulation)
+                if stats is not None:
+                    break
+                if micro == 1:
+                    raise TrainingError(
+                        "memory is too small to train on one row at a time: lower max_length, set "
+                        "gradient_checkpointing, use method lora, or take a smaller model"
+                    )
+                micro, accumulation = micro // 2, accumulation * 2
+                log.warning(
+                    "out of memory: training starts over with %d rows a pass, %d passes a step", micro, accumulation
+                )
+            shutil.rmtree(out, ignore_errors=True)
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return stats
+
+    def _attempt(
+        self, pairs: Sequence[QAPair], start: str, out: Path, micro: int, accumulation: int
+    ) -> TrainStats | None:
+        """Statistics of a whole training, or None where memory ran out."""
+        try:
+            with _quiet():
+                return _Training(self, start, out).run(pairs, micro, accumulation)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            _free_memory()  # after the handler, so that the failed attempt's tensors are free
+
+
+class ChildTrainer:
+    """The trainer of `SupervisedTrainer` with the same arguments, in a child process that takes its memory with it.
+
+    Parent and child speak as engine and child engine do: one JSON object a line; the job on the child's stdin; steps,
+    log lines and the result on its stdout. The child ends at once when its stdin closes, so it never outlives its
+    parent.
+    """
+
+    def __init__(self, *, on_step: OnStep | None = None, **arguments: Any) -> None:
+        self.trainer = SupervisedTrainer(**arguments)
+        self.on_step = on_step
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        """What `SupervisedTrainer.fit` does and returns.
+
+        Raises:
+            TrainingError: As there, or the child process ended before its work was done.
+            ModelError: As there.
+        """
+        job = {
+            "trainer": asdict(self.trainer) | {"on_step": None},
+            "pairs": [pair.to_json() for pair in pairs],
+            "start": start,
+            "out": str(out),
+        }
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "isara.trainers"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                encoding="utf-8",
+            )
+            try:
+                stats = self._follow(process, job)
+            finally:
+                _end(process)
+            if stats is None:
+                raise _died(process.returncode, stderr)
+        return stats
+
+    def _follow(self, process: "subprocess.Popen[str]", job: dict[str, Any]) -> TrainStats | None:
+        """The child's statistics, or None where it ended without any."""
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        for line in process.stdout:
+            message = json.loads(line)
+            if "step" in message:
+                if self.on_step is not None:
+                    self.on_step(*message["step"])
+            elif "log" in message:
+                log.log(*message["log"])
+            elif "error" in message:
+                raise _ERRORS[message["error"]](message["message"])
+            else:
+                return TrainStats(**message["stats"])
+        return None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A pair as ids: the prompt, and the answer with its end."""
+
+    pair: QAPair
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.answer
+
+    def __str__(self) -> str:
+        question = " ".join(self.pair.question.split())
+        return f"pair {self.pair.id} ({question[:40] + '…' if len(question) > 40 else question!r})"
+
+
+class _Training:
+    """One model in memory, on its way from `start` to `out`."""
+
+    def __init__(self, options: SupervisedTrainer, start: str, out: Path) -> None:
+        from transformers import set_seed
+
+        self.options = options
+        self.start = start
+        self.out = out
+        set_seed(options.seed)  # older versions of TRL draw the adapter before they seed
+        self.device = _find_device(options.device)
+        self.compute = _compute_dtype(options.dtype, self.device)
+        self.model, self.tokenizer = _load(find_model(start), options.trust_remote_code)
+        self.format = find_format(self.tokenizer, options.prompt_format)
+        # What training changes beside the weights, and how each tensor is to be stored
+        self.config, self.generation_config = deepcopy(self.model.config), deepcopy(self.model.generation_config)
+        self.dtypes = {name: tensor.dtype for name, tensor in _tensors(self.model)}
+        # An optimiser's steps are smaller than 16 bits can tell apart; frozen weights may stay as they are.
+        if options.method == "full" or self.compute == "float32":
+            self.model.float()
+
+    def run(self, pairs: Sequence[QAPair], micro: int, accumulation: int) -> TrainStats:
+        rows = self._rows(pairs)
+        losses: list[float] = []
+        trainer = self._trainer(rows, micro, accumulation, losses)
+        first = trainer.data_collator(
+            [trainer.train_dataset[index] for index in range(min(micro, len(trainer.train_dataset)))]
+        )
+        check_labels(first, rows, self.tokenizer, self.format)
+        trainer.train()
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+        trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+        if not all(bool(tensor.isfinite().all()) for tensor in trained):
+            raise _diverged(trainer.state.global_step, math.nan, self.options)
+        stats = TrainStats(
+            rows=len(rows),
+            steps=trainer.state.global_step,
+            first_loss=losses[0],
+            last_loss=losses[-1],
+            tokens=round(trainer.state.epoch * sum(len(row.ids) for row in rows)),
+            answer_tokens=round(trainer.state.epoch * sum(len(row.answer) for row in rows)),
+            micro_batch=micro,
+            parameters=sum(tensor.numel() for tensor in trained),
+        )
+        self._export(model, rows[0])
+        trainer.accelerator.free_memory()
+        return stats
+
+    def _rows(self, pairs: Sequence[QAPair]) -> list[_Row]:
+        """The pairs as ids, without those that are too long."""
+        from isara.engines.text import Text
+
+        if not pairs:
+            raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
+        text = Text(self.tokenizer, self.format)
+        prompts, answers = zip(*(training_text(self.format, pair) for pair in pairs), strict=True)
+        heads = text.encode(prompts)
+        rows = [_Row(*parts) for parts in zip(pairs, heads, text.continuations(prompts, answers, heads), strict=True)]
+        limit = self._limit()
+        long = [row for row in rows if len(row.ids) > limit]
+        rows = [row for row in rows if len(row.ids) <= limit]
+        if not rows:
+            shortest = min(len(row.ids) for row in long)
+            raise TrainingError(
+                f"expected pairs of at most {limit} tokens, found none among {len(long)}, the shortest of which "
+                f"has {shortest}: raise max_length, or take a model with a longer context"
+            )
+        if long:
+            log.warning(
+                "training leaves out %d of %d pairs with more than %d tokens; the first is %s with %d",
+                *(len(long), len(pairs), limit, long[0], len(long[0].ids)),
+            )
+        self._check_vocabulary(rows)
+        return rows
+
+    def _limit(self) -> int:
+        context = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return (
+            min(self.options.max_length, context)
+            if isinstance(context, int) and context > 0
+            else self.options.max_length
+        )
+
+    def _check_vocabulary(self, rows: Sequence[_Row]) -> None:
+        size = self.model.get_input_embeddings().weight.shape[0]
+        for row in rows:
+            if max(row.ids) >= size:
+                raise ModelError(
+                    f"the tokenizer makes token {max(row.ids)} of {row}, and the model knows {size}: "
+                    "use the tokenizer that belongs to the model"
+                )
+
+    def _trainer(self, rows: Sequence[_Row], micro: int, accumulation: int, losses: list[float]) -> Any:
+        """TRL's trainer, ready to train; it appends the loss of each step to `losses`."""
+        from datasets import Dataset
+        from transformers import PrinterCallback
+        from trl import SFTTrainer
+
+        packing = self.options.packing and self._packs_safely(rows)
+        if self.tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
+        trainer = SFTTrainer(
+            model=self.model,
+            args=_sft_config(self.options, self.out, self.device, self.compute, packing, micro, accumulation),
+            train_dataset=Dataset.from_list([_columns(row) for row in rows]),
+            processing_class=self.tokenizer,
+            peft_config=_lora_config(self.options) if self.options.method == "lora" else None,
+            callbacks=[_watch(self.options, losses)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _packs_safely(self, rows: Sequence[_Row]) -> bool:
+        """Whether a row's logits stay the same when another row is put before it, as in a packed sequence.
+
+        Attention must see from the position ids where a row begins. Whether it does depends on the architecture, the
+        attention implementation and the version of transformers, so it is measured.
+        """
+        import torch
+
+        first, second = rows[0].ids, rows[-1].ids
+        both = torch.tensor([first + second])
+
+        def logits(ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
+            found = self.model(input_ids=ids, position_ids=torch.tensor([positions]), use_cache=False).logits
+            return found[0, -len(second) :].float()
+
+        steps = list(range(both.shape[1]))
+        with torch.no_grad():
+            alone = logits(both[:, len(first) :], steps[: len(second)])
+            packed = logits(both, steps[: len(first)] + steps[: len(second)])
+            mixed = logits(both, steps)
+        if (packed - alone).abs().max() < 0.05 * (mixed - alone).abs().max():
+            return True
+        log.warning("packing is off: %s lets packed rows see each other", type(self.model).__name__)
+        return False
+
+    def _export(self, model: Any, row: _Row) -> None:
+        """Writes the model as it came, in the same dtypes and with the same tokenizer, but with its new weights."""
+        from transformers import AutoTokenizer
+
+        if self.options.method == "lora":
+            self._save_adapter(model)
+            before = _logits(model, row)
+            model = model.merge_and_unload(safe_merge=True)
+        for name, tensor in _tensors(model):
+            tensor.data = tensor.data.to(self.dtypes[name])
+        if self.options.method == "lora":
+            after = _logits(model, row)
+            merge = {
+                "pair": row.pair.id,
+                "max_logit_difference": float((after - before).abs().max()),
+                "max_logit": float(before.abs().max()),
+            }
+            (self.out / "adapter" / "merge.json").write_text(json.dumps(merge, indent=2) + "\n")
+        model.config, model.generation_config = self.config, self.generation_config
+        self._end_generation(model.generation_config)
+        model.save_pretrained(self.out)
+        name = find_model(self.start)
+        AutoTokenizer.from_pretrained(name, trust_remote_code=self.options.trust_remote_code).save_pretrained(self.out)
+
+    def _save_adapter(self, model: Any) -> None:
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = self._base_name()
+        config.target_modules = sorted(config.target_modules)  # a set is written in an order that changes
+        folder = self.out / "adapter"
+        model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub for the base's config
+        (folder / "README.md").unlink()  # a template that nobody filled in
+
+    def _base_name(self) -> str:
+        """The name of the base model for the adapter; from the adapter's folder where both lie in one run."""
+        run = self.out.resolve().parent.parent
+        if Path(self.start).is_dir() and Path(self.start).resolve().is_relative_to(run):
+            return os.path.relpath(Path(self.start).resolve(), self.out.resolve() / "adapter")
+        return self.start
+
+    def _end_generation(self, generation_config: Any) -> None:
+        """Lets `generate` stop where answers were trained to end, which a base model's config may not know of."""
+        end = self.tokenizer.convert_tokens_to_ids(self.format.end.strip())
+        if end is None or end == self.tokenizer.unk_token_id:
+            return
+        known = generation_config.eos_token_id
+        ids = [known] if isinstance(known, int) else list(known or ())
+        if end not in ids:
+            generation_config.eos_token_id = [*ids, end] if ids else end
+
+
+def check_labels(batch: dict[str, Any], rows: Sequence[_Row], tokenizer: Any, fmt: PromptFormat) -> None:
+    """Looks at a collated batch, as the model is to get it: are all answers labelled, with their ends, and only they?
+
+    Args:
+        batch: What TRL's collator made: padded rows, or rows packed into one.
+        rows: All rows, among which those of the batch are found by their ids.
+        tokenizer: Decodes the labels.
+        fmt: Says how an answer ends.
+
+    Raises:
+        TrainingError: A row has no label on its answer, one on its prompt, or none on its end.
+    """
+    by_ids = {tuple(row.ids): row for row in rows}
+    for ids, labels in _segments(batch):
+        row = by_ids[tuple(ids)]
+        on_prompt = sum(label != -100 for label in labels[: len(row.prompt)])
+        answer = [label for label in labels[len(row.prompt) :] if label != -100]
+        if on_prompt:
+            raise TrainingError(
+                f"expected labels on the answer alone, found {on_prompt} on the prompt of {row}: "
+                "install a version of trl from 0.24 to 1.16"
+            )
+        if not answer:
+            raise TrainingError(
+                f"expected labels on the answer, found none in {row}: install a version of trl from 0.24 to 1.16"
+            )
+        if not _ends(answer, tokenizer, fmt):
+            raise TrainingError(
+                f"expected the label {fmt.end.strip()!r} at the end of an answer, found "
+                f"{tokenizer.decode(answer[-1:])!r} in {row}, so that no answer could learn to end: "
+                "check the tokenizer's special tokens"
+            )
+
+
+def _segments(batch: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """Ids and labels of each row in a collated batch, without padding."""
+    if "attention_mask" in batch:
+        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"].bool(), strict=True):
+            yield ids[mask].tolist(), labels[mask].tolist()
+        return
+    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+    starts = [index for index, position in enumerate(batch["position_ids"][0].tolist()) if position == 0]
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield ids[start:end], labels[start:end]
+
+
+def _ends(labels: list[int], tokenizer: Any, fmt: PromptFormat) -> bool:
+    end = fmt.end.strip()
+    token = tokenizer.convert_tokens_to_ids(end)
+    if token is not None and token != tokenizer.unk_token_id:
+        return token in labels
+    return str(tokenizer.decode(labels)).rstrip().endswith(end)
+
+
+def _columns(row: _Row) -> dict[str, list[int]]:
+    # Newer versions of TRL take labels, older ones make them of the mask.
+    blank = len(row.prompt)
+    return {
+        "input_ids": row.ids,
+        "labels": [-100] * blank + row.answer,
+        "completion_mask": [0] * blank + [1] * len(row.answer),
+    }
+
+
+def _sft_config(
+    options: SupervisedTrainer, out: Path, device: str, compute: str, packing: bool, micro: int, accumulation: int
+) -> Any:
+    from trl import SFTConfig
+
+    known = {option.name for option in fields(SFTConfig)}
+    # Names that transformers 5 has changed
+    warmup = "warmup_ratio" if "warmup_ratio" in known else "warmup_steps"
+    grouping = (
+        {"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}
+    )
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    config = SFTConfig(
+        output_dir=str(out),
+        learning_rate=options.learning_rate,
+        num_train_epochs=options.num_train_epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        lr_scheduler_type=options.lr_scheduler_type,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        seed=options.seed,
+        completion_only_loss=True,
+        packing=packing,
+        max_length=options.max_length if packing else None,  # no row is longer
+        use_cpu=device == "cpu",
+        bf16=compute == "bfloat16",
+        fp16=compute == "float16",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show the last finite loss instead
+        **{warmup: min(options.warmup_ratio, 0.999), checkpointing: options.gradient_checkpointing},
+        **grouping,  # rows of like length meet in a batch, which spares padding
+    )
+    config._n_gpu = min(config.n_gpu, 1)  # several GPUs in one process would mean DataParallel
+    return config
+
+
+def _lora_config(options: SupervisedTrainer) -> Any:
+    from peft import LoraConfig
+
+    modules = options.lora_target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+    )
+
+
+def _watch(options: SupervisedTrainer, losses: list[float]) -> Any:
+    """A callback that keeps each step's loss, tells of it, and stops a training that diverges."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" not in logs:
+                return
+            losses.append(float(logs["loss"]))
+            if not math.isfinite(losses[-1]) or not math.isfinite(logs.get("grad_norm", 0.0)):
+                raise _diverged(state.global_step, losses[-1], options)
+            if options.on_step is not None:
+                options.on_step(state.global_step, state.max_steps, losses[-1])
+
+    return Watch()
+
+
+def _diverged(step: int, loss: float, options: SupervisedTrainer) -> TrainingError:
+    what = f"the loss was {loss}" if not math.isfinite(loss) else "the gradient was not finite"
+    return TrainingError(
+        f"training diverged: {what} at step {step}: lower learning_rate ({options.learning_rate:g}) or "
+        f"raise warmup_ratio ({options.warmup_ratio:g})"
+    )
+
+
+def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The model in the dtype of its checkpoint, and its tokenizer."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers would warn when a data loader forks
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", trust_remote_code=trust_remote_code)
+        return model, AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            raise
+        raise ModelError(f"the model {name!r} can't be loaded: {' '.join(str(error).split())}") from error
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    return chain(model.named_parameters(), model.named_buffers())
+
+
+def _logits(model: Any, row: _Row) -> Any:
+    """Logits of one row in fp32 on the CPU, shape (tokens, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([row.ids], device=model.device)).logits[0].float().cpu()
+
+
+def _check_out(out: Path, start: str) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise TrainingError(f"{out} holds something else than a model: name another folder, or remove it")
+    if Path(start).exists() and out.exists() and out.samefile(start):
+        raise TrainingError(f"{out} is the model that training starts from: name another folder for the new one")
+
+
+def _find_device(device: str) -> str:
+    """cpu, cuda or mps."""
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, there in present.items() if there)
+    kind, _, index = device.partition(":")
+    if not present.get(kind, False):
+        found = ", ".join(name for name, there in present.items() if there)
+        raise ModelError(f"device {device!r} is not on this machine, which has {found}: use `device: auto`")
+    if index not in ("", "0"):
+        raise ModelError(
+            f"training takes the first GPU, found {device!r}: set CUDA_VISIBLE_DEVICES={index} and use `device: cuda`"
+        )
+    return kind
+
+
+def _compute_dtype(dtype: str, device: str) -> str:
+    """The dtype of the arithmetic.
+
+    On a CPU bf16 products are twice as fast, but attention's backward pass is four times slower, and small models gain
+    nothing (docs/training.md).
+    """
+    import torch
+
+    if dtype != "auto":
+        return dtype if device == "cuda" or dtype != "float16" else "float32"
+    if device != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()  # MPS and the CPU's allocator have no class of their own
+    return isinstance(error, RuntimeError) and any(
+        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' bars, warnings and telemetry; bars and warnings come back afterwards."""
+    import datasets
+    from huggingface_hub import constants
+    from transformers.utils import logging as transformers_logging
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # read at every call, the environment only at import
+    levels = {name: logging.getLogger(name).level for name in _NOISY}
+    bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        for name in _NOISY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if bars[0]:
+            transformers_logging.enable_progress_bar()
+        if bars[1]:
+            datasets.enable_progress_bars()
+
+
+_ERRORS = {name: kind for name, kind in vars(isara.errors).items() if isinstance(kind, type)}
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Ends the child, which closes its ears when its stdin closes."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def _died(code: int, stderr: IO[str]) -> TrainingError:
+    stderr.seek(0)
+    lines = [line.strip() for line in stderr if line.strip()][-_LAST_LINES:]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return TrainingError(f"the training process {how}; it last wrote: {' | '.join(lines) or 'nothing'}")
+
+
+class _LogSender(logging.Handler):
+    """Hands log lines to the parent."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__()
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send(log=[record.levelno, record.getMessage()])
+
+
+def _listen(lines: IO[str]) -> None:
+    lines.read()
+    os._exit(0)  # the parent closed the pipe or is gone: no need to finish what nobody will read
+
+
+def main() -> None:
+    """Does the job on stdin. What libraries print goes to stderr, so that stdout holds messages alone."""
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(**message: Any) -> None:
+        messages.write(json.dumps(message) + "\n")
+        messages.flush()
+
+    def step(*state: float) -> None:
+        send(step=state)
+
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_listen, args=(sys.stdin,), daemon=True).start()
+    log.addHandler(_LogSender(send))
+    log.setLevel(logging.INFO)
+    trainer = SupervisedTrainer(**job["trainer"] | {"on_step": step})
+    try:
+        stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
+        send(stats=asdict(stats))
+    except IsaraError as error:
+        send(error=type(error).__name__, message=str(error))
+
+
+if __name__ == "__main__":
+    main()
