@@ -59,6 +59,14 @@ def test_a_tie_is_a_duplicate(m: int, n: int, common: int) -> None:
     assert Novelty(float(exact) + 1e-9)(asked(question), kept) is None
 
 
+def test_a_threshold_with_many_decimals() -> None:
+    long = [f"word{number}" for number in range(200)]
+    kept = Pool(HashEmbedder(), [QAPair(" ".join(long), "")])
+    novelty = Novelty(0.1 + 0.2 + 0.4)  # 0.7000000000000001
+    assert novelty(asked(" ".join(long[:140] + ["new"] * 60)), kept) is not None
+    assert novelty(asked(" ".join(long[:139] + ["new"] * 61)), kept) is None
+
+
 @pytest.mark.parametrize(
     ("kept", "copy", "new"),
     [

@@ -22,8 +22,8 @@ from isara.protocols import Candidate, Rejection
 class Novelty:
     """Drops a question whose ROUGE-L F to any kept question is `novelty` or more.
 
-    F is 2·LCS / (m + n) with m and n words (Lin 2004). Short questions tie at exactly 0.7 all the time, where floating
-    point falls on either side, so the decision is made in whole numbers: a tie is a duplicate.
+    F is 2·LCS / (m + n) with m and n words (Lin 2004). Questions often tie at exactly 0.7, and floating point can put a
+    tie on the wrong side, so the decision is made in whole numbers: a tie is a duplicate.
 
     Raises:
         ConfigError: `novelty` is not above 0 and at most 1.
@@ -33,7 +33,8 @@ class Novelty:
         if not 0 < novelty <= 1:
             raise ConfigError(f"`novelty` expects a number above 0 and at most 1, found {novelty}: 0.7 is the paper's")
         self.novelty = novelty
-        self._ratio = Fraction(str(novelty))  # the decimal number as written: 7/10, not the float just below it
+        # The decimal number as written (7/10, not the float just below it), with products that fit into 64 bits.
+        self._ratio = Fraction(str(novelty)).limit_denominator(10**9)
         self._index = _Index()
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
