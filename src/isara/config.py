@@ -205,7 +205,10 @@ class Config(_Section):
 
     model: str = Field("embedded", description="a model's folder or hub name; embedded is the one in the package")
     seeds: str = Field("seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name")
-    out: str = Field("runs/isara", description="the run folder; by default runs/ and the config's folder or file name")
+    out: str = Field(
+        "runs/isara",
+        description="the run folder; by default runs/ in the working directory and the name of the config's folder",
+    )
     seed: int = Field(0, ge=0, description="the run's random seed")
     iterations: int = Field(3, ge=1, description="T, rounds of generate, filter, train and evaluate (our choice)")
     prompt_format: Literal["auto", "plain", "chat"] = Field(
@@ -254,7 +257,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any)
         _resolve(layer, here)
         _lay_over(tree, layer)
         sources |= dict.fromkeys(_dotted(layer), source)
-    named_after = Path(str(tree["seeds"])) if path is None else path.absolute()
+    named_after = Path(str(tree["seeds"])) if path is None else Path(os.path.abspath(path))
     tree.setdefault("out", str(here / "runs" / _run_name(named_after)))
     try:
         return Config.model_validate(_frozen(tree))
@@ -271,13 +274,19 @@ def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[
     """Dotted key and field of every value and section, in order, a section before its values."""
     for name, field in model.model_fields.items():
         yield prefix + name, field
-        if (section := _section(field)) is not None:
+        if section := section_of(field):
             yield from fields(section, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that holds keys of its own; None for a value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def expected(field: FieldInfo) -> str:
     """What a field takes, in words: "a number in (0, 1]", "lora or full", "a whole number of at least 1 or null"."""
-    return field.title or _words(field.annotation, _range(field.metadata))
+    return field.title or _either(_words(field.annotation, _range(field.metadata)))
 
 
 class _Loader(yaml.SafeLoader):
@@ -313,7 +322,7 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {_shown(tree)}: `isara init` writes an example")
     # A section whose lines are all commented out reads as null.
-    sections = {key for key, field in fields() if _section(field)}
+    sections = {key for key, field in fields() if section_of(field)}
     return {key: {} if value is None and key in sections else value for key, value in (tree or {}).items()}
 
 
@@ -361,7 +370,7 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _resolve(tree: dict[str, Any], folder: Path) -> None:
     """Makes the tree's relative paths absolute; names that are no files (of models, of hub data) stay."""
     for section, key in ((tree, "model"), (tree, "seeds"), (tree, "heldout"), (tree.get("retrieve"), "embedder")):
-        if isinstance(section, dict) and isinstance(section.get(key), str):
+        if isinstance(section, dict) and isinstance(section.get(key), str | Path):
             section[key] = _local_or_name(section[key], folder)
     if isinstance(tree.get("out"), str | Path):
         tree["out"] = _absolute(tree["out"], folder)
@@ -371,10 +380,11 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
         filters["contamination"] = [_absolute(file, folder) if isinstance(file, str) else file for file in files]
 
 
-def _local_or_name(value: str, folder: Path) -> str:
+def _local_or_name(value: str | Path, folder: Path) -> str:
     path = _absolute(value, folder)
-    looks_local = value.startswith((".", "/", "~")) or value.endswith(_DATA_ENDINGS)
-    return path if value not in _KEYWORDS and (looks_local or os.path.exists(path)) else value
+    if isinstance(value, Path) or value.startswith((".", "/", "~")) or value.endswith(_DATA_ENDINGS):
+        return path
+    return path if value not in _KEYWORDS and os.path.exists(path) else value
 
 
 def _absolute(value: str | Path, folder: Path) -> str:
@@ -428,23 +438,23 @@ def _suggestion(key: str, known: Sequence[str]) -> str:
     )
 
 
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _words(kind: Any, bounds: str) -> str:
-    origin = get_origin(kind)
-    if origin is Annotated:
-        return _words(get_args(kind)[0], bounds)
+def _words(kind: Any, bounds: str) -> list[str]:
+    """The alternatives of a type, each in words."""
+    origin, members = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return " or ".join(get_args(kind))
+        return list(members)
     if origin is tuple:
-        return "a list of texts"
+        return ["a list of texts"]
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(member, bounds) for member in get_args(kind))
-    names = {int: "a whole number" + bounds, float: "a number" + bounds, bool: "true or false", str: "text"}
-    return names.get(kind, "null" if kind is type(None) else "a section of keys")
+        return [word for member in members for word in _words(member, bounds)]
+    if kind is bool:
+        return ["true", "false"]
+    names = {int: "a whole number" + bounds, float: "a number" + bounds, str: "text", type(None): "null"}
+    return [names.get(kind, "a section of keys")]
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _range(metadata: Sequence[Any]) -> str:

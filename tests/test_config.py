@@ -1,0 +1,304 @@
+"""Config files, overrides, and what is said of wrong ones."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isara.config import Config, FiltersConfig, dump_config, expected, fields, load_config, section_of
+from isara.errors import ConfigError
+from isara.filters import default_filters
+from isara.scaffold import reference
+
+KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, questions, answers, retrieve, "
+KEYS += "generate, filters, train, evaluate, engine"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with an empty folder `shop` for a config."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    return tmp_path
+
+
+def load(text: str, *overrides: str, **values: Any) -> Config:
+    Path("shop/isara.yaml").write_text(text, encoding="utf-8")
+    return load_config(Path("shop/isara.yaml"), overrides, **values)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Every value but the paths that depend on where the file is."""
+    return config.model_dump(exclude={"seeds", "out"})
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing set\n", "train:\n  # method: full\n", "train: {}\n"])
+def test_a_file_without_values_gives_the_defaults(here: Path, text: str) -> None:
+    assert settings(load(text)) == settings(Config())
+
+
+def test_values_of_the_file_then_of_the_caller_then_of_set(here: Path) -> None:
+    config = load(
+        "iterations: 1\ngenerate: {accept: 10, batch: 5}\ntrain: {start: last, method: full}",
+        "generate.batch=6",
+        "train.learning_rate=1e-4",
+        "filters.drop_matching=['as an AI']",
+        iterations=2,
+        train={"method": "lora"},
+        model=None,
+    )
+
+    assert (config.iterations, config.model) == (2, "embedded")
+    assert (config.generate.accept, config.generate.batch) == (10, 6)
+    assert (config.train.start, config.train.method, config.train.learning_rate) == ("last", "lora", 1e-4)
+    assert config.filters.drop_matching == ("as an AI",)
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.0e-4", "0.0001", ".1e-3"])
+def test_numbers_with_exponents_are_numbers(here: Path, written: str) -> None:
+    assert load(f"train: {{learning_rate: {written}}}").train.learning_rate == 1e-4
+
+
+def test_paths_of_the_file_start_at_the_file(here: Path) -> None:
+    (here / "shop" / "mymodel").mkdir()
+    config = load(
+        "model: mymodel\nseeds: data/pairs.csv\nheldout: ../heldout.jsonl\nout: runs/x\n"
+        "retrieve: {embedder: ./minilm}\nfilters: {contamination: [bench.jsonl]}"
+    )
+
+    assert config.model == str(here / "shop" / "mymodel")
+    assert config.seeds == str(here / "shop" / "data" / "pairs.csv")
+    assert config.heldout == str(here / "heldout.jsonl")
+    assert config.out == str(here / "shop" / "runs" / "x")
+    assert config.retrieve.embedder == str(here / "shop" / "minilm")
+    assert config.filters.contamination == (str(here / "shop" / "bench.jsonl"),)
+
+
+def test_paths_of_the_caller_and_of_set_start_at_the_working_directory(here: Path) -> None:
+    config = load("seeds: other.jsonl", "out=there", seeds="mine.jsonl", model=Path("./m"), heldout=0.5)
+
+    assert config.seeds == str(here / "mine.jsonl")
+    assert config.model == str(here / "m")
+    assert config.out == str(here / "there")
+    assert config.heldout == 0.5
+
+
+@pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M", "gpt2", "embedded"])
+def test_names_that_are_no_files_stay(here: Path, name: str) -> None:
+    (here / "shop" / "embedded").mkdir()
+    config = load(f"model: {name}\nseeds: hyrule/lore:castle/train")
+
+    assert (config.model, config.seeds) == (name, "hyrule/lore:castle/train")
+
+
+def test_the_run_is_named_after_the_configs_folder_or_file(here: Path) -> None:
+    assert load("").out == str(here / "runs" / "shop")
+    assert load_config(Path("shop")).out == str(here / "runs" / "shop")
+    (here / "shop" / "quick test.yaml").touch()
+    assert load_config(Path("shop/quick test.yaml")).out == str(here / "runs" / "quick-test")
+    assert load_config(None, seeds="recipes/safety/seeds.jsonl").out == str(here / "runs" / "safety")
+    assert load_config(None, seeds="faq.csv").out == str(here / "runs" / "faq")
+
+
+def test_without_a_file_everything_starts_at_the_working_directory(here: Path) -> None:
+    assert load_config(None).seeds == str(here / "seeds.jsonl")
+
+
+def test_a_dumped_config_loads_again_from_anywhere(here: Path) -> None:
+    config = load(
+        "model: ./m\nlicence: CC-BY-4.0\ntrain: {learning_rate: 2e-5, lora_target_modules: [q_proj]}\n"
+        "filters: {drop_matching: ['été|海', \"it's\"], novelty: null}\nengine: {child_process: false}"
+    )
+    text = dump_config(config)
+    (here / "elsewhere.yaml").write_text(text, encoding="utf-8")
+
+    assert load_config(here / "elsewhere.yaml") == config
+    assert dump_config(load_config(here / "elsewhere.yaml")) == text
+    keys = [key for key, _ in fields()]
+    assert [line.split(":")[0].strip() for line in text.splitlines() if ":" in line] == [
+        key.rpartition(".")[2] for key in keys
+    ]
+
+
+def test_a_config_cant_be_changed_and_the_callers_values_stay_as_they_are(here: Path) -> None:
+    given = {"lora_target_modules": ["q_proj"]}
+    config = load("", "train.lora_r=4", train=given)
+
+    assert given == {"lora_target_modules": ["q_proj"]}
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.lora_r = 8  # type: ignore[misc]  # that it can't be done is what is tested
+
+
+def test_filter_defaults_are_those_of_default_filters() -> None:
+    defaults = {name: parameter.default for name, parameter in inspect.signature(default_filters).parameters.items()}
+
+    assert FiltersConfig().model_dump() == defaults
+
+
+def test_every_key_says_what_it_means_and_takes() -> None:
+    for key, field in fields():
+        assert field.description, key
+        assert section_of(field) or "section" not in expected(field), key
+
+
+def test_the_documented_table_is_the_one_made_from_the_fields() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+    assert reference() in page, (
+        "paste the output of: python -c 'from isara.scaffold import reference; print(reference())'"
+    )
+
+
+FILE = "shop/isara.yaml"
+WRONG = {
+    "unknown key": ("generate: {acept: 3}", f"{FILE}: unknown key `generate.acept`: did you mean `generate.accept`?"),
+    "unknown section": ("trian: {method: full}", f"{FILE}: unknown key `trian`: did you mean `train`?"),
+    "key of another section": (
+        "learning_rate: 1",
+        f"{FILE}: unknown key `learning_rate`: did you mean `train.learning_rate`?",
+    ),
+    "key like no other": ("zzz: 1", f"{FILE}: unknown key `zzz`: known here are {KEYS}"),
+    "key like no other in a section": (
+        "retrieve: {zzz: 1}",
+        f"{FILE}: unknown key `retrieve.zzz`: known here are embedder, pool",
+    ),
+    "number as a key": ("1: 2", f"{FILE}: unknown key `1`: known here are {KEYS}"),
+    "value for a section": ("train: lora", f'{FILE}: `train`: expected a section of keys, found "lora"'),
+    "text for a number": (
+        "generate: {accept: many}",
+        f'{FILE}: `generate.accept`: expected a whole number of at least 1, found "many"',
+    ),
+    "quoted number": ('iterations: "3"', f'{FILE}: `iterations`: expected a whole number of at least 1, found "3"'),
+    "fraction for a whole number": (
+        "iterations: 2.5",
+        f"{FILE}: `iterations`: expected a whole number of at least 1, found 2.5",
+    ),
+    "truth value for a number": (
+        "iterations: yes",
+        f"{FILE}: `iterations`: expected a whole number of at least 1, found true",
+    ),
+    "number for a truth value": ("train: {packing: 1}", f"{FILE}: `train.packing`: expected true or false, found 1"),
+    "null where a value is needed": ("seed:", f"{FILE}: `seed`: expected a whole number of at least 0, found null"),
+    "number for a name": ("model: 7", f"{FILE}: `model`: expected text, found 7"),
+    "below the range": (
+        "answers: {temperature: -1}",
+        f"{FILE}: `answers.temperature`: expected a number of at least 0, found -1",
+    ),
+    "at the open end": ("questions: {top_p: 0}", f"{FILE}: `questions.top_p`: expected a number in (0, 1], found 0"),
+    "above the range": (
+        "filters: {novelty: 1.1}",
+        f"{FILE}: `filters.novelty`: expected a number in (0, 1] or null, found 1.1",
+    ),
+    "not a number": (
+        "train: {learning_rate: .nan}",
+        f"{FILE}: `train.learning_rate`: expected a number above 0 or null, found NaN",
+    ),
+    "no such choice": ("train: {method: qlora}", f'{FILE}: `train.method`: expected lora or full, found "qlora"'),
+    "choice or truth value": (
+        "engine: {child_process: never}",
+        f'{FILE}: `engine.child_process`: expected auto, true or false, found "never"',
+    ),
+    "no such device": (
+        "engine: {device: tpu}",
+        f'{FILE}: `engine.device`: expected auto, cpu, mps, cuda or cuda:N, found "tpu"',
+    ),
+    "all pairs held out": ("heldout: 1.0", f"{FILE}: `heldout`: expected a share in [0, 1) or a file, found 1.0"),
+    "truth value for a share": (
+        "heldout: true",
+        f"{FILE}: `heldout`: expected a share in [0, 1) or a file, found true",
+    ),
+    "text for a list": (
+        "filters: {contamination: bench.jsonl}",
+        f'{FILE}: `filters.contamination`: expected a list of texts, found "bench.jsonl"',
+    ),
+    "number in a list": (
+        "filters: {contamination: [3]}",
+        f"{FILE}: `filters.contamination`: expected a list of texts, found 3",
+    ),
+    "broken regular expression": (
+        "filters: {drop_matching: ['(']}",
+        f"{FILE}: `filters.drop_matching`: expected regular expressions "
+        "(missing ), unterminated subpattern at position 0 in '('), found [\"(\"]",
+    ),
+    "two things wrong": (
+        "iterations: 0\nengine: {device: tpu}",
+        f"{FILE}: `iterations`: expected a whole number of at least 1, found 0 (and 1 more)",
+    ),
+    "broken YAML": (
+        "model: a\ntrain: {method: full\n",
+        f"{FILE}:3: not valid YAML: expected ',' or '}}', but got '<stream end>'",
+    ),
+    "key twice": ("seed: 1\nmodel: a\nseed: 2", f"{FILE}:3: not valid YAML: the key `seed` stands twice, keep one"),
+    "list": ("- seed", f'{FILE}: expected `key: value` lines, found ["seed"]: `isara init` writes an example'),
+    "list as a key": ("? [1, 2]\n: 3", f"{FILE}:1: not valid YAML: found unhashable key"),
+    "Python object": (
+        "model: !!python/name:os.system ''",
+        f"{FILE}:1: not valid YAML: could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/name:os.system'",
+    ),
+    "control character": (
+        "model: a\x07",
+        f'{FILE}: not valid YAML: unacceptable character #x0007: special characters are not allowed in "<unicode '
+        'string>", position 8',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_file_is_answered_in_one_line(here: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train", "--set: expected KEY=VALUE, found 'train': write it like --set generate.accept=64"),
+        ("=3", "--set: expected KEY=VALUE, found '=3': write it like --set generate.accept=64"),
+        ("train.metod=full", "--set: unknown key `train.metod`: did you mean `train.method`?"),
+        ("train.method=qlora", '--set: `train.method`: expected lora or full, found "qlora"'),
+        ("model.size=7", '--set: `model`: expected text, found {"size": 7}'),
+        ("train=3", "--set: `train`: expected a section of keys, found 3"),
+        ("seed=[1", "--set seed:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+    ],
+)
+def test_a_wrong_override_is_answered_in_one_line(here: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("", override)
+
+    assert str(caught.value) == message
+
+
+def test_a_wrong_value_of_the_caller_does_not_blame_the_file(here: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("", iterations=0)
+    assert str(caught.value) == "configuration: `iterations`: expected a whole number of at least 1, found 0"
+
+
+def test_a_missing_file_and_a_folder_without_one(here: Path) -> None:
+    for path, message in {
+        "no.yaml": "no.yaml: expected a config file, found nothing: `isara init` writes one",
+        "shop": "shop/isara.yaml: expected a config file, found nothing: `isara init` writes one",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            load_config(Path(path))
+        assert str(caught.value) == message
+
+
+def test_a_file_that_is_not_utf8(here: Path) -> None:
+    Path(FILE).write_bytes("licence: für alle".encode("latin1"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path(FILE))
+    assert str(caught.value) == f"{FILE}: expected UTF-8, found byte 0xfc: save it as UTF-8"
+
+
+def test_importing_the_config_loads_no_heavy_library() -> None:
+    code = "import isara.config, sys; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
