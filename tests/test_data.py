@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from isara.data import FILE_ENDINGS, QAPair, read_pairs, read_rows, write_pairs
+from isara.data import (
+    ANSWER_NAMES,
+    DIALOGUE_NAMES,
+    FILE_ENDINGS,
+    QUESTION_NAMES,
+    QAPair,
+    read_pairs,
+    read_rows,
+    write_pairs,
+)
 from isara.errors import SeedError
 
 ENDINGS = ", ".join(FILE_ENDINGS)
@@ -378,3 +387,10 @@ def test_a_named_column_that_is_missing(tmp_path: Path, column: str, hint: str) 
     with pytest.raises(SeedError) as caught:
         read_pairs(tmp_path / "faq.csv", question=column)
     assert str(caught.value) == f"{tmp_path}/faq.csv:2: expected a column `{column}`, found frage, answer: {hint}"
+
+
+def test_every_ending_and_column_name_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "seeds.md").read_text(encoding="utf-8")
+
+    for name in (*FILE_ENDINGS, *QUESTION_NAMES, *ANSWER_NAMES, *DIALOGUE_NAMES):
+        assert f"`{name}`" in page, name
