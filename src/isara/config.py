@@ -1,7 +1,8 @@
 """A run's typed configuration: YAML, overrides, and one-line errors that name file and key.
 
-Every default that the paper does not state is marked "our choice". `expected` says in words what a field takes; error
-messages, the commented file of `isara init` and docs/configuration.md all use it, so they can't disagree.
+A default that decides results and that the paper does not state is marked "our choice". `expected` says in words what
+a field takes; error messages, the commented file of `isara init` and docs/configuration.md all use it, so they can't
+disagree.
 """
 
 import difflib
@@ -87,7 +88,9 @@ class AnswersConfig(_Section):
 class RetrieveConfig(_Section):
     """How the nearest pairs are found."""
 
-    embedder: str = Field("auto", description="auto, lexical, or the folder or name of a sentence-transformers model")
+    embedder: str = Field(
+        "auto", description="auto, lexical, or the folder or name of a sentence-transformers model (our choice)"
+    )
     pool: Literal["seeds", "all"] = Field(
         "seeds",
         description="pairs that answers retrieve from: the seeds, or all pairs accepted so far too (our choice)",
@@ -110,9 +113,13 @@ class GenerateConfig(_Section):
 class FiltersConfig(_Section):
     """What a generated pair must pass."""
 
-    min_question_tokens: int | None = Field(4, ge=1, description="fewest tokens of a question, its stop included")
-    max_question_tokens: int | None = Field(128, ge=1, description="most tokens of a question")
-    min_answer_tokens: int | None = Field(2, ge=1, description="fewest tokens of an answer, its stop included")
+    min_question_tokens: int | None = Field(
+        4, ge=1, description="fewest tokens of a question, its stop included (our choice)"
+    )
+    max_question_tokens: int | None = Field(128, ge=1, description="most tokens of a question (our choice)")
+    min_answer_tokens: int | None = Field(
+        2, ge=1, description="fewest tokens of an answer, its stop included (our choice)"
+    )
     max_answer_tokens: int | None = Field(None, ge=1, description="most tokens of an answer")
     novelty: float | None = Field(
         0.7, gt=0, le=1, description="drop a question whose ROUGE-L with a kept one reaches this (0.7 in the paper)"
@@ -133,9 +140,9 @@ class FiltersConfig(_Section):
         description="drop an answer whose ROUGE-L with a demonstration's reaches this and that speaks of what only the "
         "demonstration asked (our choice)",
     )
-    language: bool = Field(True, description="drop a pair in a script that no seed pair is written in")
+    language: bool = Field(True, description="drop a pair in a script that no seed pair is written in (our choice)")
     drop_matching: Annotated[tuple[str, ...], AfterValidator(_patterns)] = Field(
-        (), description="drop a pair in which one of these regular expressions is found"
+        (), description="drop a pair in which one of these regular expressions is found, upper or lower case"
     )
     contamination: tuple[str, ...] = Field(
         (), description="benchmark files; drop a pair that shares a run of words with one of them"
@@ -157,8 +164,10 @@ class TrainConfig(_Section):
         None, gt=0, description="peak learning rate; null is 2e-4 for lora and 2e-5 for full (our choice)"
     )
     num_train_epochs: float = Field(3.0, gt=0, description="passes over the training pairs (our choice)")
-    per_device_train_batch_size: int = Field(8, ge=1, description="rows of a forward pass; halved when out of memory")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimiser step")
+    per_device_train_batch_size: int = Field(
+        8, ge=1, description="rows of a forward pass; halved when out of memory (our choice)"
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimiser step (our choice)")
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the steps that warm up (our choice)")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         "cosine", description="course of the learning rate (our choice)"
@@ -178,7 +187,9 @@ class TrainConfig(_Section):
 class EvaluateConfig(_Section):
     """What is measured on the held-out pairs after each iteration."""
 
-    demos: int = Field(5, ge=0, description="demonstrations when held-out answers are scored with retrieval")
+    demos: int = Field(
+        5, ge=0, description="demonstrations when held-out answers are scored with retrieval (our choice)"
+    )
     patience: int | None = Field(
         1, ge=1, description="iterations without a gain before the run stops; null never stops early (our choice)"
     )
@@ -218,7 +229,7 @@ class Config(_Section):
     heldout: Annotated[float | str, AfterValidator(_share_or_file)] = Field(
         0.2,
         title=_SHARE_OR_FILE,
-        description="share of the seeds kept from the loop for evaluation, or a file of other pairs",
+        description="share of the seeds kept from the loop for evaluation, or a file of pairs (our choice)",
     )
     licence: str | None = Field(None, description="licence of the seeds; goes into the model card and the data card")
     questions: QuestionsConfig = Field(QuestionsConfig(), description="how new questions are made")
@@ -375,7 +386,7 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
     if isinstance(tree.get("out"), str | Path):
         tree["out"] = _absolute(tree["out"], folder)
     filters = tree.get("filters")
-    if isinstance(filters, dict) and isinstance(filters.get("contamination"), list):
+    if isinstance(filters, dict) and isinstance(filters.get("contamination"), list | tuple):
         files = filters["contamination"]
         filters["contamination"] = [_absolute(file, folder) if isinstance(file, str) else file for file in files]
 
@@ -433,9 +444,7 @@ def _suggestion(key: str, known: Sequence[str]) -> str:
     for names in (beside, elsewhere):
         if near := difflib.get_close_matches(name, names, n=1, cutoff=0.7):
             return f"did you mean `{names[near[0]]}`?"
-    return (
-        f"known here are {', '.join(beside)}" if beside else f"known are {', '.join(k for k in known if '.' not in k)}"
-    )
+    return f"known here are {', '.join(beside)}"
 
 
 def _words(kind: Any, bounds: str) -> list[str]:
