@@ -6,7 +6,7 @@ so that the same run has the same cards; text of users and models is escaped.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,7 +17,7 @@ UNKNOWN_LICENSE = "unknown: ask before you publish"
 _PAPER = (
     "Guo et al., [Human-Instruction-Free LLM Self-Alignment with Limited Samples](https://arxiv.org/abs/2401.06785)"
 )
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = {
     10**3: "n<1K",
@@ -92,8 +92,8 @@ def model_card(
         "## Evaluation",
         _evaluation(evaluation, heldout, best),
         "## Limits",
-        "The model can be wrong, harmful or biased, as its base model can, and fine-tuning on its own text can make that "
-        "stronger. It was measured on held-out pairs of one domain only: measure it on your own questions, and on "
+        "The model can be wrong, harmful or biased, as its base model can, and fine-tuning on its own text can make "
+        "that stronger. It was measured on held-out pairs of one domain only: measure it on your own questions, and on "
         "what it may have unlearnt, before others rely on it.",
         "## Licence",
         _licences(model_license, seeds_license),
@@ -154,8 +154,8 @@ def data_card(
         "Generation:",
         _table(("argument", "value"), [(key, str(value)) for key, value in sampling.items()]),
         "## Fields",
-        "`question`, `answer`; `id`, 12 hex digits of the SHA-256 of both; `iteration`, the one that made the pair (0 is "
-        "a seed pair); `demo_ids`, the demonstrations in the prompt that made the answer, nearest last.",
+        "`question`, `answer`; `id`, 12 hex digits of the SHA-256 of both; `iteration`, the one that made the pair (0 "
+        "is a seed pair); `demo_ids`, the demonstrations in the prompt that made the answer, nearest last.",
         *(["## Examples", *(_example(pair) for pair in examples)] if examples else []),
         "## Limits",
         "Answers can be wrong, harmful or biased, as those of the model are. Questions stay near the seed pairs and do "
@@ -167,9 +167,9 @@ def data_card(
 
 
 def escape(text: str) -> str:
-    """The text on one line of Markdown, with every character that Markdown or HTML would read as markup escaped."""
+    """The text on one line of Markdown, without markup; for use after the start of a line."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", line)
+    return re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", line)
 
 
 def _page(meta: Mapping[str, Any], *blocks: str) -> str:
@@ -178,12 +178,13 @@ def _page(meta: Mapping[str, Any], *blocks: str) -> str:
 
 
 def _on_hub(model: str) -> bool:
-    return _HUB_NAME.fullmatch(model) is not None and not model.startswith(".")
+    # "runs/may" may be either; what is a folder is not taken for a hub name, as transformers does.
+    return _HUB_NAME.fullmatch(model) is not None and not Path(model).is_dir()
 
 
 def _shown(model: str) -> str:
     """A model's name for a code span; a folder's path is nobody's business."""
-    return (model if _on_hub(model) else PurePath(model).name).replace("`", "'")
+    return (model if _on_hub(model) else Path(model).name).replace("`", "'")
 
 
 def _hub_license(license: str | None) -> str:

@@ -346,7 +346,7 @@ class _Training:
         """TRL's trainer, ready to train; it appends the loss of each step to `losses`."""
         from datasets import Dataset
         from transformers import PrinterCallback
-        from trl import SFTTrainer
+        from trl.trainer.sft_trainer import SFTTrainer
 
         packing = self.options.packing and self._packs_safely(rows)
         if self.tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
@@ -373,7 +373,7 @@ class _Training:
         first, second = rows[0].ids, rows[-1].ids
         both = torch.tensor([first + second])
 
-        def logits(ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
+        def logits(ids: torch.Tensor, positions: list[int]) -> Any:
             found = self.model(input_ids=ids, position_ids=torch.tensor([positions]), use_cache=False).logits
             return found[0, -len(second) :].float()
 
@@ -504,41 +504,45 @@ def _columns(row: _Row) -> dict[str, list[int]]:
 def _sft_config(
     options: SupervisedTrainer, out: Path, device: str, compute: str, packing: bool, micro: int, accumulation: int
 ) -> Any:
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     known = {option.name for option in fields(SFTConfig)}
-    # Names that transformers 5 has changed
-    warmup = "warmup_ratio" if "warmup_ratio" in known else "warmup_steps"
-    grouping = (
-        {"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}
-    )
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    config = SFTConfig(
-        output_dir=str(out),
-        learning_rate=options.learning_rate,
-        num_train_epochs=options.num_train_epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
-        lr_scheduler_type=options.lr_scheduler_type,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        seed=options.seed,
-        completion_only_loss=True,
-        packing=packing,
-        max_length=options.max_length if packing else None,  # no row is longer
-        use_cpu=device == "cpu",
-        bf16=compute == "bfloat16",
-        fp16=compute == "float16",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would show the last finite loss instead
-        **{warmup: min(options.warmup_ratio, 0.999), checkpointing: options.gradient_checkpointing},
-        **grouping,  # rows of like length meet in a batch, which spares padding
-    )
+
+    def name(*names: str) -> str:
+        """The name that the installed versions of transformers and TRL have for an argument."""
+        return next(name for name in names if name in known)
+
+    moved: dict[str, Any] = {
+        name("warmup_ratio", "warmup_steps"): min(options.warmup_ratio, 0.999),  # 1 or more would be steps
+        name("activation_checkpointing", "gradient_checkpointing"): options.gradient_checkpointing,
+        # Rows of like length meet in a batch, which spares padding.
+        **({"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}),
+    }
+    same: dict[str, Any] = {
+        "output_dir": str(out),
+        "learning_rate": options.learning_rate,
+        "num_train_epochs": options.num_train_epochs,
+        "max_steps": options.max_steps or -1,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "lr_scheduler_type": options.lr_scheduler_type,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "seed": options.seed,
+        "completion_only_loss": True,
+        "packing": packing,
+        "max_length": options.max_length if packing else None,  # no row is longer
+        "use_cpu": device == "cpu",
+        "bf16": compute == "bfloat16",
+        "fp16": compute == "float16",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would show the last finite loss instead
+    }
+    config = SFTConfig(**same, **moved)
     config._n_gpu = min(config.n_gpu, 1)  # several GPUs in one process would mean DataParallel
     return config
 
@@ -678,7 +682,7 @@ def _quiet() -> Iterator[None]:
     constants.HF_HUB_DISABLE_TELEMETRY = True  # read at every call, the environment only at import
     levels = {name: logging.getLogger(name).level for name in _NOISY}
     bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     datasets.disable_progress_bars()
     try:
         for name in _NOISY:
@@ -690,7 +694,7 @@ def _quiet() -> Iterator[None]:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if bars[0]:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
         if bars[1]:
             datasets.enable_progress_bars()
 
