@@ -132,7 +132,7 @@ class Data:
 
     def instructions(self) -> list[InstructionItem]:
         """AlpacaEval's instructions with the outputs of text_davinci_003, or of the model whose file is given."""
-        return self._items(ALPACA_EVAL, lambda row: InstructionItem(row["instruction"], row["output"]))
+        return self._items(ALPACA_EVAL, lambda row: InstructionItem(_text(row, "instruction"), _text(row, "output")))
 
     def _items(self, source: Source, make: Callable[[Mapping[str, Any]], T]) -> list[T]:
         path = self.files.get(source.name)
@@ -237,7 +237,7 @@ def _from_hub(source: Source) -> Iterable[Mapping[str, Any]]:
 
 
 def _truthful(row: Mapping[str, Any]) -> TruthfulItem:
-    return TruthfulItem(row["question"], _choices(row["mc1_targets"]), _choices(row["mc2_targets"]))
+    return TruthfulItem(_text(row, "question"), _choices(row["mc1_targets"]), _choices(row["mc2_targets"]))
 
 
 def _choices(targets: Mapping[str, Any]) -> Choices:
@@ -248,7 +248,7 @@ def _choices(targets: Mapping[str, Any]) -> Choices:
 
 
 def _beavertails(row: Mapping[str, Any]) -> SafetyItem:
-    return SafetyItem(row["prompt"], "beavertails", row["category"], safe=False)
+    return SafetyItem(_text(row, "prompt"), "beavertails", _text(row, "category"), safe=False)
 
 
 def _xstest(row: Mapping[str, Any]) -> SafetyItem:
@@ -258,5 +258,12 @@ def _xstest(row: Mapping[str, Any]) -> SafetyItem:
     elif "safe" in row:
         safe = str(row["safe"]).lower() == "true"
     else:
-        safe = not row["type"].startswith("contrast_")
-    return SafetyItem(row["prompt"], "xstest", row["type"], safe)
+        safe = not _text(row, "type").startswith("contrast_")
+    return SafetyItem(_text(row, "prompt"), "xstest", _text(row, "type"), safe)
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    text = row[column]
+    if not isinstance(text, str):
+        raise ValueError(f"{column} must be a text, found {text!r}")
+    return text

@@ -30,7 +30,7 @@ def run_harness(
     limit: int | None = None,
     dtype: str = "auto",
     device: str = "auto",
-    include: Path | None = None,
+    own: Path | None = None,
 ) -> Result:
     """Runs one task or group of tasks of lm-evaluation-harness; a finished one is read from `out`.
 
@@ -42,7 +42,7 @@ def run_harness(
         limit: Most documents of each of its tasks, chosen by the hash of their number; None for all.
         dtype: As lm-evaluation-harness takes it; "auto" is what the checkpoint says.
         device: A torch device; "auto" is the best that is there.
-        include: A folder of further task files.
+        own: A folder of task files to take instead of the harness's.
 
     Raises:
         ConfigError: lm-eval is not installed, or has no such task.
@@ -55,7 +55,7 @@ def run_harness(
         file, stored = ResultFile(folder / "items.jsonl", key), folder / "results.json"
         if not stored.exists():
             begun = time.monotonic()
-            found = _evaluate(model, task, limit, dtype, _find_device(device), include)
+            found = _evaluate(model, task, limit, dtype, _find_device(device), own)
             file.path.unlink(missing_ok=True)  # rows of a run that was cut off before its results were stored
             file.append(list(_rows(found["samples"])))
             values = {"figures": _values(found), "n": found["n-samples"], "seconds": time.monotonic() - begun}
@@ -73,13 +73,12 @@ def run_harness(
         return result
 
 
-def _evaluate(
-    model: str, task: str, limit: int | None, dtype: str, device: str, include: Path | None
-) -> Mapping[str, Any]:
+def _evaluate(model: str, task: str, limit: int | None, dtype: str, device: str, own: Path | None) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(include) if include else None)
+    # Reading the index of its thousands of tasks takes seconds.
+    manager = TaskManager() if own is None else TaskManager(include_path=str(own), include_defaults=False)
     _check_name(task, manager.all_tasks)
     try:
         samples = None if limit is None else _slices(manager.load([task])["tasks"], limit)

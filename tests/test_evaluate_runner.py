@@ -1,0 +1,311 @@
+"""Evaluations that are cut off, resumed, changed and stopped: nothing lost, nothing mixed."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from isara.data import QAPair
+from isara.errors import ModelError, RunError
+from isara.evaluate import runner
+from isara.evaluate.benchmarks import InstructionItem
+from isara.evaluate.instructions import Instructions
+from isara.evaluate.items import Asking
+from isara.evaluate.results import Figure, Row, append_text
+from isara.evaluate.runner import Result, Task, run_tasks
+from isara.evaluate.table import judge_line, shown, table
+from isara.judges.base import Verdict
+from isara.judges.check import check, keep
+from isara.judges.labelled import LabelledRow
+from isara.protocols import Engine
+from isara.testing import ScriptedEngine
+
+
+@dataclass(frozen=True)
+class Word:
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"id-{self.text}"
+
+
+class Echo:
+    """Answers a word with the word, judges it by its length; `before` is called before each batch."""
+
+    def __init__(
+        self, words: Sequence[str], judge: str = "length#1", before: Callable[[], None] = lambda: None
+    ) -> None:
+        self.items = [Word(word) for word in words]
+        self.pin = judge
+        self.before = before
+
+    name = "echo"
+
+    def key(self) -> dict[str, Any]:
+        return {"loud": False}
+
+    def judge_key(self) -> dict[str, Any]:
+        return {"quality": self.pin}
+
+    def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
+        self.before()
+        return [{"id": item.id, "answer": item.text, "finish": "stop"} for item in items]
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        self.before()
+        return [{**row, "length": len(row["answer"])} for row in rows]
+
+    def figures(self, rows: Sequence[Row]) -> list[Figure]:
+        lengths = [row["length"] for row in rows]
+        return [Figure("length", sum(lengths) / len(lengths), 0.5, len(lengths), judge=self.pin)]
+
+
+WORDS = ("Ganon", "Zelda", "Link", "Epona", "Impa", "Navi", "Tingle")
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "CHUNK", 3)
+
+
+def opened(model: str, /) -> Engine:
+    return ScriptedEngine(lambda prompt, seed: " word")
+
+
+def never(model: str, /) -> Engine:
+    raise AssertionError("nothing is missing, so the model is not to be opened")
+
+
+def run(out: Path, task: Task, engine: Any = opened, weights: str = "w1", **options: Any) -> list[Result]:
+    return run_tasks("m", [task], out, engine=engine, weights=weights, **options)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    names = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("time.jsonl", ".lock"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+def test_what_lies_on_disk(tmp_path: Path) -> None:
+    [result] = run(tmp_path, Echo(WORDS))
+    assert [(figure.name, figure.value, figure.n) for figure in result.figures] == [("length", 33 / 7, 7)]
+    assert sorted(files(tmp_path)) == [
+        "echo/answers.jsonl",
+        "echo/answers.key.json",
+        "echo/items.jsonl",
+        "echo/items.key.json",
+        "echo/summary.json",
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "echo/items.jsonl").read_text().splitlines()]
+    assert rows[2] == {"id": "id-Link", "answer": "Link", "finish": "stop", "length": 4}
+    assert json.loads((tmp_path / "echo/items.key.json").read_text()) == {
+        "task": "echo",
+        "weights": "w1",
+        "loud": False,
+        "judges": {"quality": "length#1"},
+    }
+    summary = json.loads((tmp_path / "echo/summary.json").read_text())
+    assert (summary["items"], summary["available"], summary["figures"][0]["error"]) == (7, 7, 0.5)
+
+
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("torn", [0, 1, 20])
+def test_killed_and_resumed(tmp_path: Path, moment: int, torn: int) -> None:
+    whole = run(tmp_path / "whole", Echo(WORDS))
+    left = [moment]
+
+    def kill() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", Echo(WORDS, before=kill))
+    for path in (tmp_path / "cut/echo").glob("*s.jsonl"):
+        path.write_bytes(path.read_bytes()[: -torn or None])
+    resumed = run(tmp_path / "cut", Echo(WORDS))
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    assert resumed[0].figures == whole[0].figures
+
+
+def test_a_finished_evaluation_is_not_done_again(tmp_path: Path) -> None:
+    first = run(tmp_path, Echo(WORDS))
+
+    def forbid() -> None:
+        raise AssertionError("done before")
+
+    assert run(tmp_path, Echo(WORDS, before=forbid), never) == first
+
+
+def test_a_larger_limit_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
+    batches: list[int] = []
+    run(tmp_path, Echo(WORDS), limit=3)
+    [result] = run(tmp_path, Echo(WORDS, before=lambda: batches.append(1)), limit=6)
+    assert (result.items, result.available, len(batches)) == (6, 7, 2)
+    [few] = run(tmp_path, Echo(WORDS), never, limit=3)
+    assert few.figures[0].n == 3
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    with pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS), weights="w2")
+    assert str(caught.value) == (
+        f"{tmp_path}/echo/answers.jsonl holds another evaluation's results (weights was w1 and is w2): give another "
+        "folder with --out, or move the file away to make it anew"
+    )
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    with pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS), settings={"dtype": "bfloat16"})
+    assert str(caught.value) == (
+        f"{tmp_path}/echo/answers.jsonl holds another evaluation's results (dtype was not set and is bfloat16): give "
+        "another folder with --out, or move the file away to make it anew"
+    )
+
+
+def test_another_judge_is_refused_and_the_answers_serve_it(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    with pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS, judge="length#2"), never)
+    assert str(caught.value) == (
+        f"{tmp_path}/echo/items.jsonl holds another evaluation's results (judges was {{'quality': 'length#1'}} and is "
+        "{'quality': 'length#2'}): give another folder with --out, or move the file away to make it anew"
+    )
+    (tmp_path / "echo/items.jsonl").rename(tmp_path / "echo/old.jsonl")
+    [result] = run(tmp_path, Echo(WORDS, judge="length#2"), never)
+    assert result.figures[0].judge == "length#2"
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS))
+    assert str(caught.value) == (
+        f"{tmp_path} is in use by another process: wait for it, or give another folder with --out"
+    )
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError) as caught:
+        run(tmp_path / "file", Echo(WORDS))
+    assert str(caught.value) == (
+        f"can't write {tmp_path}/file (File exists): free some space or mend the rights, then run the same command "
+        "again; nothing that was finished is lost"
+    )
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = tmp_path / "items.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(RunError) as caught:
+        append_text(path, "a row")
+    assert str(caught.value) == (
+        f"can't write {path} (No space left on device): free some space or mend the rights, then run the same "
+        "command again; nothing that was finished is lost"
+    )
+
+
+class Fine:
+    """Calls everything good."""
+
+    pin = "fine#1"
+    kind: Any = "quality"
+
+    def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
+        return [Verdict("good", 1.0, "", self.pin) for _ in pairs]
+
+
+class Unasked:
+    """A judge that is not to be asked."""
+
+    pin = "unasked#1"
+
+    def compare(self, *answers: Sequence[str]) -> list[Any]:
+        assert not any(answers)
+        return []
+
+
+def test_empty_answers_stop_before_the_judge(tmp_path: Path) -> None:
+    task = Instructions([InstructionItem("Say hello.", "Hello!")], Unasked(), Asking(20))
+    with pytest.raises(ModelError) as caught:
+        run(tmp_path, task, lambda model, /: ScriptedEngine(lambda prompt, seed: " \n"))
+    assert str(caught.value) == (
+        "instructions: all 1 answers of m are empty: look whether the prompt format suits the model (--format), or "
+        "show it demonstrations (--demos)"
+    )
+    assert len((tmp_path / "instructions/answers.jsonl").read_text().splitlines()) == 1
+
+
+def test_no_prompt_fits(tmp_path: Path) -> None:
+    task = Instructions([InstructionItem("Say hello.", "Hello!")], Unasked(), Asking(20))
+    with pytest.raises(ModelError) as caught:
+        run(tmp_path, task, lambda model, /: ScriptedEngine(lambda prompt, seed: "", context_length=20))
+    assert str(caught.value) == (
+        "instructions: none of the 1 prompts fits m beside the answer: lower --max-new-tokens, or take a model with a "
+        "longer context"
+    )
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[Any, ...]] = []
+    run(tmp_path, Echo(WORDS), watch=lambda *progress: told.append(progress))
+    assert told == [
+        *(("echo", "answer", done, 7) for done in (0, 3, 6)),
+        *(("echo", "judge", done, 7) for done in (0, 3, 6)),
+    ]
+
+
+# The table
+
+
+def printed(results: Sequence[Result]) -> str:
+    console = Console(width=180, no_color=True)
+    with console.capture() as capture:
+        console.print(table("m", results))
+    return capture.get()
+
+
+def test_a_judge_that_was_not_checked_is_printed_as_such(tmp_path: Path) -> None:
+    text = printed(run(tmp_path, Echo(WORDS), limit=3))
+    assert "judge not checked" in text
+    assert "echo: 3 of 7 items, those whose ids have the smallest SHA-256" in text
+    assert "judge length#1 was NOT CHECKED against people's labels: measure it with `isara judge check`" in text
+
+
+def test_a_checked_judge_brings_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rows = [LabelledRow(QAPair("q", f"a{n}"), positive=n < 3) for n in range(4)]
+    keep(check(Fine(), rows, "four rows"))
+    assert judge_line("fine#1") == (
+        "judge fine#1: accuracy 0.750 [0.301, 0.954], kappa 0.000 [0.000, 0.000] on 4 rows that people labelled "
+        "(four rows)"
+    )
+    result = Result("t", [Figure("good", 1.0, 0.0, 4, judge="fine#1")], 4, 4, 1.0, tmp_path)
+    assert "judge not checked" not in printed([result])
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        (Figure("f", 0.1234, 0.0567, 9, percent=True), "12.3 ± 5.7 %"),
+        (Figure("f", 1.5, 0.25, 9), "1.500 ± 0.250"),
+        (Figure("f", 1.5, float("nan"), 1), "1.500"),
+        (Figure("f", float("nan"), float("nan"), 0, percent=True), "-"),
+    ],
+)
+def test_how_figures_are_shown(figure: Figure, text: str) -> None:
+    assert shown(figure) == text
