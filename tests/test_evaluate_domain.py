@@ -104,7 +104,7 @@ def test_nothing_held_out() -> None:
     with pytest.raises(SeedError) as caught:
         HeldoutEvaluator([], Pool(HashEmbedder()), demos=1)
     assert str(caught.value) == (
-        "expected at least one held-out pair, found none: raise the hold-out share or name a file"
+        "expected at least one held-out pair, found none: raise the hold-out share or name a file with --heldout"
     )
 
 

@@ -249,7 +249,9 @@ def _data(files: Sequence[str], columns: Sequence[str]) -> "Data":
     renamed: dict[str, dict[str, str]] = {}
     for text in columns:
         target, theirs = _assignment("--columns", "NAME.COLUMN=THEIRS", text)
-        name, _, column = target.partition(".")
+        name, dot, column = target.partition(".")
+        if not dot:
+            raise _no_assignment("--columns", "NAME.COLUMN=THEIRS", text)
         renamed.setdefault(name, {})[column] = theirs
     for option, names in (("--data", named), ("--columns", renamed)):
         for name in names:
@@ -263,5 +265,9 @@ def _data(files: Sequence[str], columns: Sequence[str]) -> "Data":
 def _assignment(option: str, form: str, text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name and sign and value):
-        raise ConfigError(f"expected {option} {form}, found {text!r}: put the name before = and the value after it")
+        raise _no_assignment(option, form, text)
     return name, value
+
+
+def _no_assignment(option: str, form: str, text: str) -> ConfigError:
+    return ConfigError(f"expected {option} {form}, found {text!r}: put the name before = and the value after it")

@@ -50,7 +50,10 @@ class HeldoutEvaluator:
 
     def __init__(self, heldout: Sequence[QAPair], pool: Pool, demos: int) -> None:
         if not heldout:
-            raise SeedError("expected at least one held-out pair, found none: raise the hold-out share or name a file")
+            raise SeedError(
+                "expected at least one held-out pair, found none: raise the hold-out share or name a file "
+                "with --heldout"
+            )
         for pair in heldout:
             if not pair.answer:
                 raise SeedError(f"held-out pair {pair.id} has an empty answer: write one or take the pair out")
