@@ -1,8 +1,11 @@
 """A key-value cache for rows that come and go: written in place, all rows growing at the same column.
 
-Every row ends at the column `end` and begins at its own `start`, so that one step writes one column for all rows
-(no scatter), a finished row's place is taken by another, and nothing is copied while tokens are added. Where a row
-lies among the columns means nothing: positions are in the keys already.
+Every row ends at the column `end` and begins at its own start, so that one step writes one column for all rows (no
+scatter), a finished row's place is taken by another, and adding a token copies nothing. Where a row lies among the
+columns means nothing to the model: positions are in the keys already.
+
+The model always sees whole buffers, since only those are dense in memory, which products in bf16 need to be fast. So
+the buffers are little wider than what is in use, and once in `_SPARE` columns everything moves to new ones.
 """
 
 from collections.abc import Sequence
@@ -11,23 +14,45 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+_SPARE = 32
+
 
 class RowCache:
-    """Keys and values of up to `max_rows` rows in buffers of `columns` columns; rows 0 to `rows` - 1 are in use.
+    """Keys and values of up to `max_rows` rows; rows 0 to `rows` - 1 are in use.
 
     Args:
         max_rows: Most rows.
-        columns: Most columns.
         layers: Layers of the model.
     """
 
-    def __init__(self, max_rows: int, columns: int, layers: int) -> None:
-        self.max_rows, self.columns = max_rows, columns
+    def __init__(self, max_rows: int, layers: int) -> None:
+        self.max_rows = max_rows
         self.rows = 0
-        self.low = 0  # the first column that any row uses
         self.end = 0  # the column that is written next
+        self.columns = 0
         self.layers = [_RowLayer(self) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))  # what the model's forward takes as `past_key_values`
+
+    def restart(self, end: int, room: int = _SPARE) -> None:
+        """Drops all rows; the next ones end at the column `end`, with room for so many new columns."""
+        for layer in self.layers:
+            layer.is_initialized, layer.keys, layer.values = False, None, None
+        self.rows, self.end, self.columns = 0, end, end + room
+
+    def make_room(self, unused: int) -> int:
+        """Makes sure that a column can be written; returns by how many columns the rows were moved to the left.
+
+        Args:
+            unused: Columns on the left that no row uses; they are dropped when the buffers are full.
+        """
+        if self.end < self.columns:
+            return 0
+        self.columns = self.end - unused + _SPARE
+        for layer in self._filled():
+            layer.keys = _moved(layer.keys, self.rows, slice(unused, self.end), self.columns)
+            layer.values = _moved(layer.values, self.rows, slice(unused, self.end), self.columns)
+        self.end -= unused
+        return unused
 
     def insert(self, row: int, source: DynamicCache, source_row: int, length: int) -> None:
         """Copies the first `length` positions of a prefilled row to before `end`."""
@@ -39,28 +64,25 @@ class RowCache:
                 layer.keys[row, :, span] = filled.keys[source_row, :, :length]
                 layer.values[row, :, span] = filled.values[source_row, :, :length]
 
-    def copy(self, source: Sequence[int], rows: Sequence[int], start: int, length: int | None = None) -> None:
-        """Copies columns from `start` on of the source rows to other rows: all, or `length` of them to before `end`."""
-        taken = slice(start, self.end if length is None else start + length)
-        given = taken if length is None else slice(self.end - length, self.end)
+    def copy_prompt(self, source: int, row: int, start: int, length: int) -> None:
+        """Copies `length` columns from `start` on of one row to another, to before `end`."""
         for layer in self._filled():
             for buffer in (layer.keys, layer.values):
-                buffer[list(rows), :, given] = buffer[list(source), :, taken]
+                buffer[row, :, self.end - length : self.end] = buffer[source, :, start : start + length]
 
-    def shift(self, columns: int) -> None:
-        """Moves everything to the left, over columns that no row uses any more."""
+    def copy_rows(self, sources: Sequence[int], rows: Sequence[int]) -> None:
+        """Copies whole rows to the places of others."""
         for layer in self._filled():
             for buffer in (layer.keys, layer.values):
-                buffer[: self.rows, :, : self.end - columns] = buffer[: self.rows, :, columns : self.end].clone()
-        self.end -= columns
-        self.low -= columns
+                for source, row in zip(sources, rows, strict=True):
+                    buffer[row].copy_(buffer[source])
 
     def _filled(self) -> "list[_RowLayer]":
         return [layer for layer in self.layers if layer.is_initialized]
 
 
 class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the library's hook for subclasses has no types
-    """One layer's buffers, shape (max_rows, heads, columns, head_dim); the model sees the part that is in use."""
+    """One layer's buffers, shape (max_rows, heads, columns, head_dim); the model sees the rows that are in use."""
 
     keys: Any
     values: Any
@@ -72,28 +94,31 @@ class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the library's
     def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Makes the buffers on first use; zeros, because masked columns still enter a product with weight 0."""
         if not self.is_initialized:
-            size = self.owner.max_rows, self.owner.columns
-            self.keys = keys.new_zeros(size[0], keys.shape[1], size[1], keys.shape[3])
-            self.values = values.new_zeros(size[0], values.shape[1], size[1], values.shape[3])
+            rows, columns = self.owner.max_rows, self.owner.columns
+            self.keys = keys.new_zeros(rows, keys.shape[1], columns, keys.shape[3])
+            self.values = values.new_zeros(rows, values.shape[1], columns, values.shape[3])
             self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the new columns and returns the used part of the buffers, as views."""
+        """Writes the new columns and returns the buffers of the used rows, columns to be written later included."""
         self.allocate(key_states, value_states)
-        end = self.owner.end + key_states.shape[2]
-        self.keys[: self.owner.rows, :, self.owner.end : end] = key_states
-        self.values[: self.owner.rows, :, self.owner.end : end] = value_states
-        used = slice(0, self.owner.rows), slice(None), slice(self.owner.low, end)
-        return self.keys[used], self.values[used]
+        rows, new = self.owner.rows, slice(self.owner.end, self.owner.end + key_states.shape[2])
+        self.keys[:rows, :, new] = key_states
+        self.values[:rows, :, new] = value_states
+        return self.keys[:rows], self.values[:rows]
 
     def get_seq_length(self) -> int:
-        """Columns in use before the ones that are being written."""
-        return self.owner.end - self.owner.low
+        """The column that is written next: what comes after it is masked as the future is."""
+        return self.owner.end
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        """Columns that the model will see, and their offset."""
-        # transformers 4 hands over the new positions themselves, transformers 5 their number
-        new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.get_seq_length() + new, 0
+        """Columns that the model sees, and their offset."""
+        return self.owner.columns, 0
+
+
+def _moved(buffer: torch.Tensor, rows: int, used: slice, columns: int) -> torch.Tensor:
+    wider = buffer.new_zeros(buffer.shape[0], buffer.shape[1], columns, buffer.shape[3])
+    wider[:rows, :, : used.stop - used.start] = buffer[:rows, :, used]
+    return wider

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 import torch
 
+from isara.engines.attention import use_decode_attention
 from isara.engines.cache import RowCache
 from isara.engines.sampling import draw, uniforms
 from isara.engines.text import Text, cut
@@ -24,7 +25,6 @@ from isara.models import find_model
 from isara.prompts import PromptFormat, find_format
 from isara.protocols import Completion, Sampling
 
-_SPARE_COLUMNS = 64  # a full cache is moved to the left once in so many steps
 _PREFILL_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
 _MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # more in a batch gained nothing
 _MOST_LOGITS = 2**28  # logits of one scoring pass; 1 GB in fp32
@@ -96,9 +96,9 @@ class TransformersEngine:
         # Longest first: memory runs out at once or never, and neighbours need little padding.
         waiting = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.index))
         while waiting:
-            columns = len(waiting[0].prompt) + max(row.limit for row in waiting) + _SPARE_COLUMNS
+            columns = len(waiting[0].prompt) + max(row.limit for row in waiting)
             most = max(1, min(self._budget() // columns, len(waiting)))
-            decode = partial(_decode, model, sampling, model.cache(most, columns), waiting, self._report(rows))
+            decode = partial(_decode, model, sampling, model.cache(most), waiting, self._report(rows))
             self._attempt(most, columns, decode)
             waiting = [row for row in waiting if row.completion is None]
         return [row.completion for row in rows if row.completion is not None]
@@ -122,7 +122,7 @@ class TransformersEngine:
         waiting = sorted((row for row in scored if row.tail), key=lambda row: (-len(row.head), row.head, row.index))
         while waiting:
             count, columns = _scored_at_once(waiting, self._budget(), model.text.size)
-            if self._attempt(count, columns, partial(_score, model, model.cache(count, columns), waiting[:count])):
+            if self._attempt(count, columns, partial(_score, model, model.cache(count), waiting[:count])):
                 waiting = waiting[count:]
         return [row.total for row in scored]
 
@@ -224,9 +224,9 @@ class _Loaded:
                 f"found {max(lengths)}: use fewer or shorter demonstrations, or a model with a longer context"
             )
 
-    def cache(self, rows: int, columns: int) -> RowCache:
-        """An empty cache for this model."""
-        return RowCache(rows, columns, self.model.config.get_text_config().num_hidden_layers)
+    def cache(self, rows: int) -> RowCache:
+        """An empty cache for so many rows."""
+        return RowCache(rows, self.model.config.get_text_config().num_hidden_layers)
 
     def ends(self, stops: tuple[str, ...]) -> torch.Tensor:
         """For each id whether a row may have ended with it, shape (vocab,): EOS, or the last token of a stop string."""
@@ -251,9 +251,8 @@ class _Loaded:
         for row in range(first, len(prompts)):
             source, length = seen[tuple(prompts[row])], len(prompts[row]) - 1
             if source != row and length:
-                cache.copy([source], [row], starts[source], length)
+                cache.copy_prompt(source, row, starts[source], length)
         cache.rows = len(prompts)
-        cache.low = min(starts[: len(prompts)])
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Any:
         """A cache of keys and values for each prompt, padded on the right, where causal attention never looks."""
@@ -266,11 +265,11 @@ class _Loaded:
     def forward(self, cache: RowCache, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """Logits of the tokens that follow `ids` (rows, new), shape (rows, new, vocab); the cache grows by `new`."""
         new = ids.shape[1]
-        columns = torch.arange(cache.low, cache.end + new, device=ids.device)
+        columns = torch.arange(cache.columns, device=ids.device)
         positions = cache.end - starts[:, None] + torch.arange(new, device=ids.device)
         logits: torch.Tensor = self.model(
             input_ids=ids,
-            attention_mask=(columns >= starts[:, None]).long(),
+            attention_mask=((columns >= starts[:, None]) & (columns < cache.end + new)).long(),
             position_ids=positions.clamp(max=self.context_length - 1),
             past_key_values=cache.cache,
             use_cache=True,
@@ -311,7 +310,7 @@ class _Decoding:
         """Gives rows their places and reads their prompts, all but the last token, which is the first step's input."""
         cache, first = self.cache, len(self.active)
         if first == 0:
-            cache.low, cache.end = 0, len(rows[0].prompt) - 1
+            cache.restart(len(rows[0].prompt) - 1)
         starts = self.starts.tolist()
         self.active += rows
         for slot, row in enumerate(rows, first):
@@ -324,9 +323,8 @@ class _Decoding:
 
     def step(self) -> None:
         """Generates one token in every active row."""
-        if self.cache.end == self.cache.columns:
-            self._shift()
         rows = len(self.active)
+        self.starts[:rows] -= self.cache.make_room(unused=int(self.starts[:rows].min()))
         logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1].float()
         made = self.made[:rows]
         numbers = self.numbers[torch.arange(rows, device=made.device), made]
@@ -346,14 +344,13 @@ class _Decoding:
         gaps = [slot for slot in done if slot < left]
         movers = [slot for slot in range(left, len(self.active)) if slot not in set(done)]
         if gaps:
-            self.cache.copy(movers, gaps, self.cache.low)
+            self.cache.copy_rows(movers, gaps)
             for state in (self.starts, self.made, self.limits, self.tokens, self.output, self.numbers):
                 state[gaps] = state[movers]
             for gap, mover in zip(gaps, movers, strict=True):
                 self.active[gap] = self.active[mover]
         del self.active[left:]
         self.cache.rows = left
-        self._narrow()
         self.report()
 
     def _complete(self, slot: int) -> bool:
@@ -368,16 +365,6 @@ class _Decoding:
         finish: Literal["stop", "length"] = "stop" if ended or before_stop is not None else "length"
         row.completion = Completion(self.model.text.clean(text if before_stop is None else before_stop), made, finish)
         return True
-
-    def _narrow(self) -> None:
-        """Leaves out the columns on the left that no row uses any more."""
-        if self.active:
-            self.cache.low = int(self.starts[: len(self.active)].min())
-
-    def _shift(self) -> None:
-        columns = self.cache.low
-        self.cache.shift(columns)
-        self.starts[: len(self.active)] -= columns
 
 
 def _parts(rows: Sequence[int], prompts: Sequence[list[int]], most_tokens: int) -> Iterator[list[int]]:
@@ -396,7 +383,7 @@ def _parts(rows: Sequence[int], prompts: Sequence[list[int]], most_tokens: int) 
 
 def _score(model: _Loaded, cache: RowCache, rows: Sequence[_Scored]) -> None:
     """Adds up the log-probabilities of each row's continuation, all rows in one pass."""
-    cache.end = len(rows[0].head) - 1
+    cache.restart(len(rows[0].head) - 1, room=max(len(row.tail) for row in rows))
     starts = [cache.end - len(row.head) + 1 for row in rows]
     model.read([row.head for row in rows], 0, cache, starts)
     inputs = _pad([[row.head[-1], *row.tail[:-1]] for row in rows]).to(model.device)
@@ -449,6 +436,8 @@ def _load(engine: TransformersEngine) -> _Loaded:
             f"expected a model whose layers all keep keys and values, found {type(model).__name__}, which has "
             "recurrent layers: use an attention model, or the vLLM or server engine"
         )
+    if engine.device == "cpu":
+        use_decode_attention(model)
     fmt = find_format(tokenizer, engine.prompt_format)
     text = Text(tokenizer, fmt)
     return _Loaded(

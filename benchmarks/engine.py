@@ -1,0 +1,167 @@
+"""Tokens per second of the transformers engine against `model.generate`, and whether batching changes any output.
+
+    python benchmarks/engine.py speed --model embedded
+    python benchmarks/engine.py check --model embedded
+
+Prompts are those of ISARA: five demonstrations from a recipe and an open question. Without the embedded model, `--model
+random` makes a Llama of 6 million parameters with random weights.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from isara.data import QAPair
+from isara.engines.transformers import TransformersEngine
+from isara.models import find_model
+from isara.prompts import answer_prompt
+from isara.protocols import Completion, Sampling
+
+SEEDS = Path(__file__).parents[1] / "recipes" / "safety" / "seeds.jsonl"
+DEMONSTRATIONS = 5
+
+
+def random_llama(folder: Path) -> Path:
+    """Saves a Llama of 6 million random parameters (256 wide, 6 layers, 4,096 tokens, context 1,024)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([pair.question + " " + pair.answer for pair in pairs()], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        initializer_range=0.1,
+        eos_token_id=0,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def pairs() -> list[QAPair]:
+    """The seed pairs of the safety recipe."""
+    return [QAPair.from_json(json.loads(line)) for line in SEEDS.read_text(encoding="utf-8").splitlines()]
+
+
+def make_prompts(engine: TransformersEngine, count: int) -> list[str]:
+    """Answer prompts with random demonstrations, always the same."""
+    rng = random.Random(0)
+    draws = [rng.sample(pairs(), DEMONSTRATIONS + 1) for _ in range(count)]
+    return [answer_prompt(engine.format, demos, last.question) for *demos, last in draws]
+
+
+def ours(model: str, dtype: str, prompts: int, sampling: Sampling, budget: int | None) -> tuple[int, float]:
+    """Tokens generated and seconds taken."""
+    with TransformersEngine(model, dtype=dtype, tokens_per_batch=budget) as engine:
+        texts = make_prompts(engine, prompts)
+        engine.generate(texts[:2], Sampling(max_new_tokens=2), [0, 1])  # first calls pay for what later ones find ready
+        start = time.perf_counter()
+        done = engine.generate(texts, sampling, range(len(texts)))
+        return sum(completion.tokens for completion in done), time.perf_counter() - start
+
+
+def one_at_a_time(model: str, prompts: int, sampling: Sampling) -> tuple[int, float]:
+    """Tokens generated and seconds taken by `model.generate` in the checkpoint's dtype, prompt by prompt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with TransformersEngine(model) as engine:
+        texts = make_prompts(engine, prompts)
+        special = engine.format.adds_special_tokens
+    tokenizer = AutoTokenizer.from_pretrained(find_model(model))
+    loaded = AutoModelForCausalLM.from_pretrained(find_model(model), dtype="auto").eval()
+    tokens = 0
+    start = time.perf_counter()
+    for index, text in enumerate(texts):
+        torch.manual_seed(index)
+        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=special, return_token_type_ids=False)
+        output = loaded.generate(
+            **inputs,
+            do_sample=sampling.temperature > 0,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=0,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        tokens += output.shape[1] - inputs["input_ids"].shape[1]
+    return tokens, time.perf_counter() - start
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Prints a table of tokens per second."""
+    sampling = Sampling(options.temperature, options.top_p, options.new_tokens)
+    rows = [
+        (f"isara, {dtype}", *ours(options.model, dtype, options.prompts, sampling, options.tokens_per_batch))
+        for dtype in options.dtypes
+    ]
+    if not options.no_baseline:
+        rows.append(("model.generate, one at a time", *one_at_a_time(options.model, options.prompts, sampling)))
+    slowest = rows[-1][1] / rows[-1][2]
+    print(f"{'':32}{'tokens':>8}{'seconds':>9}{'tokens/s':>10}{'ratio':>7}")
+    for name, tokens, seconds in rows:
+        print(f"{name:32}{tokens:8}{seconds:9.1f}{tokens / seconds:10.0f}{tokens / seconds / slowest:7.1f}")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Prints for how many prompts the output in the batch is what the prompt gets alone."""
+    for dtype in options.dtypes:
+        for temperature in (0.0, options.temperature):
+            sampling = Sampling(temperature, options.top_p, options.new_tokens)
+            with TransformersEngine(options.model, dtype=dtype) as engine:
+                texts = make_prompts(engine, options.prompts)
+                together = engine.generate(texts, sampling, range(len(texts)))
+                again = engine.generate(texts, sampling, range(len(texts)))
+                alone = [engine.generate([text], sampling, [seed])[0] for seed, text in enumerate(texts)]
+            same = sum(one == other for one, other in zip(together, alone, strict=True))
+            parted = [_common(one, other) for one, other in zip(together, alone, strict=True) if one != other]
+            print(
+                f"{dtype}, temperature {temperature:g}: {same} of {len(texts)} prompts as when alone; "
+                f"same call again {'equal' if together == again else 'DIFFERENT'}; "
+                f"others part after {sorted(parted)[:8]} characters …"
+            )
+
+
+def _common(one: Completion, other: Completion) -> int:
+    both = zip(one.text, other.text, strict=False)
+    return next((i for i, (a, b) in enumerate(both) if a != b), min(len(one.text), len(other.text)))
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "check"])
+    parser.add_argument("--model", default="embedded", help='a folder, a hub name, "embedded" or "random"')
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--tokens-per-batch", type=int)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--no-baseline", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model == "random":
+            options.model = str(random_llama(Path(folder)))
+        {"speed": speed, "check": check}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
