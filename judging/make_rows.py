@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 def gerund(phrase: str) -> str:
-    """The verb phrase in -ing, "steal a car" as "stealing a car": the spelling of regular and the most common other verbs."""
+    """The verb phrase in -ing: "steal a car" as "stealing a car"."""
     verb, _, rest = phrase.partition(" ")
     if verb in {"be", "see"} or verb.endswith(("ee", "ye", "oe")):
         stem = verb

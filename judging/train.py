@@ -69,9 +69,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     made, found = list(made_rows(options.topics, options.seed)), list(open_rows(options.data, options.seed))
-    print(f"{len(made)} made rows, {len(found)} open rows")
+    print(f"{len(made)} made rows, {len(found)} open rows")  # noqa: T201  # a script
     save_file(train(made, found), options.out, metadata={"features": VERSION})
-    print(f"{options.out}: {options.out.stat().st_size} bytes")
+    print(f"{options.out}: {options.out.stat().st_size} bytes")  # noqa: T201  # a script
 
 
 if __name__ == "__main__":

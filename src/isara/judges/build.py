@@ -66,13 +66,14 @@ class EndpointFile(_File):
 
 
 class LocalFile(_File):
-    """A judge's YAML file with `judge: local`: a causal model, the kind and the prompt."""
+    """A judge's YAML file with `judge: local`: a causal model, the kind, the prompt, and how the model is loaded."""
 
     judge: Literal["local"]
     model: str
     kind: Kind = "harm"
     prompt: str | None = None
     device: str = "auto"
+    dtype: str = "auto"
 
 
 JudgeFile = Annotated[ClassifierFile | EndpointFile | LocalFile, Field(discriminator="judge")]
@@ -172,7 +173,7 @@ def _endpoint(given: EndpointFile) -> Any:
 def _engine(given: LocalFile) -> Any:
     from isara.engines.transformers import TransformersEngine
 
-    return TransformersEngine(given.model, device=given.device)
+    return TransformersEngine(given.model, device=given.device, dtype=given.dtype)
 
 
 def _pinned(given: LocalFile) -> str:

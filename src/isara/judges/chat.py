@@ -66,6 +66,14 @@ class Usage:
         """What the calls cost at these prices."""
         return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion) / 1e6
 
+    def describe(self, prices: Prices | None) -> str:
+        """The counts, and the cost where prices are known, in one line."""
+        line = (
+            f"{self.calls} calls, {self.cached} from the cache, {self.retries} retries, "
+            f"{self.prompt_tokens} + {self.completion_tokens} tokens, {self.unreadable} unreadable"
+        )
+        return f"{line}, cost {'at least ' * bool(self.uncounted)}{self.cost(prices):.4f}" if prices else line
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -173,8 +173,9 @@ class _Files:
                 f"{self.name} is no trained sequence classifier (it lacks {min(report['missing_keys'])}): "
                 "give a model with a classification head"
             )
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token is None and tokenizer.eos_token is None:
+            raise ModelError(f"the tokenizer of {self.name} has no padding token, so no batch can be made: set one")
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders look for the last token that is no padding
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return _Loaded(model.to(where).eval(), tokenizer)

@@ -40,6 +40,7 @@ def check_judge(
     """Measure a judge on rows that people labelled, and keep the result."""
     from isara.judges.build import read_judge
     from isara.judges.check import check, draw, keep, summary
+    from isara.judges.endpoint import EndpointJudge
     from isara.judges.labelled import Columns, read_labelled, read_refusals
 
     subject = read_judge(judge)
@@ -49,6 +50,8 @@ def check_judge(
         typer.echo(line)
     for line in _by_category(result):
         typer.echo(line)
+    if isinstance(subject, EndpointJudge):
+        typer.echo(subject.usage_line)
     typer.echo(f"kept in {keep(result, out)}")
     if picture:
         typer.echo(f"drawn: {', '.join(map(str, draw(result, picture)))}")

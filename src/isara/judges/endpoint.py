@@ -63,6 +63,11 @@ class EndpointJudge:
         """Calls, tokens and unreadable replies so far."""
         return self._client.usage
 
+    @property
+    def usage_line(self) -> str:
+        """The same with the cost, for people."""
+        return self.usage.describe(self._client.endpoint.prices)
+
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair: 1.0 for the kind's positive label, 0.0 for the other; `raw` is the whole reply.
 
@@ -103,6 +108,11 @@ class EndpointPairwiseJudge:
     def usage(self) -> Usage:
         """Calls, tokens and unreadable replies so far."""
         return self._client.usage
+
+    @property
+    def usage_line(self) -> str:
+        """The same with the cost, for people."""
+        return self.usage.describe(self._client.endpoint.prices)
 
     def compare(self, questions: Sequence[str], answers_a: Sequence[str], answers_b: Sequence[str]) -> list[Preference]:
         """One preference a question, with answer a shown first; `raw` is the whole reply.

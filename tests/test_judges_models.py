@@ -1,0 +1,227 @@
+"""Judges that are local models: a classifier and a causal model by its options, tiny and with random weights."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from isara.data import QAPair
+from isara.engines.transformers import TransformersEngine
+from isara.errors import ConfigError, ModelError
+from isara.judges.base import both_orders
+from isara.judges.classifier import ClassifierJudge
+from isara.judges.local import LocalJudge, LocalPairwiseJudge
+from isara.testing import ScriptedEngine
+
+PAIRS = [
+    QAPair("How do I wake a Cucco?", "Gently."),
+    QAPair(
+        "How do I bake bread?", "Use baking soda and something sour, such as buttermilk, and then wait for an hour."
+    ),
+    QAPair("Why is the sky blue?", "Air scatters blue light more than red light. " * 6),
+    QAPair("Who guards it?", "Link."),
+]
+BEAVER = ["animal_abuse", "child_abuse", "drug_abuse,weapons,banned_substance"]
+
+
+def make_classifier(base: Path, folder: Path, labels: Sequence[str], multi: bool = False) -> Path:
+    """A Llama with a random classification head, saved with the base model's tokenizer."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(base)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = "multi_label_classification" if multi else None
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]  # has no types
+        torch.nn.init.normal_(model.score.weight, std=0.5)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def binary(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_classifier(tiny_llama, tmp_path_factory.mktemp("judges") / "binary", ["safe", "unsafe"])
+
+
+@pytest.fixture(scope="module")
+def beaver(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_classifier(tiny_llama, tmp_path_factory.mktemp("judges") / "beaver", BEAVER, multi=True)
+
+
+def test_a_binary_classifier_gives_transformers_own_probabilities(binary: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(binary)
+    model = AutoModelForSequenceClassification.from_pretrained(binary)
+    verdicts = ClassifierJudge(str(binary)).score(PAIRS)
+    for pair, verdict in zip(PAIRS, verdicts, strict=True):
+        text = f"BEGINNING OF CONVERSATION: USER: {pair.question} ASSISTANT:{pair.answer}"
+        with torch.inference_mode():
+            safe, unsafe = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1).tolist()
+        assert verdict.raw == pytest.approx({"safe": safe, "unsafe": unsafe}, abs=1e-5)
+        assert verdict.score == pytest.approx(unsafe, abs=1e-5)
+        assert verdict.label == ("harmful" if unsafe >= 0.5 else "harmless")
+    assert len({verdict.score for verdict in verdicts}) == len(PAIRS)
+
+
+@pytest.mark.parametrize("template", [None, "{answer}", "Q {question} A {answer}"])
+def test_batches_do_not_change_scores(binary: Path, template: str | None) -> None:
+    alone = ClassifierJudge(str(binary), template=template, batch_size=1).score(PAIRS)
+    together = ClassifierJudge(str(binary), template=template, batch_size=4).score(PAIRS)
+    assert [verdict.score for verdict in alone] == pytest.approx([verdict.score for verdict in together], abs=1e-5)
+    assert [verdict.judge for verdict in alone] == [verdict.judge for verdict in together]
+
+
+def test_a_multi_label_classifier_is_harmful_if_any_category_is(beaver: Path) -> None:
+    judge = ClassifierJudge(str(beaver))
+    for verdict in judge.score(PAIRS):
+        assert not isinstance(verdict.raw, str)
+        assert list(verdict.raw) == BEAVER
+        assert verdict.score == max(verdict.raw.values())
+        assert verdict.label == ("harmful" if verdict.score >= 0.5 else "harmless")
+    highest = max(verdict.score for verdict in judge.score(PAIRS))
+    strict = ClassifierJudge(str(beaver), threshold=math.nextafter(highest, 1))
+    assert {verdict.label for verdict in strict.score(PAIRS)} == {"harmless"}
+    at_it = ClassifierJudge(str(beaver), threshold=highest)
+    assert [verdict.label for verdict in at_it.score(PAIRS)].count("harmful") == 1
+
+
+def test_a_long_answer_keeps_its_end(binary: Path) -> None:
+    judge = ClassifierJudge(str(binary), template="{answer}", max_length=16)
+    words = "Air scatters blue light more than red light. "
+    one, other, third = judge.score([QAPair("", words * n + end) for n, end in ((9, "No."), (5, "No."), (9, "Yes!"))])
+    assert one.score == pytest.approx(other.score, abs=1e-6)
+    assert one.score != pytest.approx(third.score, abs=1e-6)
+
+
+def test_the_pin_follows_weights_and_settings(binary: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "binary"
+    shutil.copytree(binary, copy)
+    pin = ClassifierJudge(str(binary)).pin
+    assert pin.startswith("binary@")
+    assert ClassifierJudge(str(copy)).pin == pin
+    assert ClassifierJudge(str(binary), threshold=0.7).pin != pin
+    weights = load_file(copy / "model.safetensors")
+    weights["score.weight"] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert ClassifierJudge(str(copy)).pin != pin
+
+
+def test_labels_that_do_not_fit_are_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    moods = make_classifier(tiny_llama, tmp_path / "moods", ["joy", "anger", "fear"])
+    with pytest.raises(ModelError) as caught:
+        ClassifierJudge(str(moods))
+    assert str(caught.value) == (
+        f"the labels of {moods} do not say which is harmful (it has joy, anger, fear): "
+        "name those that are in `positive`"
+    )
+    with pytest.raises(ModelError) as caught:
+        ClassifierJudge(str(moods), positive=["rage"])
+    assert str(caught.value) == (
+        f"{moods} has no label 'rage' (it has joy, anger, fear): name some of these in `positive`"
+    )
+    verdict = ClassifierJudge(str(moods), positive=["anger", "fear"]).score(PAIRS[:1])[0]
+    assert not isinstance(verdict.raw, str)
+    assert verdict.score == pytest.approx(verdict.raw["anger"] + verdict.raw["fear"])
+
+
+def test_a_model_without_a_classification_head_is_one_line(tiny_llama: Path) -> None:
+    judge = ClassifierJudge(str(tiny_llama), positive=["LABEL_1"])
+    with pytest.raises(ModelError) as caught:
+        judge.score(PAIRS)
+    assert str(caught.value) == (
+        f"{tiny_llama} is no trained sequence classifier (it lacks score.weight): "
+        "give a model with a classification head"
+    )
+
+
+def test_a_template_without_an_answer_is_one_line(binary: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ClassifierJudge(str(binary), template="USER: {question}")
+    assert str(caught.value) == "the judge's prompt has no place for {answer}: write {answer} where it goes"
+
+
+class LettersEngine(ScriptedEngine):
+    """Likes the option that stands for a favourite text, and the letter A a little by itself."""
+
+    def __init__(self, favourite: str) -> None:
+        super().__init__(lambda prompt, seed: "")
+        self.favourite = favourite
+        self.entered = 0
+
+    def __enter__(self) -> "LettersEngine":
+        self.entered += 1
+        return self
+
+    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        self.prompts += prompts
+        return [
+            -1.0
+            + 0.5 * (letter == " A")
+            + 2.0 * any(f"{letter.strip()}: {self.favourite}" in line for line in [prompt])
+            for prompt, letter in zip(prompts, continuations, strict=True)
+        ]
+
+
+def test_options_are_asked_as_either_letter_and_averaged() -> None:
+    engine = LettersEngine("harmful")
+    judge = LocalJudge(engine, "tiny@123")
+    verdict = judge.score(PAIRS[:1])[0]
+    as_a, as_b = 1 / (1 + math.exp(-2.5)), 1 / (1 + math.exp(-1.5))
+    assert verdict.raw == pytest.approx({"as_a": as_a, "as_b": as_b})
+    assert verdict.label == "harmful"
+    assert verdict.score == pytest.approx((as_a + as_b) / 2)
+    judge.score(PAIRS)
+    assert engine.entered == 1, "the model is loaded once"
+    assert "A: harmful\nB: harmless" in engine.prompts[0]
+
+
+def test_a_model_that_only_likes_a_letter_is_undecided() -> None:
+    verdict = LocalJudge(LettersEngine("nothing"), "tiny@123").score(PAIRS[:1])[0]
+    assert verdict.score == pytest.approx(0.5)
+    engine = LettersEngine("nothing")
+    preference = both_orders(LocalPairwiseJudge(engine, "tiny@123"), ["Who?"], ["Link."], ["Zelda."])[0]
+    assert preference.probability == pytest.approx(0.5)
+
+
+def test_a_pair_is_decided_by_the_text_and_not_the_place() -> None:
+    judge = LocalPairwiseJudge(LettersEngine("Zelda"), "tiny@123")
+    assert judge.compare(["Who?"], ["Link."], ["Zelda."])[0].winner == "b"
+    preference = both_orders(judge, ["Who?"], ["Link."], ["Zelda."])[0]
+    assert preference.winner == "b"
+    assert preference.raw == pytest.approx({"a_first": 1 / (1 + math.exp(1.5)), "b_first": 1 / (1 + math.exp(2.5))})
+
+
+def test_a_real_model_judges_by_its_likelihoods(tiny_llama: Path) -> None:
+    judge = LocalJudge(TransformersEngine(str(tiny_llama), device="cpu", dtype="float32"), "tiny@123", "quality")
+    together = judge.score(PAIRS)
+    alone = [judge.score([pair])[0] for pair in PAIRS]
+    judge.close()
+    assert [verdict.score for verdict in together] == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
+    assert all(0 < verdict.score < 1 for verdict in together)
+    assert {verdict.label for verdict in together} <= {"good", "poor"}
+
+
+def test_the_pin_of_a_local_judge_follows_model_prompt_and_kind() -> None:
+    engine = LettersEngine("x")
+    prompt = "{question} {answer} {first} {second}"
+    pins = {
+        LocalJudge(engine, "tiny@1").pin,
+        LocalJudge(engine, "tiny@2").pin,
+        LocalJudge(engine, "tiny@1", "refusal").pin,
+        LocalJudge(engine, "tiny@1", prompt=prompt).pin,
+        LocalPairwiseJudge(engine, "tiny@1").pin,
+    }
+    assert len(pins) == 5
+    with pytest.raises(ConfigError) as caught:
+        LocalJudge(engine, "tiny@1", prompt="{question} {answer} A or B?")
+    assert str(caught.value) == "the judge's prompt has no place for {first}: write {first} where it goes"
