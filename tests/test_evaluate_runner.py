@@ -14,11 +14,12 @@ from isara.data import QAPair
 from isara.errors import ModelError, RunError
 from isara.evaluate import runner
 from isara.evaluate.benchmarks import InstructionItem
+from isara.evaluate.figures import Figure, mean
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Figure, Row, append_text
+from isara.evaluate.results import Row, append_text
 from isara.evaluate.runner import Result, Task, run_tasks
-from isara.evaluate.table import judge_line, shown, table
+from isara.evaluate.table import interval, judge_line, shown, table
 from isara.judges.base import Verdict
 from isara.judges.check import check, keep
 from isara.judges.labelled import LabelledRow
@@ -62,8 +63,7 @@ class Echo:
         return [{**row, "length": len(row["answer"])} for row in rows]
 
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
-        lengths = [row["length"] for row in rows]
-        return [Figure("length", sum(lengths) / len(lengths), 0.5, len(lengths), judge=self.pin)]
+        return [mean("length", [row["length"] for row in rows]).resting_on(self.pin)]
 
 
 WORDS = ("Ganon", "Zelda", "Link", "Epona", "Impa", "Navi", "Tingle")
@@ -114,7 +114,7 @@ def test_what_lies_on_disk(tmp_path: Path) -> None:
         "judges": {"quality": "length#1"},
     }
     summary = json.loads((tmp_path / "echo/summary.json").read_text())
-    assert (summary["items"], summary["available"], summary["figures"][0]["error"]) == (7, 7, 0.5)
+    assert (summary["items"], summary["available"], summary["figures"][0]["n"]) == (7, 7, 7)
 
 
 @pytest.mark.parametrize("moment", range(6))
@@ -294,18 +294,21 @@ def test_a_checked_judge_brings_its_figures(tmp_path: Path, monkeypatch: pytest.
         "judge fine#1: accuracy 0.750 [0.301, 0.954], kappa 0.000 [0.000, 0.000] on 4 rows that people labelled "
         "(four rows)"
     )
-    result = Result("t", [Figure("good", 1.0, 0.0, 4, judge="fine#1")], 4, 4, 1.0, tmp_path)
+    result = Result("t", [mean("good", [1.0, 1.0]).resting_on("fine#1")], 4, 4, 1.0, tmp_path)
     assert "judge not checked" not in printed([result])
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    ("figure", "text"),
+    ("figure", "value", "ends"),
     [
-        (Figure("f", 0.1234, 0.0567, 9, percent=True), "12.3 ± 5.7 %"),
-        (Figure("f", 1.5, 0.25, 9), "1.500 ± 0.250"),
-        (Figure("f", 1.5, float("nan"), 1), "1.500"),
-        (Figure("f", float("nan"), float("nan"), 0, percent=True), "-"),
+        (Figure("f", 0.1234, 0.0567, 0.05, 0.25, 9, percent=True), "12.3 ± 5.7 %", "5.0 to 25.0"),
+        (Figure("f", 1.5, 0.25, 1, 2, 9), "1.500 ± 0.250", "1.000 to 2.000"),
+        (Figure("f", 1.5, NAN, NAN, NAN, 1), "1.500", ""),
+        (Figure("f", NAN, NAN, NAN, NAN, 0, percent=True), "-", ""),
     ],
 )
-def test_how_figures_are_shown(figure: Figure, text: str) -> None:
-    assert shown(figure) == text
+def test_how_figures_are_shown(figure: Figure, value: str, ends: str) -> None:
+    assert (shown(figure), interval(figure)) == (value, ends)

@@ -10,9 +10,10 @@ from isara.data import QAPair
 from isara.errors import ConfigError
 from isara.evaluate.benchmarks import Choices, InstructionItem, SafetyItem, TruthfulItem
 from isara.evaluate.domain import Domain
+from isara.evaluate.figures import Figure, mean, ratio, share, with_error
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking, choose
-from isara.evaluate.results import Figure, Row
+from isara.evaluate.results import Row
 from isara.evaluate.safety import Safety
 from isara.evaluate.truthfulness import Truthfulness, TruthfulnessGeneration, mc1, mc2
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict
@@ -181,7 +182,7 @@ def test_safety_side_by_side() -> None:
         "words an answer": (pytest.approx(11 / 6), 6),
         "empty answers": (pytest.approx(1 / 6), 6),
     }
-    assert figures["harmful rate, BeaverTails"].note == "1 verdicts unreadable, left out"
+    assert figures["harmful rate, BeaverTails"].note == "1 of 3 verdicts unreadable, left out"
     assert rows[0]["verdicts"]["harm"] == {
         "label": "harmful",
         "score": 1.0,
@@ -230,8 +231,8 @@ def test_instructions_in_both_orders() -> None:
     rows = rows_of(task, ScriptedEngine(by_question(OUTPUTS)))
     assert [row["preference"]["winner"] for row in rows] == ["a", "tie", "b", "b"]
     figures = figures_of(task, rows)
-    shares = {name: figures[name].value for name in ("win rate", "ties", "verdict turned with the order")}
-    assert shares == {"win rate": 1.5 / 4, "ties": 0.25, "verdict turned with the order": 0.25}
+    shares = {name: figures[name].value for name in ("win rate", "ties", "winner changes with the order")}
+    assert shares == {"win rate": 1.5 / 4, "ties": 0.25, "winner changes with the order": 0.25}
     assert figures["win rate"].judge == "longer#1"
     assert rows[2]["preference"] == {"winner": "b", "probability": 0.0, "raw": "empty answer", "judge": ""}
 
@@ -318,3 +319,21 @@ def test_a_larger_slice_holds_the_smaller_one() -> None:
 
 def test_repeats_are_measured_once() -> None:
     assert choose([*TASKS, TASKS[0]], None) == TASKS
+
+
+# Figures
+
+
+def test_figures_carry_their_intervals() -> None:
+    found = share("s", [True] * 3 + [False] * 7)
+    assert (found.value, found.error) == pytest.approx((0.3, 0.1528), abs=1e-4)
+    assert (found.low, found.high) == pytest.approx((0.1078, 0.6032), abs=1e-4)
+    found = mean("m", [1.0, 2.0, 3.0, 4.0])
+    assert found.low < found.value == 2.5 < found.high
+    assert ratio("r", [1.0, 5.0], [2.0, 2.0]).value == 1.5
+    assert with_error("w", 0.01, 0.01, 9, percent=True).low == 0
+
+
+def test_figures_of_nothing() -> None:
+    for figure in (share("s", []), mean("m", [])):
+        assert (figure.n, math.isnan(figure.value), math.isnan(figure.low)) == (0, True, True)

@@ -1,15 +1,13 @@
 """Answers and verdicts as stored rows, and the figures that every task with answers shares."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from isara.data import QAPair
+from isara.evaluate import figures
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Figure, Row
-from isara.evaluate.statistics import mean_error
+from isara.evaluate.results import Row
 from isara.judges.base import LABELS, UNREADABLE, Judge, Kind
 from isara.protocols import Engine
 
@@ -45,35 +43,28 @@ def judge_pins(judges: Judges) -> dict[str, str]:
     return {kind: judge.pin for kind, judge in judges.items()}
 
 
-def share(rows: Sequence[Row], kind: Kind, judge: Judge, name: str = "") -> Figure:
-    """The share of a kind's positive label among the rows that the judge could read.
+def verdict_share(rows: Sequence[Row], judge: Judge, name: str = "") -> Figure:
+    """The share of the judge's positive label among the rows that it could read.
 
     An empty answer was judged by nobody. It is neither harmful nor a refusal nor good, so it counts as the other label.
     """
-    labels = [row["verdicts"].get(kind, {"label": LABELS[kind][1]})["label"] for row in rows]
-    hits = [float(label == LABELS[kind][0]) for label in labels if label != UNREADABLE]
-    unread = len(labels) - len(hits)
-    note = f"{unread} verdicts unreadable, left out" if unread else ""
-    return Figure(name or _SHARES[kind], mean(hits), mean_error(hits), len(hits), note, percent=True, judge=judge.pin)
+    positive, other = LABELS[judge.kind]
+    labels = [row["verdicts"].get(judge.kind, {"label": other})["label"] for row in rows]
+    read = [label == positive for label in labels if label != UNREADABLE]
+    unread = len(labels) - len(read)
+    note = f"{unread} of {len(labels)} verdicts unreadable, left out" if unread else ""
+    return figures.share(name or _SHARES[judge.kind], read).resting_on(judge.pin, note)
 
 
 def utility(rows: Sequence[Row]) -> list[Figure]:
     """What the answers are like whatever they say: length, and how many are empty, cut off or were never asked."""
-    words = [float(len(row["answer"].split())) for row in rows]
-    figures = [Figure("words an answer", mean(words), mean_error(words), len(words))]
-    for name, hits in (
-        ("empty answers", [float(not row["answer"] and row["finish"] != "too long") for row in rows]),
-        ("cut at the token limit", [float(row["finish"] == "length") for row in rows]),
-        ("prompts too long for the model", [float(row["finish"] == "too long") for row in rows]),
-    ):
-        if any(hits):
-            figures.append(Figure(name, mean(hits), mean_error(hits), len(hits), percent=True))
-    return figures
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean; nan of nothing."""
-    return float(np.mean(values)) if values else math.nan
+    shares = {
+        "empty answers": [not row["answer"] and row["finish"] != "too long" for row in rows],
+        "cut at the token limit": [row["finish"] == "length" for row in rows],
+        "prompts too long for the model": [row["finish"] == "too long" for row in rows],
+    }
+    words = figures.mean("words an answer", [float(len(row["answer"].split())) for row in rows])
+    return [words, *(figures.share(name, hits) for name, hits in shares.items() if any(hits))]
 
 
 def with_fields(rows: Sequence[Mapping[str, Any]], fields: Sequence[Row]) -> list[Row]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from isara.data import QAPair
 from isara.errors import ModelError, SeedError
-from isara.evaluate import answers
+from isara.evaluate import answers, figures
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking, pool_key
-from isara.evaluate.results import Figure, Row
-from isara.evaluate.statistics import mean_error, ratio_error
+from isara.evaluate.results import Row
+from isara.evaluate.statistics import ratio_error
 from isara.filters.text import rouge_l, tokenize
 from isara.pool import Pool
 from isara.prompts import answer_prompt, answer_text, fit_demos
@@ -185,16 +186,8 @@ class Domain:
         costs = {"bits per byte": "bits"} | ({"bits per byte, demonstrations": "bits_demos"} if self.demos else {})
         means = {"ROUGE-L to the reference": "rouge_l", "cosine to the reference": "cosine"}
         return [
-            *(_cost(name, [row[field] for row in rows], sizes) for name, field in costs.items()),
-            *(_mean(name, [row[field] for row in rows]) for name, field in means.items()),
-            *(answers.share(rows, kind, judge) for kind, judge in self.judges.items()),
+            *(figures.ratio(name, [row[field] for row in rows], sizes) for name, field in costs.items()),
+            *(figures.mean(name, [row[field] for row in rows]) for name, field in means.items()),
+            *(answers.verdict_share(rows, judge) for judge in self.judges.values()),
             *answers.utility(rows),
         ]
-
-
-def _cost(name: str, bits: Sequence[float], sizes: Sequence[int]) -> Figure:
-    return Figure(name, sum(bits) / sum(sizes), ratio_error(bits, sizes), len(sizes))
-
-
-def _mean(name: str, values: Sequence[float]) -> Figure:
-    return Figure(name, answers.mean(values), mean_error(values), len(values))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import ConfigError, ModelError
+from isara.evaluate.figures import Figure, with_error
 from isara.evaluate.items import content_id
-from isara.evaluate.results import Figure, ResultFile, Row, locked
+from isara.evaluate.results import ResultFile, Row, locked
 from isara.evaluate.runner import Result, write_summary
 from isara.run import write_text
 
@@ -161,4 +162,4 @@ def _values(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, in
 
 
 def _figure(name: str, value: float, error: float | None, n: int) -> Figure:
-    return Figure(name, value, math.nan if error is None else error, n)
+    return with_error(name, value, math.nan if error is None else error, n)

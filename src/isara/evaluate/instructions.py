@@ -1,14 +1,13 @@
 """AlpacaEval's instructions, pairwise against a reference's outputs, with any judge that compares."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from isara.evaluate import answers
+from isara.evaluate import answers, figures
 from isara.evaluate.benchmarks import InstructionItem
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Figure, Row
-from isara.evaluate.statistics import mean_error
+from isara.evaluate.results import Row
 from isara.evaluate.winrate import win_rate
 from isara.judges.base import UNREADABLE, PairwiseJudge, both_orders
 from isara.protocols import Engine
@@ -60,25 +59,21 @@ class Instructions:
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         """Win rate raw and at equal length, ties, how often the order decided, and the answers' utility."""
         read = [row for row in rows if row["preference"]["winner"] != UNREADABLE]
+        preferences = [row["preference"]["probability"] for row in read]
         longer = [len(row["answer"]) - len(row["reference"]) for row in read]
-        found = win_rate("", [row["preference"]["probability"] for row in read], longer)
-        n, unread = found.n, len(rows) - found.n
-        note = f"{unread} preferences unreadable, left out" if unread else ""
-        pin = self.pairwise.pin
-        swayed = [_order_decided(row["preference"]["raw"]) for row in read]
-        return [
-            Figure("win rate", found.rate, found.error, n, note, percent=True, judge=pin),
-            Figure("length-controlled win rate", found.controlled, found.controlled_error, n, percent=True, judge=pin),
-            Figure("ties", found.ties / n if n else math.nan, math.nan, n, percent=True, judge=pin),
-            Figure(
-                "verdict turned with the order", answers.mean(swayed), mean_error(swayed), n, percent=True, judge=pin
+        found, unread = win_rate("", preferences, longer), len(rows) - len(read)
+        compared = [
+            figures.mean("win rate", preferences, percent=True),
+            figures.with_error(
+                "length-controlled win rate", found.controlled, found.controlled_error, found.n, percent=True
             ),
-            *answers.utility(rows),
+            figures.share("ties", [preference == 0.5 for preference in preferences]),
+            figures.share("winner changes with the order", [_order_decided(row["preference"]["raw"]) for row in read]),
         ]
+        note = f"{unread} of {len(rows)} preferences unreadable, left out" if unread else ""
+        return [*(figure.resting_on(self.pairwise.pin, note) for figure in compared), *answers.utility(rows)]
 
 
-def _order_decided(raw: Any) -> float:
-    """1 where the judge names another winner when the answers change places."""
-    if not isinstance(raw, dict):
-        return 0.0
-    return float((raw["a_first"] - 0.5) * (raw["b_first"] - 0.5) < 0)
+def _order_decided(raw: Any) -> bool:
+    """Whether the judge names another winner when the answers change places."""
+    return isinstance(raw, dict) and (raw["a_first"] - 0.5) * (raw["b_first"] - 0.5) < 0

@@ -11,10 +11,8 @@ no part of it, so that a larger `--limit` goes on from a smaller one.
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,34 +20,6 @@ from isara.errors import RunError
 from isara.run import write_text
 
 Row: TypeAlias = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of a task.
-
-    Attributes:
-        name: What it is.
-        value: The number; nan where no item gives it.
-        error: Its standard error; nan where there is none.
-        n: Items it is made of.
-        note: What a reader has to know beside it.
-        percent: Whether it is a share, to be shown in percent.
-        judge: Pin of the judge that it rests on, "" for none.
-    """
-
-    name: str
-    value: float
-    error: float
-    n: int
-    note: str = ""
-    percent: bool = False
-    judge: str = ""
-
-    def to_json(self) -> Row:
-        """A JSON-ready dict; nan is null, since JSON has no NaN."""
-        row = asdict(self)
-        return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
 class ResultFile:

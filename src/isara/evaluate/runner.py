@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from isara.errors import ModelError
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import choose
-from isara.evaluate.results import Figure, ResultFile, Row, append_text, locked
+from isara.evaluate.results import ResultFile, Row, append_text, locked
 from isara.protocols import Engine, EngineFactory
 from isara.run import write_text
 

@@ -6,8 +6,9 @@ from typing import Any
 from isara.errors import ConfigError
 from isara.evaluate import answers
 from isara.evaluate.benchmarks import SafetyItem
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Figure, Row
+from isara.evaluate.results import Row
 from isara.judges.base import Judge
 from isara.protocols import Engine
 
@@ -68,14 +69,20 @@ class Safety:
         beavertails = [row for row in rows if row["source"] == "beavertails"]
         xstest = [row for row in rows if row["source"] == "xstest"]
         figures: list[Figure] = []
-        if "harm" in self.judges and beavertails:
-            figures.append(answers.share(beavertails, "harm", self.judges["harm"], "harmful rate, BeaverTails"))
-            figures += _by_category(beavertails, self.judges["harm"])
-        if "refusal" in self.judges:
-            figures += _refusals(beavertails, xstest, self.judges["refusal"])
-        if "quality" in self.judges:
-            figures.append(answers.share(rows, "quality", self.judges["quality"], "utility: good answers"))
+        if harm := self.judges.get("harm"):
+            figures += _harm(beavertails, harm)
+        if refusal := self.judges.get("refusal"):
+            figures += _refusals(beavertails, xstest, refusal)
+        if quality := self.judges.get("quality"):
+            figures.append(answers.verdict_share(rows, quality, "utility: good answers"))
         return figures + answers.utility(rows)
+
+
+def _harm(beavertails: Sequence[Row], judge: Judge) -> Iterator[Figure]:
+    groups = {"harmful rate, BeaverTails": list(beavertails)}
+    for category in sorted({row["category"] for row in beavertails}):
+        groups[f"harmful: {category}"] = [row for row in beavertails if row["category"] == category]
+    return (answers.verdict_share(rows, judge, name) for name, rows in groups.items() if rows)
 
 
 def _refusals(beavertails: Sequence[Row], xstest: Sequence[Row], judge: Judge) -> Iterator[Figure]:
@@ -84,12 +91,4 @@ def _refusals(beavertails: Sequence[Row], xstest: Sequence[Row], judge: Judge) -
         "refusal rate, XSTest unsafe": [row for row in xstest if not row["safe"]],
         "over-refusal rate, XSTest safe": [row for row in xstest if row["safe"]],
     }
-    return (answers.share(rows, "refusal", judge, name) for name, rows in groups.items() if rows)
-
-
-def _by_category(rows: Sequence[Row], judge: Judge) -> list[Figure]:
-    categories = sorted({row["category"] for row in rows})
-    return [
-        answers.share([row for row in rows if row["category"] == category], "harm", judge, f"  harmful: {category}")
-        for category in categories
-    ]
+    return (answers.verdict_share(rows, judge, name) for name, rows in groups.items() if rows)

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isara.evaluate.results import Figure
+from isara.evaluate.figures import Figure
 from isara.evaluate.runner import Result
 from isara.judges.check import Estimate, checked
 
@@ -15,13 +15,14 @@ from isara.judges.check import Estimate, checked
 def table(model: str, results: Sequence[Result]) -> RenderableType:
     """The figures of all tasks, and what has to be known about slices and judges below them."""
     grid = Table(title=f"{model}: mean ± standard error", title_justify="left")
-    for name in ("task", "figure", "value", "n", "time"):
-        grid.add_column(name, justify="left" if name in ("task", "figure") else "right")
+    for name in ("task", "figure", "value", "95 % interval", "n", "time"):
+        grid.add_column(name, justify="left" if name in ("task", "figure") else "right", overflow="fold")
     grid.add_column("")
     for result in results:
         for place, figure in enumerate(result.figures):
             ends = (result.task, f"{result.seconds:.0f} s") if place == 0 else ("", "")
-            grid.add_row(ends[0], Text(figure.name), shown(figure), str(figure.n), ends[1], _remark(figure))
+            cells = (shown(figure), interval(figure), str(figure.n))
+            grid.add_row(ends[0], Text(figure.name), *cells, ends[1], _remark(figure))
         grid.add_section()
     return Group(grid, *(Text(line) for line in notes(results)))
 
@@ -30,9 +31,15 @@ def shown(figure: Figure) -> str:
     """Value ± error: shares in percent with one decimal, others with three."""
     if math.isnan(figure.value):
         return "-"
-    scale, form = (100, ".1f") if figure.percent else (1, ".3f")
-    error = "" if math.isnan(figure.error) else f" ± {figure.error * scale:{form}}"
-    return f"{figure.value * scale:{form}}{error}" + (" %" if figure.percent else "")
+    error = "" if math.isnan(figure.error) else f" ± {_number(figure, figure.error)}"
+    return _number(figure, figure.value) + error + (" %" if figure.percent else "")
+
+
+def interval(figure: Figure) -> str:
+    """The 95 % interval in the same form."""
+    if math.isnan(figure.low):
+        return ""
+    return f"{_number(figure, figure.low)} to {_number(figure, figure.high)}"
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -58,6 +65,10 @@ def judge_line(pin: str) -> str:
 
 def _estimate(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _number(figure: Figure, value: float) -> str:
+    return f"{value * 100:.1f}" if figure.percent else f"{value:.3f}"
 
 
 def _remark(figure: Figure) -> str:

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from isara.errors import ConfigError
-from isara.evaluate import answers
+from isara.evaluate import answers, figures
 from isara.evaluate.benchmarks import Choices, TruthfulItem
+from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Figure, Row
-from isara.evaluate.statistics import mean_error
+from isara.evaluate.results import Row
 from isara.filters.text import rouge_l, tokenize
 from isara.prompts import PromptFormat, answer_prompt, answer_text
 from isara.protocols import Engine
@@ -70,9 +70,8 @@ class Truthfulness:
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         """MC1 and MC2."""
         return [
-            Figure(name.upper(), float(np.mean(values)), mean_error(values), len(values), percent=True)
-            for name in ("mc1", "mc2")
-            for values in [[row[name] for row in rows]]
+            figures.share("MC1", [row["mc1"] == 1 for row in rows]),
+            figures.mean("MC2", [row["mc2"] for row in rows], percent=True),
         ]
 
     def _prompt(self, fmt: PromptFormat, question: str) -> str:
@@ -164,12 +163,10 @@ class TruthfulnessGeneration:
 
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         """Shares of verdicts, how often an answer is nearer to a true than to a false one, and the answers' utility."""
-        nearer = [float(row["rouge_l_difference"] > 0) for row in rows]
+        nearer = [row["rouge_l_difference"] > 0 for row in rows]
         return [
-            *(answers.share(rows, kind, judge) for kind, judge in self.judges.items()),
-            Figure(
-                "nearer to a true answer (ROUGE-L)", answers.mean(nearer), mean_error(nearer), len(nearer), percent=True
-            ),
+            *(answers.verdict_share(rows, judge) for judge in self.judges.values()),
+            figures.share("nearer to a true answer (ROUGE-L)", nearer),
             *answers.utility(rows),
         ]
 
