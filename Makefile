@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/isara run recipes/safety
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -42,6 +42,9 @@ LENIENT = [
     "filters.echo=null",
     "filters.copied=null",
     "filters.language=false",
+    "filters.form=false",
+    "filters.truncated=false",
+    "filters.run_on=false",
 ]
 NOT_COMPARED = {"log.txt", ".lock"}
 

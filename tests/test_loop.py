@@ -224,7 +224,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     align(run, weights=lambda model: "3d5a")
     message = (
-        f"{run} holds another run: the base model's weights were 3d5a and are 77ff. Undo the change to resume it, "
+        f"{run} holds another run: the hash of the base model's weights was 3d5a and 77ff now. Undo the change to resume it, "
         "or start a new run with --out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):

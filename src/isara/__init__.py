@@ -1,7 +1,11 @@
 """ISARA aligns a language model to a new domain from fewer than a hundred question-answer pairs."""
 
-from isara.data import QAPair
-from isara.errors import IsaraError
+from importlib.metadata import version
 
-__version__ = "0.1.0"
-__all__ = ["IsaraError", "QAPair"]
+from isara.data import QAPair, read_pairs
+from isara.errors import IsaraError
+from isara.loop import self_align
+from isara.models import embedded_model
+
+__version__ = version("isara")
+__all__ = ["IsaraError", "QAPair", "embedded_model", "read_pairs", "self_align"]

@@ -1,30 +1,30 @@
-"""Turns a config into parts and runs the loop with them: the only place where config values choose an implementation."""
+"""Turns a config into parts and runs the loop: the one place where a config value chooses an implementation."""
 
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from isara.cards import data_card, model_card
+from isara.answer import answer_questions, nearest_demos
 from isara.config import Config
-from isara.data import QAPair
+from isara.data import QAPair, read_pairs
 from isara.embedders import find_embedder
+from isara.errors import RunError
 from isara.evaluate.domain import HeldoutEvaluator
 from isara.filters import default_filters
-from isara.generate import Generation, with_stops
-from isara.loop import Loop, Result, Watcher, funnel, self_align
+from isara.generate import Generation
+from isara.loop import Loop, Result, Silent, generate_iteration, self_align
 from isara.models import find_model, weights_hash
 from isara.pool import Pool
-from isara.prompts import answer_prompt
-from isara.protocols import Embedder, EngineFactory, Filter, Sampling, Trainer
+from isara.protocols import Embedder, EngineFactory, Filter, Sampling, Trainer, TrainStats
+from isara.publish import final_files
 from isara.run import Iteration, RunFolder, write_text
 from isara.seeds import load_seeds
-from isara.show import candidates
 
 log = logging.getLogger("isara")
 
@@ -46,18 +46,7 @@ class Parts:
     pair_filters: list[Filter]
     generation: Generation
     loop: Loop
-
-
-class Listener(Watcher):
-    """A watcher that hears of tokens and training steps, too."""
-
-    def tokens(self, tokens: int, done: int) -> None:
-        """So many tokens were generated since the last call, so many completions are done."""
-        ...
-
-    def step(self, step: int, total: int, loss: float) -> None:
-        """An optimiser step was taken."""
-        ...
+    environment: dict[str, str]
 
 
 def build(config: Config, listener: Any = None) -> Parts:
@@ -89,6 +78,7 @@ def build(config: Config, listener: Any = None) -> Parts:
             config.retrieve.pool,
             config.evaluate.patience,
         ),
+        environment={**environment(), "embedder": embedder.name},
     )
 
 
@@ -129,8 +119,8 @@ def run_config(
         loop=parts.loop,
         weights=weights_hash,
         config=config.model_dump(mode="json"),
-        environment=environment(),
-        cards=partial(_cards, parts),
+        environment=parts.environment,
+        cards=partial(final_files, config, parts.model, parts.generation, parts.seeds),
         watcher=watcher,
     )
     _store_examples(parts, result)
@@ -184,7 +174,7 @@ def in_child(config: Config) -> bool:
     return torch.cuda.is_available()
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, str]:
     """Versions of what decides the results."""
     return {"python": platform.python_version(), "machine": platform.machine(), **{n: _version(n) for n in LIBRARIES}}
 
@@ -220,8 +210,10 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
     if not parts.heldout or (path.exists() and json.loads(path.read_text("utf-8"))["made_by"] == mark):
         return
     chosen = sorted(parts.heldout, key=lambda pair: pair.id)[:count]
-    before = answer_questions(parts, parts.model, [pair.question for pair in chosen])
-    after = answer_questions(parts, str(result.final), [pair.question for pair in chosen])
+    questions = [pair.question for pair in chosen]
+    sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
+    before = answer_questions(parts.engine, parts.model, questions, sampling)
+    after = answer_questions(parts.engine, str(result.final), questions, sampling)
     rows = [
         {"question": pair.question, "wanted": pair.answer, "before": old, "after": new}
         for pair, old, new in zip(chosen, before, after, strict=True)
@@ -229,30 +221,53 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
     write_text(path, json.dumps({"made_by": mark, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
 
 
-def answer_questions(
-    parts: Parts, model: str, questions: Sequence[str], demos: Sequence[Sequence[QAPair]] | None = None
-) -> list[str]:
-    """Greedy answers of a model, zero-shot or after the demonstrations given for each question."""
-    sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
-    with parts.engine(model) as engine:
-        shown = demos or [()] * len(questions)
-        prompts = [answer_prompt(engine.format, pairs, text) for pairs, text in zip(shown, questions, strict=True)]
-        done = engine.generate(prompts, with_stops(sampling, engine.format.answer_stops), [0] * len(prompts))
-    return [completion.text.strip() for completion in done]
+def generate_only(config: Config, watcher: Any = None) -> Iteration:
+    """The generation of the first iteration alone, in the run folder that `run_config` would use and goes on from."""
+    parts = build(config, watcher)
+    with RunFolder(Path(config.out)) as run:
+        weights = weights_hash(parts.model)
+        run.claim(config.model_dump(mode="json"), {**parts.environment, "weights": weights}, parts.seeds, parts.heldout)
+        step = run.iteration(1)
+        if not step.accepted.exists():
+            known = Pool(parts.embedder, parts.seeds)
+            generate_iteration(
+                step,
+                parts.engine,
+                parts.model,
+                weights=weights,
+                known=known,
+                retrieval=known,
+                options=parts.generation,
+                question_filters=parts.question_filters,
+                pair_filters=parts.pair_filters,
+                watcher=watcher or Silent(),
+            )
+    return step
 
 
-def _cards(parts: Parts, run: RunFolder, best: Iteration) -> Mapping[str, str]:
-    raise NotImplementedError
+def train_only(config: Config, sources: Sequence[str], out: Path, listener: Any = None) -> TrainStats:
+    """Fine-tunes the configured model on the pairs of all sources and leaves it in `out`.
+
+    Raises:
+        RunError: `out` is there already.
+    """
+    if out.exists():
+        raise RunError(f"expected a new folder for the trained model, found {out}: give another --out")
+    columns = config.columns
+    pairs = [pair for source in sources for pair in read_pairs(source, columns.question, columns.answer)]
+    return build_trainer(config, listener).fit(pairs, find_model(config.model), out)
 
 
-__all__ = [
-    "Parts",
-    "build",
-    "build_engine",
-    "build_trainer",
-    "candidates",
-    "environment",
-    "funnel",
-    "run_config",
-    "Path",
-]
+def answer_only(config: Config, questions: Sequence[str], demos: int, temperature: float) -> list[str]:
+    """The configured model's answers, zero-shot or after the `demos` nearest pairs of the configured seeds.
+
+    A run folder given as the model stands for the model that it exported.
+    """
+    run = Path(config.model)
+    model = find_model(str(run / "final") if (run / "isara.yaml").is_file() else config.model)
+    shown = None
+    if demos:
+        pairs = read_pairs(config.seeds, config.columns.question, config.columns.answer)
+        shown = nearest_demos(Pool(find_embedder(config.retrieve.embedder), pairs), questions, demos)
+    sampling = Sampling(temperature, config.answers.top_p, config.answers.max_new_tokens)
+    return answer_questions(build_engine(config), model, questions, sampling, shown, config.seed)

@@ -1,8 +1,10 @@
 """The command line: one verb a stage. Heavy libraries are imported inside the verbs, so that `--help` is instant."""
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +48,10 @@ def run(
         bool, typer.Option("--dry-run", help="Show the first prompts and an estimate of time and memory, then stop.")
     ] = False,
 ) -> None:
-    """Generate, filter, train, evaluate, repeat. The same command goes on where it was cut off."""
+    """Generate, filter, train, evaluate, repeat.
+
+    The same command goes on where it was cut off.
+    """
     from isara.build import run_config
     from isara.progress import Bars
     from isara.show import before_and_after, summary
@@ -72,7 +77,10 @@ def generate(
     heldout: Heldout = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make and filter the pairs of the first iteration only; `isara run` with the same values goes on from there."""
+    """Make and filter pairs only.
+
+    These are the pairs of the first iteration; `isara run` with the same values goes on from there.
+    """
     from isara.build import generate_only
     from isara.progress import Bars
 
@@ -136,7 +144,10 @@ def show(
     samples: Annotated[int, typer.Option(min=0, help="How many accepted pairs to print.")] = 3,
     dropped: Annotated[int, typer.Option(min=0, help="How many dropped rows to print, nearest to passing first.")] = 8,
 ) -> None:
-    """What a run made: the funnel, samples, drops near their threshold, and where a row came from."""
+    """Show what a run made and why.
+
+    The funnel, samples, drops near their threshold; with --row, where one row came from.
+    """
     from isara import show as shown
 
     if row:
@@ -172,15 +183,15 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _log_to_stderr()
     # Typer carries its own copy of click's exceptions, so its base class is taken from one that it exports.
     usage_error: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     try:
-        status = app(standalone_mode=False)
+        with _log_to_stderr():
+            status = app(standalone_mode=False)
     except IsaraError as error:
         sys.exit(_fail(str(error)))
     except usage_error as error:
-        sys.exit(_fail(f"{error.format_message()} `isara --help` lists the commands and options."))
+        sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("stopped; run the same command again to go on"))
     sys.exit(status if isinstance(status, int) else 0)
@@ -213,11 +224,16 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _log_to_stderr() -> None:
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("isara: %(message)s"))
     logging.getLogger("isara").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("isara").removeHandler(handler)
 
 
 def _console(stderr: bool = False) -> Any:

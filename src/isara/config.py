@@ -140,6 +140,9 @@ class FiltersConfig(_Section):
         description="drop an answer whose ROUGE-L with a demonstration's reaches this and that speaks of what only the "
         "demonstration asked (our choice)",
     )
+    form: bool = Field(True, description="drop a text that is empty, has no letters or holds control characters")
+    truncated: bool = Field(True, description="drop a text that did not end by itself")
+    run_on: bool = Field(True, description="drop a text that runs on into the next pair")
     language: bool = Field(True, description="drop a pair in a script that no seed pair is written in (our choice)")
     drop_matching: Annotated[tuple[str, ...], AfterValidator(_patterns)] = Field(
         (), description="drop a pair in which one of these regular expressions is found, upper or lower case"

@@ -114,7 +114,7 @@ def _weights(parts: Parts) -> tuple[int, int]:
     trust: Any = parts.config.engine.trust_remote_code
     config = AutoConfig.from_pretrained(parts.model, trust_remote_code=trust)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)  # type: ignore[no-untyped-call]
     total = sum(weight.numel() for weight in model.parameters())
     if parts.config.train.method == "full":
         return total, total

@@ -31,6 +31,8 @@ log = logging.getLogger("isara")
 FREE_KEYS = {"out", "iterations", "max_batches", "min_yield", "patience", "tokens_per_batch", "child_process"}
 # What they name is compared by content, so files may have moved.
 NAME_KEYS = {"model", "seeds", "heldout"}
+# Entries of environment.json that must not change within a run; the others are versions, and are only remarked on.
+DECIDING = {"weights": "the hash of the base model's weights was", "embedder": "the embedder was"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +192,13 @@ class RunFolder:
             if (self.path / name).read_text("utf-8") != _lines(pairs):
                 differences.append(f"the pairs in {name} are others")
         old = json.loads((self.path / "environment.json").read_text("utf-8"))
-        for name in sorted(set(old) & set(environment) - {"weights"}):
-            if old[name] != environment[name]:
-                log.warning("this run began with %s %s and goes on with %s", name, old[name], environment[name])
-        if old.get("weights") != environment.get("weights"):
-            differences.append(f"the base model's weights were {old.get('weights')} and are {environment['weights']}")
+        for name in sorted(old.keys() | environment.keys()):
+            if (was := old.get(name)) == (now := environment.get(name)):
+                continue
+            if name in DECIDING:
+                differences.append(f"{DECIDING[name]} {_shown(was)} and {_shown(now)} now")
+            else:
+                log.warning("this run began with %s %s and goes on with %s", name, _shown(was), _shown(now))
         if differences:
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(differences)}. Undo the change to resume it, "

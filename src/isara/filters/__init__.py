@@ -42,6 +42,9 @@ def default_filters(
     repetition: float | None = 0.3,
     echo: float | None = 0.9,
     copied: float | None = 0.9,
+    form: bool = True,
+    truncated: bool = True,
+    run_on: bool = True,
     language: bool = True,
     drop_matching: Sequence[str] = (),
     contamination: Sequence[str | Path] = (),
@@ -61,6 +64,9 @@ def default_filters(
         repetition: Share of an answer that repeats its own 4-grams.
         echo: ROUGE-L F of an answer to its question.
         copied: ROUGE-L F of an answer to a demonstration's answer.
+        form: Whether texts that are no texts are dropped: empty, without letters, with control characters.
+        truncated: Whether texts that did not end by themselves are dropped.
+        run_on: Whether texts that run on into the next pair are dropped.
         language: Whether texts in a script that no seed is written in are dropped.
         drop_matching: Regular expressions that no question and no answer may hold.
         contamination: Benchmark files whose text is kept out.
@@ -71,7 +77,8 @@ def default_filters(
         SeedError: A benchmark file can't be read.
     """
     # One object serves questions and answers: it looks at the newest text of the candidate.
-    anywhere: list[Filter] = [Truncated(), Form(), RunOn()]
+    switched: list[tuple[bool, Filter]] = [(truncated, Truncated()), (form, Form()), (run_on, RunOn())]
+    anywhere = [check for on, check in switched if on]
     texts: list[Filter] = [Language()] if language else []
     if drop_matching:
         texts.append(DropMatching(drop_matching))

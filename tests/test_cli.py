@@ -1,0 +1,206 @@
+"""The command line as a user meets it: verbs, exit codes, and every kind of mistake in one line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from isara import cli
+
+Command = Callable[..., tuple[int, str, str]]
+
+# What lets a run of seconds go through every stage on a random model, whose texts no filter should judge.
+FAST = [
+    "iterations=1",
+    "generate.accept=4",
+    "generate.batch=8",
+    "questions.demos=2",
+    "questions.max_new_tokens=12",
+    "answers.demos=2",
+    "answers.max_new_tokens=12",
+    "filters.novelty=null",
+    "filters.near_duplicate=null",
+    "filters.repetition=null",
+    "filters.echo=null",
+    "filters.copied=null",
+    "filters.language=false",
+    "filters.form=false",
+    "filters.truncated=false",
+    "filters.run_on=false",
+    "filters.min_question_tokens=1",
+    "filters.min_answer_tokens=1",
+    "generate.min_yield=0",
+    "generate.max_batches=60",
+    "train.num_train_epochs=1",
+    "train.lora_r=2",
+    "retrieve.embedder=lexical",
+]
+
+
+def options(*pairs: str) -> list[str]:
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+@pytest.fixture
+def isara(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs the command line in this process and in a folder of its own: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["isara", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    path = tmp_path / "seeds.jsonl"
+    places = [
+        "Hyrule Castle",
+        "Kakariko",
+        "Lake Hylia",
+        "Death Mountain",
+        "Lost Woods",
+        "Gerudo Desert",
+        "Lon Lon Ranch",
+    ]
+    sights = ["a moat", "a windmill", "a laboratory", "a crater", "a stage", "a fortress", "a stable"]
+    rows = [
+        {
+            "question": f"What is there to see near {place} today?",
+            "answer": f"Go and see {sight}; it is worth the walk.",
+        }
+        for place, sight in zip(places, sights, strict=True)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_help_is_instant_and_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, time; begun = time.perf_counter(); sys.argv = ['isara', '--help']\n"
+        "from isara.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'sentence_transformers', 'sklearn'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "HEAVY []"
+    for verb in ("run", "generate", "train", "answer", "evaluate", "judge", "show", "init"):
+        assert verb in done.stdout
+
+
+def test_importing_isara_loads_neither_torch_nor_transformers() -> None:
+    code = "import sys, isara; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_run_end_to_end_and_again(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:
+    command = ["run", "--model", tiny_llama, "--seeds", seeds, "--out", "run", "--heldout", "0.3", *options(*FAST)]
+    code, out, err = isara(*command)
+    assert code == 0, err
+    assert "4 accepted" not in out and "held-out answers cost" in " ".join(out.split()) or "No iteration beat" in out
+    assert "before" in out and "wanted" in out
+    from transformers import AutoModelForCausalLM
+
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run/final").config.model_type == "llama"
+    names = {path.name for path in (tmp_path / "run/final").iterdir()}
+    assert {"README.md", "adapter", "model.safetensors", "data_card.md"} <= names
+    stamp = (tmp_path / "run/final/model.safetensors").stat().st_mtime_ns
+    assert isara(*command)[0] == 0
+    assert (tmp_path / "run/final/model.safetensors").stat().st_mtime_ns == stamp
+
+    code, out, _ = isara("show", "run")
+    assert code == 0 and "Accepted in iteration 1" in out
+    row = json.loads((tmp_path / "run/iteration-01/accepted.jsonl").read_text().splitlines()[0])
+    code, out, _ = isara("show", "run", "--row", row["id"])
+    assert code == 0 and "Prompt of the answer" in out and "Demonstrations, nearest last" in out
+
+    code, out, _ = isara(
+        "answer", "What is there to see in Termina?", "--model", "run", *options("answers.max_new_tokens=4")
+    )
+    assert code == 0 and out.startswith("Question: What is there to see in Termina?\nAnswer:")
+
+
+def test_generate_train_and_answer_by_themselves(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:
+    shared = ["--model", tiny_llama, *options(*FAST)]
+    code, out, err = isara("generate", "--seeds", seeds, "--out", "run", *shared)
+    assert code == 0 and out.startswith("4 pairs are in ")
+    accepted = tmp_path / "run/iteration-01/accepted.jsonl"
+    code, out, err = isara("train", seeds, accepted, "--out", "trained", *shared)
+    assert code == 0 and out.startswith("trained on 11 pairs in 2 steps"), err
+    arguments = ["--model", "trained", "--seeds", seeds, "--demos", "2", *options("answers.max_new_tokens=4")]
+    code, out, err = isara("answer", "Is it far?", "And by boat?", *arguments, *options("retrieve.embedder=lexical"))
+    assert code == 0 and out.count("Answer:") == 2, err
+
+
+def test_generation_alone_is_where_a_run_goes_on(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:
+    shared = ["--model", tiny_llama, "--seeds", seeds, "--heldout", "0.3", *options(*FAST)]
+    assert isara("generate", "--out", "run", *shared)[0] == 0
+    before = (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes()
+    assert isara("run", "--out", "run", *shared)[0] == 0
+    assert (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes() == before
+
+
+def test_dry_run_shows_prompts_and_estimates_and_writes_nothing(
+    isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path
+) -> None:
+    code, out, err = isara("run", "--model", tiny_llama, "--seeds", seeds, "--out", "run", "--dry-run", *options(*FAST))
+    assert code == 0, err
+    assert "Question:" in out and "tokens/s" in out and "MiB" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_written_by_init_runs(isara: Command, tmp_path: Path) -> None:
+    code, out, _ = isara("init", "hyrule")
+    assert code == 0 and out.startswith("wrote hyrule: put your pairs into its seeds.jsonl")
+    assert (tmp_path / "hyrule/isara.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ran"], "No such command 'ran'. `isara --help` lists the commands and options."),
+        (["run", "--itertions", "2"], "No such option: --itertions `isara --help` lists the commands and options."),
+        (["run", "--iterations", "many"], "Invalid value for '--iterations': 'many' is not a valid integer."),
+        (["run", "nowhere.yaml"], "nowhere.yaml: expected a config file, found nothing: `isara init` writes one"),
+        (["run", "--seeds", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["run", "--model", "nowhere", "--seeds", "seeds.jsonl"], "nowhere"),
+        (["run", "--seeds", "seeds.jsonl", "--set", "train.lora_rank=3"], "did you mean `lora_r`?"),
+        (["run", "--seeds", "seeds.jsonl", "--set", "answers.top_p=2"], "top_p"),
+        (["run", "--seeds", "seeds.jsonl", "--set", "iterations"], "iterations"),
+        (["run", "--seeds", "seeds.jsonl", "--heldout", "1.5"], "1.5"),
+        (
+            ["show", "nowhere"],
+            "expected a run folder with an isara.yaml at nowhere, found none: give the --out of a run",
+        ),
+        (["init", "."], "."),
+        (
+            ["answer", "Is it far?", "--demos", "3"],
+            "--demos 3 needs pairs to show, and none were given: name them with --seeds",
+        ),
+        (["answer", "Is it far?", "--demos", "-1"], "-1"),
+        (
+            ["train", "seeds.jsonl", "--out", "."],
+            "expected a new folder for the trained model, found .: give another --out",
+        ),
+    ],
+)
+def test_every_mistake_is_one_line_and_exit_code_1(
+    isara: Command, seeds: Path, arguments: list[str], message: str
+) -> None:
+    code, _, err = isara(*arguments)
+    lines = [line for line in err.splitlines() if line]
+    assert code == 1
+    assert len(lines) == 1 and lines[0].startswith("isara: ")
+    assert message in lines[0]
+    assert "Traceback" not in err
