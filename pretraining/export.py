@@ -1,0 +1,50 @@
+"""Export a checkpoint as a folder that transformers loads: bf16 safetensors, tokenizer, generation defaults."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from pretraining.tokenizer import load_tokenizer
+from pretraining.train import Size, make_model
+
+
+def average(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the checkpoints' weights: what a decayed learning rate would give, roughly, before it has decayed."""
+    states = [torch.load(path, map_location="cpu", weights_only=True)["model"] for path in checkpoints]
+    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+
+
+def export(checkpoints: Sequence[Path], rows: Path, out: Path) -> None:
+    """Write the model of the checkpoints, which stand beside their `plan.json`, and the tokenizer of `rows`."""
+    plan = json.loads((checkpoints[0].parent / "plan.json").read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(rows)
+    model = make_model(Size(**plan["size"]), tokenizer, seed=0)
+    model.load_state_dict(average(checkpoints))
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    generation: Any = GenerationConfig  # transformers' constructors are not typed
+    model.generation_config = generation(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export one checkpoint, or the average of several of the same run."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--rows", type=Path, required=True, help="the folder with the tokenizer")
+    parser.add_argument("--out", type=Path, default=Path("src/isara/embedded/model"))
+    args = parser.parse_args(argv)
+    export(args.checkpoints, args.rows, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Documents become rows of tokens, filled to the last place so that no step computes on padding."""
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining import mix
+from pretraining.sources import Document, OpenData
+from pretraining.tokenizer import load_tokenizer, train_tokenizer
+
+# Loss weights in hundredths. Answers are what the demonstrations determine; a question is one of millions, so most of
+# its loss is noise of the grammar, and it is learnt at a lower weight.
+ANSWER_WEIGHT, QUESTION_WEIGHT, TEXT_WEIGHT = 100, 40, 100
+Tokens = list[int]
+
+
+def segments(document: Document) -> list[tuple[str, int]]:
+    """The document's text in pieces, each with its loss weight; joined they are exactly a prompt of the package."""
+    if document.text:
+        return [(document.text, TEXT_WEIGHT)]
+    pieces = []
+    for number, (question, answer) in enumerate(document.pairs):
+        marker = "\n\nQuestion:" if number else "Question:"
+        pieces += [
+            (f"{marker} {question}", QUESTION_WEIGHT),
+            ("\nAnswer:", QUESTION_WEIGHT),
+            (f" {answer}", ANSWER_WEIGHT),
+        ]
+    return pieces
+
+
+def render(document: Document) -> str:
+    """The document as one text."""
+    return "".join(text for text, _ in segments(document))
+
+
+def encode(tokenizer: Any, documents: Sequence[Document]) -> Iterator[tuple[Tokens, Tokens]]:
+    """Token ids and loss weights of each document, from BOS to EOS."""
+    cut = [segments(document) for document in documents]
+    flat = [text for pieces in cut for text, _ in pieces]
+    encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    for pieces in cut:
+        ids, weights = [int(tokenizer.bos_token_id)], [0]
+        for _, weight in pieces:
+            piece = next(encoded)
+            ids += piece
+            weights += [weight] * len(piece)
+        # What follows the last answer is its end: weighed like the answer it belongs to.
+        yield [*ids, int(tokenizer.eos_token_id)], [*weights, weights[-1]]
+
+
+def pack(
+    documents: Iterator[Document], tokenizer: Any, rows: int, length: int
+) -> tuple[NDArray[np.uint16], Counter[str]]:
+    """Fill rows with documents; what does not fit at the end of a row is cut off, never the beginning.
+
+    Returns:
+        An array (rows, 2, length + 1) of token ids and loss weights, and the number of tokens of each source.
+    """
+    packed = np.zeros((rows, 2, length + 1), dtype=np.uint16)
+    counts: Counter[str] = Counter()
+    row = place = 0
+    while row < rows:
+        batch = [next(documents) for _ in range(256)]
+        for document, (ids, weights) in zip(batch, encode(tokenizer, batch), strict=True):
+            if row == rows:
+                break
+            taken = min(len(ids), length + 1 - place)
+            packed[row, 0, place : place + taken] = ids[:taken]
+            packed[row, 1, place : place + taken] = weights[:taken]
+            counts[document.source] += taken
+            place += taken
+            if place == length + 1:
+                row, place = row + 1, 0
+    return packed, counts
+
+
+def ease(shard: int, shards: int) -> float:
+    """The curriculum: worlds of few families first, all families from a third of the run on."""
+    return max(0.1, 1.0 - 0.9 * shard / max(1, shards / 3))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train the tokenizer if there is none, then write the shards of training rows and one of validation rows."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pretrain"))
+    parser.add_argument("--recipes", type=Path, default=Path("recipes"), help="texts that the mix must not hold")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument(
+        "--long", type=int, default=768, help="length of the rows of the later shards and of validation"
+    )
+    parser.add_argument("--long-from", type=int, default=7, help="the first shard of long rows")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of a shard")
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--tokenizer-documents", type=int, default=30_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    contamination = mix.Contamination(sorted(args.recipes.glob("*/*.jsonl")))
+    open_data = OpenData(args.data)
+    if not (args.out / "tokenizer.json").exists():
+        sample = mix.documents(args.seed, open_data, contamination, 0.3)
+        texts = (render(next(sample)) for _ in range(args.tokenizer_documents))
+        train_tokenizer(texts, args.vocabulary).save_pretrained(args.out)
+    tokenizer = load_tokenizer(args.out)
+    held_out = mix.documents(args.seed, OpenData(args.data, part="validation"), contamination, 0.1, validation=True)
+    _write(args.out / "validation", *pack(held_out, tokenizer, max(8, args.tokens // 8 // args.long), args.long))
+    for shard in range(args.shards):
+        length = args.long if shard >= args.long_from else args.length
+        documents = mix.documents(args.seed + 1 + shard, open_data, contamination, ease(shard, args.shards))
+        packed, counts = pack(documents, tokenizer, args.tokens // length, length)
+        packed = packed[random.Random(shard).sample(range(len(packed)), len(packed))]
+        _write(args.out / f"shard-{shard:03d}", packed, counts)
+    print(f"dropped {contamination.dropped} pairs or texts that share {mix.NGRAM} words with a recipe")
+
+
+def _write(path: Path, packed: NDArray[np.uint16], counts: Counter[str]) -> None:
+    """Rows first under another name, so that a trainer that waits for a shard never sees half of it."""
+    path.with_suffix(".json").write_text(json.dumps(dict(counts.most_common()), indent=1) + "\n", encoding="utf-8")
+    part = path.with_suffix(".part.npy")
+    np.save(part, packed)
+    part.rename(path.with_suffix(".npy"))
+    print(f"{path.name}: {packed.shape[0]} rows, {packed[:, 0].size:,} tokens", flush=True)
+
+
+if __name__ == "__main__":
+    main()
