@@ -57,8 +57,8 @@ def build(config: Config, listener: Any = None) -> Parts:
         ModelError: No such model, or one that doesn't fit.
     """
     model = find_model(config.model)
-    embedder = find_embedder(config.retrieve.embedder)
     seeds, heldout = load_seeds(config, model)
+    embedder = find_embedder(config.retrieve.embedder)
     question_filters, pair_filters = default_filters(**config.filters.model_dump())
     return Parts(
         config=config,
