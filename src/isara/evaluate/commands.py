@@ -44,6 +44,7 @@ class _Options:
     prompt_format: Literal["auto", "plain", "chat"]
     dtype: str
     device: str
+    task_files: Path | None
 
 
 def evaluate(
@@ -78,6 +79,9 @@ def evaluate(
         str, typer.Option(help="Of the weights; float32 gives the same numbers everywhere, auto is faster.")
     ] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    task_files: Annotated[
+        Path | None, typer.Option(help="A folder of task files for lm-eval:TASK instead of the harness's own.")
+    ] = None,
     embedder: Annotated[str, typer.Option(help="Finds demonstrations and measures nearness.")] = "auto",
 ) -> None:
     """Measure a model on held-out pairs and benchmarks. The same command goes on where it was cut off."""
@@ -101,6 +105,7 @@ def evaluate(
         prompt_format=prompt_format,
         dtype=dtype,
         device=device,
+        task_files=task_files,
     )
     place = out or (run / "evaluation" if run else Path("evaluations") / Path(folder).name)
     console = Console()
@@ -172,7 +177,8 @@ def _measure(
     for name in names:
         if name.startswith(PREFIX):
             task = name.removeprefix(PREFIX)
-            results.append(run_harness(model, task, out, weights=weights, limit=options.limit, **shared))
+            more = {"limit": options.limit, "own": options.task_files, **shared}
+            results.append(run_harness(model, task, out, weights=weights, **more))
     return results
 
 
@@ -183,13 +189,12 @@ def _tasks(names: Sequence[str], options: _Options) -> "list[Task]":
     from isara.evaluate.safety import Safety
     from isara.evaluate.truthfulness import Truthfulness, TruthfulnessGeneration
 
-    pool = _pool(options)
-    asking = _asking(options, pool)
+    asking = _asking(options)
     data = options.data
 
     def domain() -> "Task":
         demos = (options.demos or DOMAIN_DEMOS) if options.pairs else 0
-        return Domain(options.heldout, pool, demos, asking, _judges(options.judges))
+        return Domain(options.heldout, asking.pool or _pool(options), demos, asking, _judges(options.judges))
 
     makers: dict[str, Callable[[], Task]] = {
         "domain": domain,
@@ -208,12 +213,14 @@ def _pool(options: _Options) -> "Pool":
     return Pool(find_embedder(options.embedder), options.pairs)
 
 
-def _asking(options: _Options, pool: "Pool") -> "Asking":
+def _asking(options: _Options) -> "Asking":
     from isara.evaluate.items import Asking
 
-    if options.demos and not options.pairs:
+    if not options.demos:
+        return Asking(options.max_new_tokens)
+    if not options.pairs:
         raise ConfigError(f"--demos {options.demos} needs pairs to show, and none were given: name them with --pairs")
-    return Asking(options.max_new_tokens, options.demos, pool)
+    return Asking(options.max_new_tokens, options.demos, _pool(options))
 
 
 def _judges(specs: Sequence[str]) -> "Judges":

@@ -15,8 +15,10 @@ from isara.judges.check import Estimate, checked
 def table(model: str, results: Sequence[Result]) -> RenderableType:
     """The figures of all tasks, and what has to be known about slices and judges below them."""
     grid = Table(title=f"{model}: mean ± standard error", title_justify="left")
-    for name in ("task", "figure", "value", "95 % interval", "n", "time"):
-        grid.add_column(name, justify="left" if name in ("task", "figure") else "right", overflow="fold")
+    for name in ("task", "figure"):
+        grid.add_column(name, overflow="fold")
+    for name in ("value", "95 % interval", "n", "time"):
+        grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("")
     for result in results:
         for place, figure in enumerate(result.figures):
