@@ -18,6 +18,7 @@ from typing import IO, Any, Literal, Self
 
 import isara.errors
 from isara.errors import IsaraError, ModelError
+from isara.models import find_model
 from isara.prompts import PromptFormat
 from isara.protocols import Completion, Sampling
 
@@ -89,6 +90,7 @@ class ChildEngine:
         return scores
 
     def __enter__(self) -> Self:
+        find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
         # a file and not a pipe: nobody need read it while the child runs, and it can't fill up
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(

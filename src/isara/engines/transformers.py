@@ -98,7 +98,7 @@ class TransformersEngine:
         while waiting:
             columns = len(waiting[0].prompt) + max(row.limit for row in waiting)
             most = max(1, min(self._budget() // columns, len(waiting)))
-            decode = partial(_decode, model, sampling, model.cache(most), waiting, self._report(rows))
+            decode = partial(_decode, model, sampling, most, waiting, self._report(rows))
             self._attempt(most, columns, decode)
             waiting = [row for row in waiting if row.completion is None]
         return [row.completion for row in rows if row.completion is not None]
@@ -122,7 +122,7 @@ class TransformersEngine:
         waiting = sorted((row for row in scored if row.tail), key=lambda row: (-len(row.head), row.head, row.index))
         while waiting:
             count, columns = _scored_at_once(waiting, self._budget(), model.text.size)
-            if self._attempt(count, columns, partial(_score, model, model.cache(count), waiting[:count])):
+            if self._attempt(count, columns, partial(_score, model, waiting[:count])):
                 waiting = waiting[count:]
         return [row.total for row in scored]
 
@@ -278,16 +278,14 @@ class _Loaded:
         return logits[..., : self.text.size]
 
 
-def _decode(
-    model: _Loaded, sampling: Sampling, cache: RowCache, waiting: Sequence[_Row], report: Callable[[], None]
-) -> None:
-    """Completes every waiting row; they come longest first. A place that a finished row leaves is taken by the next."""
-    decoding = _Decoding(model, sampling, cache, report)
+def _decode(model: _Loaded, sampling: Sampling, most: int, waiting: Sequence[_Row], report: Callable[[], None]) -> None:
+    """Completes every waiting row, longest first and at most so many at once; who is done makes room for the next."""
+    decoding = _Decoding(model, sampling, model.cache(most), report)
     queue = list(waiting)
     while queue or decoding.active:
-        free = cache.max_rows - len(decoding.active)
+        free = most - len(decoding.active)
         # Prompts are read several at a time, since a short batch fills the processor badly.
-        if queue and (free >= max(1, cache.max_rows // 8) or not decoding.active):
+        if queue and (free >= max(1, most // 8) or not decoding.active):
             decoding.admit(queue[:free])
             del queue[:free]
         decoding.step()
@@ -381,8 +379,9 @@ def _parts(rows: Sequence[int], prompts: Sequence[list[int]], most_tokens: int) 
         yield part
 
 
-def _score(model: _Loaded, cache: RowCache, rows: Sequence[_Scored]) -> None:
+def _score(model: _Loaded, rows: Sequence[_Scored]) -> None:
     """Adds up the log-probabilities of each row's continuation, all rows in one pass."""
+    cache = model.cache(len(rows))
     cache.restart(len(rows[0].head) - 1, room=max(len(row.tail) for row in rows))
     starts = [cache.end - len(row.head) + 1 for row in rows]
     model.read([row.head for row in rows], 0, cache, starts)
@@ -416,6 +415,7 @@ def _pad(rows: Sequence[Sequence[int]]) -> torch.Tensor:
 def _load(engine: TransformersEngine) -> _Loaded:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # without it, tokenizers warn when a trainer forks
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = find_model(engine.name)
@@ -424,8 +424,13 @@ def _load(engine: TransformersEngine) -> _Loaded:
     try:
         with _no_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=engine.dtype, trust_remote_code=code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            model = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=engine.dtype,
+                trust_remote_code=code,
+                use_safetensors=True,  # pickled weights can run any code
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if _is_out_of_memory(error):
             raise ModelError(
                 f"the model {name!r} doesn't fit into memory: use a smaller one or a lower dtype"
