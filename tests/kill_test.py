@@ -111,7 +111,7 @@ def kill_test(model: str, seeds: str, kills: int, seed: int, folder: Path, overr
     while killed < kills:
         done = False
         while not done:
-            limit = rng.uniform(0.05, 0.6) * length if killed < kills else None
+            limit = rng.uniform(0.02, 0.8) * length if killed < kills else None
             done, _ = attempt(args, limit)
             if not done:
                 killed += 1
