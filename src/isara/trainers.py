@@ -283,7 +283,7 @@ class _Training:
         model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
         trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
         if not all(bool(tensor.isfinite().all()) for tensor in trained):
-            raise _diverged(trainer.state.global_step, math.nan, self.options)
+            raise _diverged(trainer.state.global_step, "a weight was not finite", self.options)
         stats = TrainStats(
             rows=len(rows),
             steps=trainer.state.global_step,
@@ -295,7 +295,6 @@ class _Training:
             parameters=sum(tensor.numel() for tensor in trained),
         )
         self._export(model, rows[0])
-        trainer.accelerator.free_memory()
         return stats
 
     def _rows(self, pairs: Sequence[QAPair]) -> list[_Row]:
@@ -420,10 +419,10 @@ class _Training:
         (folder / "README.md").unlink()  # a template that nobody filled in
 
     def _base_name(self) -> str:
-        """The name of the base model for the adapter; from the adapter's folder where both lie in one run."""
-        run = self.out.resolve().parent.parent
-        if Path(self.start).is_dir() and Path(self.start).resolve().is_relative_to(run):
-            return os.path.relpath(Path(self.start).resolve(), self.out.resolve() / "adapter")
+        """The name of the base model for the adapter; from the adapter's folder where both are models of one run."""
+        start, out = Path(self.start).resolve(), self.out.resolve()
+        if start.is_dir() and start.parent.parent == out.parent.parent:  # RUN/iteration-01/model and its successor
+            return os.path.relpath(start, out / "adapter")
         return self.start
 
     def _end_generation(self, generation_config: Any) -> None:
@@ -569,16 +568,16 @@ def _watch(options: SupervisedTrainer, losses: list[float]) -> Any:
             if "loss" not in logs:
                 return
             losses.append(float(logs["loss"]))
-            if not math.isfinite(losses[-1]) or not math.isfinite(logs.get("grad_norm", 0.0)):
-                raise _diverged(state.global_step, losses[-1], options)
+            for name, value in (("loss", losses[-1]), ("norm of the gradient", float(logs.get("grad_norm", 0.0)))):
+                if not math.isfinite(value):
+                    raise _diverged(state.global_step, f"the {name} was {value}", options)
             if options.on_step is not None:
                 options.on_step(state.global_step, state.max_steps, losses[-1])
 
     return Watch()
 
 
-def _diverged(step: int, loss: float, options: SupervisedTrainer) -> TrainingError:
-    what = f"the loss was {loss}" if not math.isfinite(loss) else "the gradient was not finite"
+def _diverged(step: int, what: str, options: SupervisedTrainer) -> TrainingError:
     return TrainingError(
         f"training diverged: {what} at step {step}: lower learning_rate ({options.learning_rate:g}) or "
         f"raise warmup_ratio ({options.warmup_ratio:g})"
@@ -716,7 +715,9 @@ def _end(process: "subprocess.Popen[str]") -> None:
 def _died(code: int, stderr: IO[str]) -> TrainingError:
     stderr.seek(0)
     lines = [line.strip() for line in stderr if line.strip()][-_LAST_LINES:]
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    how = f"ended with exit code {code}"
+    if code < 0:
+        how = f"was killed by signal {-code}, as a system does when memory runs out"
     return TrainingError(f"the training process {how}; it last wrote: {' | '.join(lines) or 'nothing'}")
 
 
