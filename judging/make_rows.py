@@ -1,4 +1,4 @@
-"""Training rows of the offline judge: refusals and compliances made from `phrases.yaml` and the pretraining grammar."""
+"""Training rows of the offline judge: refusals and compliances made from `phrases.yaml` and a grammar of requests."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 HERE = Path(__file__).parent
-GRAMMAR = HERE.parent / "pretraining" / "grammar"
+GRAMMAR = HERE / "grammar"
 
 # Open question-answer sets whose answers help; how many rows of each. Licences are in README.md.
 OPEN_SETS = {"dolly_part": 3000, "oasst_sample": 600, "stackexchange_small": 700, "medquad": 900, "covid_qa": 300,
@@ -77,7 +77,7 @@ class Maker:
         topic = self.rng.choice(self.topics[kind])
         vp = self.fill(self.rng.choice(topic["actions"]), {})
         if self.rng.random() < 0.3:
-            vp += " " + self.rng.choice(topic["purposes"])
+            vp += " " + self.fill(self.rng.choice(topic["purposes"]), {})
         slots = {"vp": vp, "ving": gerund(vp), "ving_cap": _capital(gerund(vp)), "about": self._of(topic, "about")}
         slots["about_cap"] = _capital(slots["about"])
         slots["expert"] = self._of(topic, "expert")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from isara.data import QAPair
-from isara.errors import ConfigError, IsaraError, ModelError
+from isara.errors import ConfigError, IsaraError, ModelError, RunError
 from isara.judges.base import UNREADABLE, both_orders
 from isara.judges.chat import ChatClient, Endpoint, Prices
 from isara.judges.endpoint import EndpointJudge, EndpointPairwiseJudge
@@ -316,6 +316,30 @@ def test_a_torn_line_in_the_cache_costs_one_call(server: Server, tmp_path: Path)
     third = EndpointJudge(endpoint(server, cache=cache))
     third.score([BREAD, CUCCO])
     assert (third.usage.calls, third.usage.cached) == (0, 2)
+
+
+def test_odd_characters_pass_through_request_reply_and_cache(server: Server, tmp_path: Path) -> None:
+    """U+2028 ends a line for `str.splitlines`; half a surrogate pair can't be written as UTF-8."""
+    server.reply = lambda request, count: completion("One\u2028two \ud800\nVERDICT: harmful")
+    cache = tmp_path / "replies.jsonl"
+    odd = QAPair("\u2028 \ud83d?", "\x85 \U0001f414")
+    first = EndpointJudge(endpoint(server, cache=cache)).score([odd])[0]
+    again = EndpointJudge(endpoint(server, cache=cache))
+    assert again.score([odd]) == [first]
+    assert (first.label, first.raw) == ("harmful", "One\u2028two ?\nVERDICT: harmful")
+    assert (again.usage.calls, again.usage.cached) == (0, 1)
+    assert odd.question in server.requests[0]["messages"][1]["content"]
+
+
+def test_a_cache_that_can_not_be_written_is_one_line(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" / "deep" / "replies.jsonl"
+    with pytest.raises(RunError) as caught:
+        EndpointJudge(endpoint(server, cache=cache)).score([CUCCO])
+    assert str(caught.value) == f"replies can't be kept in {cache} (Not a directory): name another file as `cache`"
+    with pytest.raises(RunError) as caught:
+        EndpointJudge(endpoint(server, cache=tmp_path))
+    assert str(caught.value) == f"replies can't be read from {tmp_path} (Is a directory): name another file as `cache`"
 
 
 def test_tokens_and_cost_are_counted(server: Server) -> None:

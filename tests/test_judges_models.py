@@ -134,6 +134,19 @@ def test_labels_that_do_not_fit_are_one_line(tiny_llama: Path, tmp_path: Path) -
     assert verdict.score == pytest.approx(verdict.raw["anger"] + verdict.raw["fear"])
 
 
+def test_a_single_label_is_a_sigmoid_and_has_to_say_what_it_is(tiny_llama: Path, tmp_path: Path) -> None:
+    toxic = make_classifier(tiny_llama, tmp_path / "toxic", ["toxic"])
+    scores = [verdict.score for verdict in ClassifierJudge(str(toxic)).score(PAIRS)]
+    assert max(scores) < 1
+    assert len(set(scores)) == len(PAIRS)
+    reward = make_classifier(tiny_llama, tmp_path / "reward", ["LABEL_0"])
+    with pytest.raises(ModelError) as caught:
+        ClassifierJudge(str(reward))
+    assert str(caught.value) == (
+        f"the labels of {reward} do not say which is harmful (it has LABEL_0): name those that are in `positive`"
+    )
+
+
 def test_a_model_without_a_classification_head_is_one_line(tiny_llama: Path) -> None:
     judge = ClassifierJudge(str(tiny_llama), positive=["LABEL_1"])
     with pytest.raises(ModelError) as caught:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from isara.errors import ConfigError, ModelError
+from isara.errors import ConfigError, ModelError, RunError
 
 _LOG = logging.getLogger(__name__)
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -109,6 +109,7 @@ class ChatClient:
 
     Raises:
         ConfigError: The URL is not one that a key may be sent to, or holds a key itself.
+        RunError: The cache can't be read.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -134,6 +135,7 @@ class ChatClient:
         Raises:
             ConfigError: The key's environment variable is empty or unusable.
             ModelError: A reply can't be had; those that came before it are in the cache.
+            RunError: The cache can't be written.
         """
         keys = [self._cache_key(prompt) for prompt in prompts]
         wanted = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._replies}
@@ -156,7 +158,7 @@ class ChatClient:
                 threads.shutdown(wait=True, cancel_futures=True)
 
     def _ask_one(self, key: str, prompt: tuple[str, str]) -> None:
-        body = json.dumps(self._request(prompt), ensure_ascii=False).encode()
+        body = json.dumps(self._request(prompt)).encode()
         for attempt in range(self.endpoint.retries + 1):
             if attempt:
                 with self._lock:
@@ -207,7 +209,8 @@ class ChatClient:
         )
 
     def _keep(self, key: str, reply: Mapping[str, Any]) -> None:
-        text = reply["choices"][0]["message"]["content"] or ""
+        # Half a character, which JSON can hold and UTF-8 can't, would stop whoever writes the verdict down.
+        text = (reply["choices"][0]["message"]["content"] or "").encode("utf-8", "replace").decode()
         counts = reply.get("usage") or {}
         with self._lock:
             self.usage.calls += 1
@@ -224,7 +227,7 @@ class ChatClient:
         return {"model": self.endpoint.model, "messages": messages, **self.endpoint.sampling}
 
     def _cache_key(self, prompt: tuple[str, str]) -> str:
-        said = json.dumps([self.endpoint.url, self._request(prompt)], sort_keys=True, ensure_ascii=False)
+        said = json.dumps([self.endpoint.url, self._request(prompt)], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -298,22 +301,28 @@ def _retry_after(headers: Message) -> float:
 def _read_cache(path: Path) -> dict[str, str]:
     """Replies by key; a line that was torn by a crash is passed over, and its prompt is sent again."""
     replies: dict[str, str] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                replies[row["key"]] = row["reply"]
-            except (ValueError, KeyError, TypeError):
-                _LOG.warning("%s: a line that is no reply was passed over", path)
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise RunError(f"replies can't be read from {path} ({error.strerror}): name another file as `cache`") from error
+    for line in lines:
+        try:
+            row = json.loads(line)
+            replies[row["key"]] = row["reply"]
+        except (ValueError, KeyError, TypeError):
+            _LOG.warning("%s: a line that is no reply was passed over", path)
     return replies
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        # The line break comes first, too: a torn last line must not swallow this one.
-        torn = file.tell() > 0 and not _ends_with_newline(path)
-        file.write(b"\n" * torn + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            # The line break comes first, too: a torn last line must not swallow this one.
+            torn = file.tell() > 0 and not _ends_with_newline(path)
+            file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
+    except OSError as error:
+        raise RunError(f"replies can't be kept in {path} ({error.strerror}): name another file as `cache`") from error
 
 
 def _ends_with_newline(path: Path) -> bool:

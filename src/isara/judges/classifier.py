@@ -38,6 +38,7 @@ class ClassifierJudge:
 
     A binary classifier has one label for each side (softmax). A multi-label one has a label for each category
     (sigmoid), and an answer is positive if any category reaches the threshold; its score is the highest probability.
+    A classifier with a single label is one of these.
 
     Args:
         model: A model folder or hub name; weights as safetensors only.
@@ -91,36 +92,34 @@ class ClassifierJudge:
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair; `raw` holds the probability of each of the model's labels.
 
-        A text's probabilities do not depend on the batch beyond rounding (1e-6 in fp32).
+        A text's probabilities do not depend on the batch beyond rounding (1e-5 in fp32).
 
         Raises:
             ModelError: The weights can't be loaded.
         """
-        encoded = [self._encode(pair) for pair in pairs]
-        order = sorted(range(len(pairs)), key=lambda index: -len(encoded[index]["input_ids"]))
-        verdicts: list[Verdict | None] = [None] * len(pairs)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            for index, raw in zip(batch, self._probabilities([encoded[index] for index in batch]), strict=True):
-                verdicts[index] = self._verdict(raw)
-        return [verdict for verdict in verdicts if verdict is not None]
-
-    def _encode(self, pair: QAPair) -> Mapping[str, list[int]]:
-        tokenizer = self._model().tokenizer
-        texts = [pair.question, pair.answer]
-        if self.template is not None:
-            texts = [fill(self.template, {"question": pair.question, "answer": pair.answer})]
-        room = min(self._room, tokenizer.model_max_length)
-        encoded: Mapping[str, list[int]] = tokenizer(*texts, truncation="longest_first", max_length=room)
-        return encoded
+        longest_first = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].question + pairs[index].answer))
+        verdicts: dict[int, Verdict] = {}
+        for start in range(0, len(pairs), self.batch_size):
+            batch = longest_first[start : start + self.batch_size]
+            found = self._probabilities([pairs[index] for index in batch])
+            verdicts |= zip(batch, map(self._verdict, found), strict=True)
+        return [verdicts[index] for index in range(len(pairs))]
 
     @torch.inference_mode()
-    def _probabilities(self, batch: Sequence[Mapping[str, list[int]]]) -> list[dict[str, float]]:
+    def _probabilities(self, pairs: Sequence[QAPair]) -> list[dict[str, float]]:
         loaded = self._model()
-        padded = loaded.tokenizer.pad(batch, return_tensors="pt").to(loaded.model.device)
-        logits = loaded.model(**padded).logits.float().cpu()
+        room = min(self._room, loaded.tokenizer.model_max_length)
+        padded = loaded.tokenizer(
+            *self._texts(pairs), truncation="longest_first", max_length=room, padding=True, return_tensors="pt"
+        )
+        logits = loaded.model(**padded.to(loaded.model.device)).logits.float().cpu()
         probabilities = logits.sigmoid() if self._multi else logits.softmax(-1)
         return [dict(zip(self._labels, row, strict=True)) for row in probabilities.tolist()]
+
+    def _texts(self, pairs: Sequence[QAPair]) -> tuple[list[str], ...]:
+        if self.template is None:
+            return [pair.question for pair in pairs], [pair.answer for pair in pairs]
+        return ([fill(self.template, {"question": pair.question, "answer": pair.answer}) for pair in pairs],)
 
     def _verdict(self, raw: Mapping[str, float]) -> Verdict:
         chosen = [raw[label] for label in self._positive]
@@ -196,8 +195,9 @@ def _find(name: str) -> _Files:
 
 
 def _is_multi(config: Any, form: str) -> bool:
-    if form == "auto":
-        return bool(config.problem_type == "multi_label_classification")
+    # The softmax of a single label is 1 whatever the text.
+    if form == "auto" or config.num_labels == 1:
+        return bool(config.problem_type == "multi_label_classification" or config.num_labels == 1)
     return form == "multi"
 
 
@@ -208,12 +208,12 @@ def _positive_labels(name: str, labels: Sequence[str], kind: Kind, multi: bool, 
         if unknown:
             raise ModelError(f"{name} has no label {unknown[0]!r} (it has {found}): name some of these in `positive`")
         return list(chosen)
-    if multi:
+    if multi and len(labels) > 1:
         return list(labels)
     positive, negative = _KNOWN[kind]
     yes = [label for label in labels if _plain(label) in positive]
     no = [label for label in labels if _plain(label) in negative]
-    if len(labels) != 2 or len(yes) != 1 or len(no) != 1:
+    if len(yes) != 1 or len(no) != len(labels) - 1 or len(labels) > 2:
         word = LABELS[kind][0]
         raise ModelError(
             f"the labels of {name} do not say which is {word} (it has {found}): name those that are in `positive`"
