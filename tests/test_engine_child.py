@@ -59,9 +59,12 @@ def test_a_model_that_is_not_there_is_the_same_error_as_without_a_child(tmp_path
 
 def test_the_child_ends_with_its_parent(tiny_llama: Path) -> None:
     parent = (
-        "import sys, time\n"
+        "import sys, threading, time\n"
         "from isara.engines.child import ChildEngine\n"
-        "engine = ChildEngine(sys.argv[1], device='cpu').__enter__()\n"
+        "engine = ChildEngine(sys.argv[1], device='cpu')\n"
+        "threading.Thread(target=engine.__enter__, daemon=True).start()\n"
+        "while engine._process is None:\n"
+        "    time.sleep(0.01)\n"
         "print(engine._process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
