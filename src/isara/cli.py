@@ -119,7 +119,7 @@ def answer(
     temperature: Annotated[float, typer.Option(min=0, help="Softmax temperature; 0 is greedy.")] = 0.0,
     overrides: Overrides = None,
 ) -> None:
-    """Answer questions, zero-shot or after the nearest demonstrations."""
+    """Answer questions, zero-shot or after demonstrations."""
     from rich.text import Text
 
     from isara.build import answer_only

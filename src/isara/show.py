@@ -27,31 +27,19 @@ def summary(run: Path) -> RenderableType:
         RunError: The folder is no run folder.
     """
     read_config(run)
-    steps = iterations(run)
-    base = Iteration(run / "iteration-00", 0).read_json("eval.json") or {}
+    base, steps = Iteration(run / "iteration-00", 0), iterations(run)
+    columns = [_column(step) for step in [base, *steps]]
     table = Table(title=f"Run {run}", title_justify="left")
-    for name in (
-        "iteration",
-        "candidates",
-        "accepted",
-        "dropped by",
-        "trained on",
-        "loss",
-        "held-out bits/byte",
-        "+ demos",
-    ):
-        table.add_column(name, justify="left" if name == "dropped by" else "right")
-    table.add_row("0 (base)", "", "", "", "", "", _figure(base, "bits_per_byte"), _figure(base, "bits_per_byte_demos"))
-    for step in steps:
-        table.add_row(*_iteration_row(step))
-    done = {step.number: step.read_json("eval.json") or {} for step in steps if step.done}
-    lines: list[RenderableType] = [table]
-    if done:
-        best = best_iteration({0: base, **done})
-        lines.append(Text(_verdict(best, {0: base, **done})))
-    else:
-        lines.append(Text("No iteration is finished yet: run the same command again to go on."))
-    return Group(*lines)
+    table.add_column("iteration")
+    for step in [base, *steps]:
+        table.add_column(str(step.number) if step.number else "base", justify="right")
+    for name in dict.fromkeys(name for column in [*columns[1:], *columns] for name in column):
+        table.add_row(name, *(column.get(name, "") for column in columns))
+    evaluations = {0: base.read_json("eval.json") or {}}
+    evaluations |= {step.number: step.read_json("eval.json") or {} for step in steps if step.done}
+    unfinished = "No iteration is finished yet: run the same command again to go on."
+    verdict = _verdict(best_iteration(evaluations), evaluations) if len(evaluations) > 1 else unfinished
+    return Group(table, Text(verdict))
 
 
 def samples(run: Path, number: int | None = None, count: int = 5) -> RenderableType:
@@ -142,22 +130,20 @@ def candidates(step: Iteration) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
-def _iteration_row(step: Iteration) -> list[str]:
-    rows = candidates(step)
-    counts = funnel(rows)
-    drops = [f"{reason} {count}" for reason, count in counts.items() if reason not in {"candidates", "accepted"}]
-    train, figures = step.read_json("train.json") or {}, step.read_json("eval.json") or {}
-    loss = f"{train['first_loss']:.3f} → {train['last_loss']:.3f}" if train else ""
-    return [
-        str(step.number),
-        str(counts["candidates"]),
-        str(counts["accepted"]),
-        ", ".join(drops),
-        f"{train['rows']} pairs, {train['steps']} steps" if train else "",
-        loss,
-        _figure(figures, "bits_per_byte"),
-        _figure(figures, "bits_per_byte_demos"),
-    ]
+def _column(step: Iteration) -> dict[str, str]:
+    """What happened in an iteration, by the name of the table's row, in the order of the stages."""
+    counts = funnel(candidates(step))
+    made = counts.pop("candidates"), counts.pop("accepted")
+    column = {"candidates": f"{made[0]}", **{f"  {reason}": f"-{count}" for reason, count in counts.items()}}
+    column["accepted"] = f"{made[1]}"
+    if train := step.read_json("train.json"):
+        column["pairs trained on"] = f"{train['rows']}"
+        column["optimiser steps"] = f"{train['steps']}"
+        column["loss, first → last"] = f"{train['first_loss']:.2f} → {train['last_loss']:.2f}"
+    for name, label in (("bits_per_byte", "zero-shot"), ("bits_per_byte_demos", "with demonstrations")):
+        figures = step.read_json("eval.json") or {}
+        column[f"held-out bits/byte, {label}"] = _figure(figures, name)
+    return column if step.number else {name: text for name, text in column.items() if name.startswith("held-out")}
 
 
 def _verdict(best: int, evaluations: Mapping[int, Mapping[str, float]]) -> str:
@@ -178,7 +164,7 @@ def _verdict(best: int, evaluations: Mapping[int, Mapping[str, float]]) -> str:
 def _figure(figures: Mapping[str, float], name: str) -> str:
     if name not in figures:
         return ""
-    error = figures.get(f"{name}_stderr")
+    error = figures.get(f"{name}_se")
     return f"{figures[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
