@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaF
 
 from isara.data import QAPair
 from isara.engines.transformers import TransformersEngine
-from isara.errors import ConfigError, IsaraError, ModelError, TrainingError
+from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
 from isara.prompts import find_format, plain_format, training_text
 from isara.trainers import ChildTrainer, SupervisedTrainer, check_labels
 
@@ -272,6 +272,16 @@ def test_what_is_in_out_goes_only_if_it_is_a_model(tiny_llama: Path, tmp_path: P
     assert str(caught.value) == f"{out} is the model that training starts from: name another folder for the new one"
 
 
+def test_a_folder_that_cannot_be_written(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "model"
+    with pytest.raises(RunError) as caught:
+        trainer().fit(PAIRS, str(tiny_llama), out)
+    assert str(caught.value) == (
+        f"can't write the model to {out} (Not a directory): free some space or mend the rights"
+    )
+
+
 def test_no_pairs(tiny_llama: Path, tmp_path: Path) -> None:
     assert failure(tmp_path, tiny_llama, []) == (
         "TrainingError: expected pairs to train on, found none: give some, or lower the filters' thresholds"
@@ -385,9 +395,10 @@ class TestLabels:
             f"pair {PAIRS[0].id} ('Who guards the Triforce of Courage?'): install a version of trl from 0.24 to 1.16"
         )
 
-    def test_no_label_on_the_end(self, tiny_llama: Path) -> None:
+    @pytest.mark.parametrize("first", [8, 2], ids=["none", "in the middle"])
+    def test_no_label_on_the_end(self, tiny_llama: Path, first: int) -> None:
         last = AutoTokenizer.from_pretrained(tiny_llama).decode([9])
-        assert self.message(tiny_llama, [-100, -100, -100, 8, 9, -100]) == (
+        assert self.message(tiny_llama, [-100, -100, -100, first, 9, -100]) == (
             f"expected the label '</s>' at the end of an answer, found {last!r} in "
             f"pair {PAIRS[0].id} ('Who guards the Triforce of Courage?'), so that no answer could learn to end: "
             "check the tokenizer's special tokens"

@@ -26,7 +26,7 @@ from typing import IO, Any, Literal
 
 import isara.errors
 from isara.data import QAPair
-from isara.errors import ConfigError, IsaraError, ModelError, TrainingError
+from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
 from isara.models import find_model
 from isara.prompts import PromptFormat, find_format, training_text
 from isara.protocols import TrainStats
@@ -35,6 +35,11 @@ log = logging.getLogger("isara")
 
 OnStep = Callable[[int, int, float], None]
 _LAST_LINES = 3  # of the child's stderr in an error message
+_CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
+_POSITIVE = (
+    *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("max_length", "lora_r"),
+)
 _NOISY = ("transformers", "trl", "peft", "accelerate", "datasets")
 
 
@@ -98,27 +103,14 @@ class SupervisedTrainer:
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        choices = {
-            "method": ("lora", "full"),
-            "dtype": ("auto", "bfloat16", "float16", "float32"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"expected {name} {', '.join(allowed)}, found {getattr(self, name)!r}: use one of them"
-                )
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ConfigError(f"expected {name} {', '.join(allowed)}, found {value!r}: use one of them")
         if self.learning_rate is None:
             self.learning_rate = 2e-4 if self.method == "lora" else 2e-5
-        for name in (
-            "learning_rate",
-            "num_train_epochs",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "max_length",
-            "lora_r",
-        ):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"expected {name} above 0, found {getattr(self, name)!r}: raise it")
+        for name in _POSITIVE:
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.
@@ -130,6 +122,7 @@ class SupervisedTrainer:
         Raises:
             TrainingError: Pairs that can't be trained on, a loss that is not finite, or too little memory for a row.
             ModelError: The model or its tokenizer can't be used.
+            RunError: `out` can't be written.
         """
         _check_out(out, start)
         partial = out.with_name(out.name + ".partial")
@@ -137,6 +130,8 @@ class SupervisedTrainer:
         try:
             while True:
                 shutil.rmtree(partial, ignore_errors=True)
+                with _disk_errors(out):  # before the training, not after it
+                    partial.mkdir(parents=True)
                 stats = self._attempt(pairs, start, partial, micro, accumulation)
                 if stats is not None:
                     break
@@ -149,8 +144,9 @@ class SupervisedTrainer:
                 log.warning(
                     "out of memory: training starts over with %d rows a pass, %d passes a step", micro, accumulation
                 )
-            shutil.rmtree(out, ignore_errors=True)
-            partial.rename(out)
+            with _disk_errors(out):
+                shutil.rmtree(out, ignore_errors=True)
+                partial.rename(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return stats
@@ -294,7 +290,8 @@ class _Training:
             micro_batch=micro,
             parameters=sum(tensor.numel() for tensor in trained),
         )
-        self._export(model, rows[0])
+        with _disk_errors(self.out):
+            self._export(model, rows[0])
         return stats
 
     def _rows(self, pairs: Sequence[QAPair]) -> list[_Row]:
@@ -326,11 +323,7 @@ class _Training:
 
     def _limit(self) -> int:
         context = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return (
-            min(self.options.max_length, context)
-            if isinstance(context, int) and context > 0
-            else self.options.max_length
-        )
+        return min(self.options.max_length, context or self.options.max_length)
 
     def _check_vocabulary(self, rows: Sequence[_Row]) -> None:
         size = self.model.get_input_embeddings().weight.shape[0]
@@ -486,7 +479,9 @@ def _ends(labels: list[int], tokenizer: Any, fmt: PromptFormat) -> bool:
     end = fmt.end.strip()
     token = tokenizer.convert_tokens_to_ids(end)
     if token is not None and token != tokenizer.unk_token_id:
-        return token in labels
+        if token not in labels:
+            return False
+        labels = labels[len(labels) - 1 - labels[::-1].index(token) :]  # a template may write a new line after it
     return str(tokenizer.decode(labels)).rstrip().endswith(end)
 
 
@@ -615,6 +610,17 @@ def _check_out(out: Path, start: str) -> None:
         raise TrainingError(f"{out} holds something else than a model: name another folder, or remove it")
     if Path(start).exists() and out.exists() and out.samefile(start):
         raise TrainingError(f"{out} is the model that training starts from: name another folder for the new one")
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"can't write the model to {out} ({reason}): free some space or mend the rights") from error
 
 
 def _find_device(device: str) -> str:
