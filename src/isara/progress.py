@@ -31,7 +31,7 @@ class Bars:
         )
         self._task: TaskID | None = None
         self._begun = time.monotonic()
-        self._tokens = self._rows = 0
+        self._tokens = self._call = self._rows = 0
         self._label = ""
 
     def stage(self, iteration: int, name: Literal["generate", "train", "evaluate"], total: int) -> None:
@@ -41,7 +41,8 @@ class Bars:
         self._label = f"iteration {iteration}/{self.iterations}: {name}"
         log.info("%s", self._label)
         self._task = self._progress.add_task(self._label, total=total or None, info="")
-        self._begun, self._tokens, self._rows = time.monotonic(), 0, 0
+        self._begun = time.monotonic()
+        self._tokens = self._call = self._rows = 0
 
     def batch(self, rows: Sequence[Row], accepted: int) -> None:
         """Moves the bar to the pairs accepted so far."""
@@ -51,8 +52,10 @@ class Bars:
         self._update(completed=accepted, info=info)
 
     def tokens(self, tokens: int, done: int) -> None:
-        """Counts tokens that the engine has generated since it last said so."""
-        self._tokens += tokens
+        """Takes what the engine has generated so far in one call, in which it counts from zero."""
+        if tokens < self._call:
+            self._tokens += self._call
+        self._call = tokens
         self._update(info=f"{self._speed():.0f} tokens/s")
 
     def step(self, step: int, total: int, loss: float) -> None:
@@ -60,7 +63,7 @@ class Bars:
         self._update(completed=step, total=total, info=f"loss {loss:.3f}")
 
     def _speed(self) -> float:
-        return self._tokens / max(1e-3, time.monotonic() - self._begun)
+        return (self._tokens + self._call) / max(1e-3, time.monotonic() - self._begun)
 
     def _update(self, *, info: str, completed: float | None = None, total: float | None = None) -> None:
         if self._task is not None:
