@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara.engines.cache import RowCache
-from isara.engines.sampling import draw, uniforms
+from isara.engines.sampling import draw, stream
 from isara.engines.text import Text
 from isara.engines.transformers import TransformersEngine
 from isara.errors import ModelError
@@ -258,18 +258,27 @@ def test_draws_follow_the_nucleus_of_transformers(top_p: float) -> None:
 
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)) * 2
     count = 200_000
-    numbers = uniforms(5, count)
-    drawn = draw(logits.expand(count, -1), 0.7, top_p, numbers).bincount(minlength=50) / count
+    drawn = draw(logits.expand(count, -1), 0.7, top_p, stream(5, count)).bincount(minlength=50) / count
     warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(0.7)(None, logits))
     expected = torch.softmax(warped, -1)[0]
     assert (drawn[expected == 0] == 0).all()
     assert torch.allclose(drawn, expected, atol=0.005)
 
 
-def test_a_draw_takes_the_likeliest_token_where_rounding_leaves_none() -> None:
-    logits = torch.tensor([[0.0, 5.0, -torch.inf]])
-    almost_one = torch.tensor([[1 - 2**-24, 1 - 2**-24]])
-    assert draw(logits, 1.0, 1.0, almost_one).tolist() in ([0], [1])
+def test_draws_of_neighbouring_seeds_tokens_and_steps_are_independent() -> None:
+    logits = torch.zeros(64, 1000)
+    rows = torch.stack([draw(logits, 1.0, 1.0, stream(seed, 64)) for seed in range(300)])  # (seeds, steps)
+    assert len(set(rows.flatten().tolist())) == 1000
+    for one, other in ((rows[:-1], rows[1:]), (rows[:, :-1], rows[:, 1:])):
+        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]).double())[0, 1]
+        assert abs(correlation) < 0.03  # 19,000 pairs: four standard deviations
+
+
+def test_a_draw_seldom_changes_with_the_errors_of_bfloat16() -> None:
+    logits = torch.randn(4000, 1000, generator=torch.Generator().manual_seed(0)) * 2
+    keys = stream(0, 4000)
+    exact, rounded = draw(logits, 1.0, 0.95, keys), draw(logits.bfloat16().float(), 1.0, 0.95, keys)
+    assert (exact != rounded).float().mean() < 0.01
 
 
 def test_a_continuation_is_split_from_its_prompt_where_generation_would(tiny_models: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from isara.engines.attention import use_decode_attention
 from isara.engines.cache import RowCache
-from isara.engines.sampling import draw, uniforms
+from isara.engines.sampling import draw, stream
 from isara.engines.text import Text, cut
 from isara.errors import ModelError
 from isara.models import find_model
@@ -302,7 +302,7 @@ class _Decoding:
         size, device = (cache.max_rows, sampling.max_new_tokens), model.device
         self.starts, self.made, self.limits, self.tokens = torch.zeros(4, size[0], dtype=torch.long, device=device)
         self.output = torch.zeros(size, dtype=torch.long, device=device)
-        self.numbers = torch.zeros(*size, 2, device=device)
+        self.keys = torch.zeros(size, dtype=torch.int32, device=device)
 
     def admit(self, rows: Sequence[_Row]) -> None:
         """Gives rows their places and reads their prompts, all but the last token, which is the first step's input."""
@@ -315,7 +315,7 @@ class _Decoding:
             starts[slot] = cache.end - len(row.prompt) + 1
             self.tokens[slot], self.limits[slot], self.made[slot] = row.prompt[-1], row.limit, 0
             if self.sampling.temperature > 0:
-                self.numbers[slot] = uniforms(row.seed, self.sampling.max_new_tokens).to(self.model.device)
+                self.keys[slot] = stream(row.seed, self.sampling.max_new_tokens).to(self.model.device)
         self.starts.copy_(torch.tensor(starts))
         self.model.read([row.prompt for row in self.active], first, cache, starts)
 
@@ -325,8 +325,8 @@ class _Decoding:
         self.starts[:rows] -= self.cache.make_room(unused=int(self.starts[:rows].min()))
         logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1].float()
         made = self.made[:rows]
-        numbers = self.numbers[torch.arange(rows, device=made.device), made]
-        tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, numbers)
+        keys = self.keys[:rows].gather(1, made[:, None])[:, 0]
+        tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, keys)
         self.tokens[:rows] = tokens
         self.output[:rows].scatter_(1, made[:, None], tokens[:, None])
         made += 1
@@ -343,7 +343,7 @@ class _Decoding:
         movers = [slot for slot in range(left, len(self.active)) if slot not in set(done)]
         if gaps:
             self.cache.copy_rows(movers, gaps)
-            for state in (self.starts, self.made, self.limits, self.tokens, self.output, self.numbers):
+            for state in (self.starts, self.made, self.limits, self.tokens, self.output, self.keys):
                 state[gaps] = state[movers]
             for gap, mover in zip(gaps, movers, strict=True):
                 self.active[gap] = self.active[mover]
