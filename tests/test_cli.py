@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from isara import cli
+from tests.kill_test import LENIENT
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -21,15 +22,6 @@ FAST = [
     "questions.max_new_tokens=12",
     "answers.demos=2",
     "answers.max_new_tokens=12",
-    "filters.novelty=null",
-    "filters.near_duplicate=null",
-    "filters.repetition=null",
-    "filters.echo=null",
-    "filters.copied=null",
-    "filters.language=false",
-    "filters.form=false",
-    "filters.truncated=false",
-    "filters.run_on=false",
     "filters.min_question_tokens=1",
     "filters.min_answer_tokens=1",
     "generate.min_yield=0",
@@ -37,6 +29,7 @@ FAST = [
     "train.num_train_epochs=1",
     "train.lora_r=2",
     "retrieve.embedder=lexical",
+    *LENIENT,
 ]
 
 
@@ -175,7 +168,8 @@ HELP = "; `isara --help` lists commands and options"
         (["run", "nowhere.yaml"], "nowhere.yaml: expected a config file, found nothing: `isara init` writes one"),
         (
             ["run", "--model", "TINY", "--seeds", "nowhere.jsonl"],
-            "HERE/nowhere.jsonl: expected a file of question-answer pairs, found nothing: did you mean HERE/seeds.jsonl?",
+            "HERE/nowhere.jsonl: expected a file of question-answer pairs, found nothing: did you mean "
+            "HERE/seeds.jsonl?",
         ),
         (
             ["run", "--model", "nowhere", "--seeds", "seeds.jsonl"],

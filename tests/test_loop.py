@@ -224,8 +224,8 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     align(run, weights=lambda model: "3d5a")
     message = (
-        f"{run} holds another run: the hash of the base model's weights was 3d5a and 77ff now. Undo the change to resume it, "
-        "or start a new run with --out ANOTHER_FOLDER"
+        f"{run} holds another run: the hash of the base model's weights was 3d5a and 77ff now. "
+        "Undo the change to resume it, or start a new run with --out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         align(run, weights=lambda model: "77ff")
