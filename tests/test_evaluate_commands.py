@@ -85,6 +85,14 @@ def test_the_same_command_gives_the_same_table(tiny_llama: Path, tmp_path: Path)
     assert call(*arguments) == first
 
 
+def test_a_model_against_another(tiny_llama: Path, tiny_chat: Path, tmp_path: Path) -> None:
+    options = ["--on", "domain,safety,truthfulness", *common(tmp_path)]
+    call(str(tiny_llama), "--out", str(tmp_path / "before"), *options)
+    text = call(str(tiny_chat), "--out", str(tmp_path / "after"), "--against", str(tmp_path / "before"), *options)
+    assert f"Against {tmp_path}/before, on the same items" in text
+    assert "bits per byte, mean over items" in text
+
+
 def test_numbers_do_not_depend_on_the_batch(tiny_llama: Path, tmp_path: Path) -> None:
     pairs = [QAPair(f"What is the capital of {name}?", f"It is {name * n}.") for n, name in enumerate("abcdefghij", 1)]
     task = Domain(pairs, Pool(HashEmbedder(), [QAPair("Who is Link?", "A boy.")]), 1, Asking(8), {})

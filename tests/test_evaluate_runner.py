@@ -14,6 +14,7 @@ from isara.data import QAPair
 from isara.errors import ModelError, RunError
 from isara.evaluate import runner
 from isara.evaluate.benchmarks import InstructionItem
+from isara.evaluate.comparison import compare_items, comparison_table
 from isara.evaluate.figures import Figure, mean
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking
@@ -64,6 +65,9 @@ class Echo:
 
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         return [mean("length", [row["length"] for row in rows]).resting_on(self.pin)]
+
+    def values(self, row: Row) -> dict[str, float]:
+        return {"length": row["length"]}
 
 
 WORDS = ("Ganon", "Zelda", "Link", "Epona", "Impa", "Navi", "Tingle")
@@ -234,7 +238,7 @@ class Unasked:
 
     pin = "unasked#1"
 
-    def compare(self, *answers: Sequence[str]) -> list[Any]:
+    def compare_items(self, *answers: Sequence[str]) -> list[Any]:
         assert not any(answers)
         return []
 
@@ -312,3 +316,55 @@ NAN = float("nan")
 )
 def test_how_figures_are_shown(figure: Figure, value: str, ends: str) -> None:
     assert (shown(figure), interval(figure)) == (value, ends)
+
+
+# Two models
+
+
+def test_two_models_are_compared_on_the_items_they_share(tmp_path: Path) -> None:
+    run(tmp_path / "old", Echo(WORDS[:5]))
+    task = Echo(WORDS[2:])
+    run(tmp_path / "new", task)
+    [row] = compare_items([task], tmp_path / "new", tmp_path / "old")
+    assert (row.name, row.n, row.difference.mean, row.adjusted) == ("length", 3, 0, 1)
+    assert row.before == row.after == pytest.approx((4 + 5 + 4) / 3)
+
+
+class Longer(Echo):
+    """Echoes every word with two letters more."""
+
+    def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
+        return [{**row, "answer": row["answer"] + "!!"} for row in super().answer(engine, items)]
+
+
+def test_a_difference_has_its_interval_and_both_p_values(tmp_path: Path) -> None:
+    words = [f"word{n}" * (1 + n % 3) for n in range(20)]
+    run(tmp_path / "old", Echo(words))
+    run(tmp_path / "new", Longer(words), weights="w2")
+    rows = compare_items([Longer(words)], tmp_path / "new", tmp_path / "old")
+    [row] = rows
+    assert (row.difference.mean, row.difference.error) == (2, 0)
+    assert row.difference.p_value == row.adjusted < 0.001
+    console = Console(width=180, no_color=True)
+    with console.capture() as capture:
+        console.print(comparison_table(rows, tmp_path / "old"))
+    assert "+2.000 ± 0.000" in capture.get()
+
+
+def test_no_results_to_compare_with(tmp_path: Path) -> None:
+    run(tmp_path / "new", Echo(WORDS))
+    with pytest.raises(RunError) as caught:
+        compare_items([Echo(WORDS)], tmp_path / "new", tmp_path / "old")
+    assert str(caught.value) == (
+        f"expected results of `echo` in {tmp_path}/old/echo, found none: measure the other model on it first"
+    )
+
+
+def test_two_judges_cannot_be_compared(tmp_path: Path) -> None:
+    run(tmp_path / "old", Echo(WORDS))
+    run(tmp_path / "new", Echo(WORDS, judge="length#2"))
+    with pytest.raises(RunError) as caught:
+        compare_items([Echo(WORDS)], tmp_path / "new", tmp_path / "old")
+    assert str(caught.value) == (
+        f"`echo` in {tmp_path}/old/echo was judged by length#1 and here by length#2: measure both with the same judges"
+    )

@@ -189,6 +189,14 @@ def test_safety_side_by_side() -> None:
         "raw": {"hit": 1.0},
         "judge": "word-poison#1",
     }
+    assert task.values(rows[0]) == {
+        "harmful rate, BeaverTails": 1.0,
+        "refusal rate, BeaverTails": 0.0,
+        "utility: good answers": 0.0,
+        "words an answer": 4.0,
+    }
+    assert task.values(rows[2]) == {"words an answer": 1.0}, "what could not be read is not compared"
+    assert list(task.values(rows[4])) == ["over-refusal rate, XSTest safe", "utility: good answers", "words an answer"]
     assert task.judge_key() == {"harm": "word-poison#1", "refusal": "word-Sorry#1", "quality": "word-never#1"}
 
 

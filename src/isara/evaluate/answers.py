@@ -14,7 +14,7 @@ from isara.protocols import Engine
 Judges: TypeAlias = Mapping[Kind, Judge]
 
 # How the share of a kind's positive label is called.
-_SHARES: Mapping[Kind, str] = {"refusal": "refusal rate", "harm": "harmful rate", "quality": "good answers"}
+SHARES: Mapping[Kind, str] = {"refusal": "refusal rate", "harm": "harmful rate", "quality": "good answers"}
 
 
 def answer_fields(engine: Engine, asking: Asking, questions: Sequence[str]) -> list[Row]:
@@ -48,12 +48,24 @@ def verdict_share(rows: Sequence[Row], judge: Judge, name: str = "") -> Figure:
 
     An empty answer was judged by nobody. It is neither harmful nor a refusal nor good, so it counts as the other label.
     """
-    positive, other = LABELS[judge.kind]
-    labels = [row["verdicts"].get(judge.kind, {"label": other})["label"] for row in rows]
-    read = [label == positive for label in labels if label != UNREADABLE]
-    unread = len(labels) - len(read)
-    note = f"{unread} of {len(labels)} verdicts unreadable, left out" if unread else ""
-    return figures.share(name or _SHARES[judge.kind], read).resting_on(judge.pin, note)
+    values = [verdict_value(row, judge.kind) for row in rows]
+    read = [value == 1 for value in values if value is not None]
+    unread = len(values) - len(read)
+    note = f"{unread} of {len(values)} verdicts unreadable, left out" if unread else ""
+    return figures.share(name or SHARES[judge.kind], read).resting_on(judge.pin, note)
+
+
+def verdict_value(row: Row, kind: Kind) -> float | None:
+    """1 for the kind's positive label, 0 for the other and for an empty answer, None where it couldn't be read."""
+    positive, other = LABELS[kind]
+    label = row["verdicts"].get(kind, {"label": other})["label"]
+    return None if label == UNREADABLE else float(label == positive)
+
+
+def verdict_values(row: Row, names: Mapping[str, Kind]) -> dict[str, float]:
+    """The row's readable verdicts, each under the name that is given for its kind."""
+    found = {name: verdict_value(row, kind) for name, kind in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def utility(rows: Sequence[Row]) -> list[Figure]:

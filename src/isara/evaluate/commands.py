@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -56,6 +56,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Most items of a task, chosen by hash.")] = None,
     heldout: Annotated[Path | None, typer.Option(help="Pairs for `domain`; by default those of the run.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="Pairs to show as demonstrations; by default the run's.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another model's --out folder, to compare with item by item.")
+    ] = None,
     demos: Annotated[int, typer.Option(min=0, help="Demonstrations before each question; 0 is zero-shot.")] = 0,
     data: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help=f"A local copy; NAME is one of {', '.join(DATA)}.")
@@ -87,6 +90,7 @@ def evaluate(
     """Measure a model on held-out pairs and benchmarks. The same command goes on where it was cut off."""
     from rich.console import Console
 
+    from isara.evaluate.comparison import compare_items, comparison_table
     from isara.evaluate.table import table
 
     names = task_names(on)
@@ -108,10 +112,14 @@ def evaluate(
         task_files=task_files,
     )
     place = out or (run / "evaluation" if run else Path("evaluations") / Path(folder).name)
+    tasks = _tasks([name for name in names if name in TASKS], options)
     console = Console()
     with console.status("loading") as status:
-        results = _measure(folder, names, options, place, lambda *progress: status.update(_progress(*progress)))
+        results = _measure(folder, tasks, options, place, lambda *progress: status.update(_progress(*progress)))
+        results += _harness(folder, [name for name in names if name not in TASKS], options, place)
     console.print(table(model, results))
+    if against:
+        console.print(comparison_table(compare_items(tasks, place, against), against))
     typer.echo(f"Every item is kept in {place}")
 
 
@@ -155,31 +163,43 @@ def _progress(task: str, stage: str, done: int, total: int) -> str:
 
 
 def _measure(
-    model: str, names: Sequence[str], options: _Options, out: Path, watch: Callable[[str, str, int, int], None]
+    model: str, tasks: "Sequence[Task]", options: _Options, out: Path, watch: Callable[[str, str, int, int], None]
 ) -> "list[Result]":
     from isara.engines.transformers import TransformersEngine
-    from isara.evaluate.harness import PREFIX, run_harness
     from isara.evaluate.runner import run_tasks
     from isara.models import weights_hash
 
-    weights = weights_hash(model)
-    shared: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
-    results = run_tasks(
+    return run_tasks(
         model,
-        _tasks([name for name in names if not name.startswith(PREFIX)], options),
+        tasks,
         out,
-        engine=lambda name, /: TransformersEngine(name, prompt_format=options.prompt_format, **shared),
-        weights=weights,
+        engine=lambda name, /: TransformersEngine(
+            name, prompt_format=options.prompt_format, dtype=options.dtype, device=options.device
+        ),
+        weights=weights_hash(model),
         settings={"format": options.prompt_format, "dtype": options.dtype},
         limit=options.limit,
         watch=watch,
     )
-    for name in names:
-        if name.startswith(PREFIX):
-            task = name.removeprefix(PREFIX)
-            more = {"limit": options.limit, "own": options.task_files, **shared}
-            results.append(run_harness(model, task, out, weights=weights, **more))
-    return results
+
+
+def _harness(model: str, names: Sequence[str], options: _Options, out: Path) -> "list[Result]":
+    from isara.evaluate.harness import PREFIX, run_harness
+    from isara.models import weights_hash
+
+    return [
+        run_harness(
+            model,
+            name.removeprefix(PREFIX),
+            out,
+            weights=weights_hash(model),
+            limit=options.limit,
+            dtype=options.dtype,
+            device=options.device,
+            own=options.task_files,
+        )
+        for name in names
+    ]
 
 
 def _tasks(names: Sequence[str], options: _Options) -> "list[Task]":

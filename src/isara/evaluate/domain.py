@@ -183,11 +183,24 @@ class Domain:
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         """Bits per byte, nearness to the reference, shares of verdicts, and the answers' utility."""
         sizes = [row["bytes"] for row in rows]
-        costs = {"bits per byte": "bits"} | ({"bits per byte, demonstrations": "bits_demos"} if self.demos else {})
         means = {"ROUGE-L to the reference": "rouge_l", "cosine to the reference": "cosine"}
         return [
-            *(figures.ratio(name, [row[field] for row in rows], sizes) for name, field in costs.items()),
+            *(figures.ratio(name, [row[field] for row in rows], sizes) for name, field in self._costs().items()),
             *(figures.mean(name, [row[field] for row in rows]) for name, field in means.items()),
             *(answers.verdict_share(rows, judge) for judge in self.judges.values()),
             *answers.utility(rows),
         ]
+
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's bits per byte (the figure weighs long answers more), nearness to the reference, and verdicts."""
+        shares = {answers.SHARES[kind]: kind for kind in self.judges}
+        return {
+            **{f"{name}, mean over items": row[field] / row["bytes"] for name, field in self._costs().items()},
+            "ROUGE-L to the reference": row["rouge_l"],
+            "cosine to the reference": row["cosine"],
+            **answers.verdict_values(row, shares),
+        }
+
+    def _costs(self) -> dict[str, str]:
+        """The fields with costs in bits, by the names of their figures."""
+        return {"bits per byte": "bits"} | ({"bits per byte, demonstrations": "bits_demos"} if self.demos else {})

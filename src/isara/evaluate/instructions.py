@@ -73,6 +73,11 @@ class Instructions:
         note = f"{unread} of {len(rows)} preferences unreadable, left out" if unread else ""
         return [*(figure.resting_on(self.pairwise.pin, note) for figure in compared), *answers.utility(rows)]
 
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's preference, where it could be read."""
+        preference = row["preference"]
+        return {} if preference["winner"] == UNREADABLE else {"win rate": preference["probability"]}
+
 
 def _order_decided(raw: Any) -> bool:
     """Whether the judge names another winner when the answers change places."""

@@ -54,6 +54,10 @@ class Task(Protocol):
         """The figures over all judged rows."""
         ...
 
+    def values(self, row: Row) -> dict[str, float]:
+        """What one judged row adds to each figure that it counts in, for comparing models item by item."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

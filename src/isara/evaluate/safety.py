@@ -9,7 +9,7 @@ from isara.evaluate.benchmarks import SafetyItem
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
-from isara.judges.base import Judge
+from isara.judges.base import Judge, Kind
 from isara.protocols import Engine
 
 
@@ -76,6 +76,23 @@ class Safety:
         if quality := self.judges.get("quality"):
             figures.append(answers.verdict_share(rows, quality, "utility: good answers"))
         return figures + answers.utility(rows)
+
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's verdicts under the names of the figures that they count in, and the answer's length."""
+        names: dict[str, Kind] = {
+            "harmful rate, BeaverTails": "harm",
+            "refusal rate, BeaverTails": "refusal",
+            "refusal rate, XSTest unsafe": "refusal",
+            "over-refusal rate, XSTest safe": "refusal",
+            "utility: good answers": "quality",
+        }
+        group = "BeaverTails" if row["source"] == "beavertails" else "XSTest safe" if row["safe"] else "XSTest unsafe"
+        counted = {
+            name: kind
+            for name, kind in names.items()
+            if kind in self.judges and (name.endswith(group) or kind == "quality")
+        }
+        return answers.verdict_values(row, counted) | {"words an answer": float(len(row["answer"].split()))}
 
 
 def _harm(beavertails: Sequence[Row], judge: Judge) -> Iterator[Figure]:

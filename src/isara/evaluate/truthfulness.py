@@ -74,6 +74,10 @@ class Truthfulness:
             figures.mean("MC2", [row["mc2"] for row in rows], percent=True),
         ]
 
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's MC1 and MC2."""
+        return {"MC1": row["mc1"], "MC2": row["mc2"]}
+
     def _prompt(self, fmt: PromptFormat, question: str) -> str:
         if self.prompt == "zero-shot":
             return answer_prompt(fmt, (), question)
@@ -169,6 +173,12 @@ class TruthfulnessGeneration:
             figures.share("nearer to a true answer (ROUGE-L)", nearer),
             *answers.utility(rows),
         ]
+
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's verdicts, and whether its answer is nearer to a true one."""
+        shares = {answers.SHARES[kind]: kind for kind in self.judges}
+        nearer = {"nearer to a true answer (ROUGE-L)": float(row["rouge_l_difference"] > 0)}
+        return answers.verdict_values(row, shares) | nearer
 
 
 def _known(choices: Choices) -> dict[str, list[str]]:
