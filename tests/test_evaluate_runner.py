@@ -238,7 +238,7 @@ class Unasked:
 
     pin = "unasked#1"
 
-    def compare_items(self, *answers: Sequence[str]) -> list[Any]:
+    def compare(self, *answers: Sequence[str]) -> list[Any]:
         assert not any(answers)
         return []
 
