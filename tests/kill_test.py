@@ -88,7 +88,7 @@ def stage_of(run: Path) -> str:
         return "before the first iteration"
     for name, stage in (
         ("accepted.jsonl", "generate"),
-        ("model", "train"),
+        ("train.json", "train"),
         ("eval.json", "evaluate"),
         ("DONE", "finish"),
     ):

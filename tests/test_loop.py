@@ -197,6 +197,15 @@ def test_a_torn_last_batch_is_redone(tmp_path: Path, torn: bytes) -> None:
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("lost", ["train.json", "eval.json", "DONE", "accepted.jsonl"])
+def test_what_is_written_after_a_model_is_written_again(tmp_path: Path, lost: str) -> None:
+    align(tmp_path / "whole")
+    align(tmp_path / "run")
+    (tmp_path / "run/iteration-02" / lost).unlink()
+    align(tmp_path / "run")
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
 def test_a_changed_option_is_refused_with_what_differs(tmp_path: Path) -> None:
     run = tmp_path / "run"
     align(run)

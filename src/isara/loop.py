@@ -156,9 +156,10 @@ def self_align(
             new = step.read_accepted()
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
-            if not step.model.exists():
+            if not step.trained:
                 watcher.stage(t, "train", 0)
                 data = [*seeds, *(accepted if loop.data == "all" else new)]
+                step.remove_model()  # of a training whose end was not recorded
                 stats = trainer.fit(data, model if loop.start == "base" else current, step.model)
                 step.write_json("train.json", asdict(stats))
             current = str(step.model)

@@ -54,8 +54,13 @@ class Iteration:
 
     @property
     def model(self) -> Path:
-        """The model trained in this iteration; its existence means that training is over."""
+        """The model trained in this iteration."""
         return self.folder / "model"
+
+    @property
+    def trained(self) -> bool:
+        """Whether training is over: its statistics are written after its model."""
+        return (self.folder / "train.json").exists()
 
     @property
     def done(self) -> bool:
@@ -97,6 +102,12 @@ class Iteration:
     def read_accepted(self) -> list[QAPair]:
         """The accepted pairs of a closed generation."""
         return [QAPair.from_json(json.loads(line)) for line in self.accepted.read_text("utf-8").splitlines()]
+
+    def remove_model(self) -> None:
+        """Removes the model folder, where there is one."""
+        if self.model.exists():
+            with _disk_errors(self.model):
+                shutil.rmtree(self.model)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Writes one of the small result files ("stats.json", "eval.json")."""
