@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from isara.data import QAPair
 from isara.engines.transformers import TransformersEngine
 from isara.errors import ConfigError, IsaraError
-from isara.evaluate.commands import evaluate, find_run, task_names
+from isara.evaluate.commands import DATA, TASKS, evaluate, find_run, task_names
 from isara.evaluate.domain import Domain
 from isara.evaluate.items import Asking
 from isara.evaluate.runner import run_tasks
@@ -128,6 +128,15 @@ def test_a_run_brings_its_own_pairs(run_folder: Path) -> None:
 
 def test_a_plain_model_is_no_run(tiny_llama: Path) -> None:
     assert find_run(str(tiny_llama)) == (None, str(tiny_llama))
+
+
+def test_the_manual_names_every_task_option_and_data_set() -> None:
+    manual = (Path(__file__).parents[1] / "docs/evaluation.md").read_text()
+    app = typer.Typer(add_completion=False)
+    app.command()(evaluate)
+    options = [option for parameter in typer.main.get_command(app).params for option in parameter.opts]
+    missing = [name for name in (*TASKS, *DATA, *options[1:]) if f"`{name}" not in manual and f" {name} " not in manual]
+    assert len(options) > 15 and missing == []
 
 
 # What a user can get wrong

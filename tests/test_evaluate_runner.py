@@ -285,7 +285,7 @@ def printed(results: Sequence[Result]) -> str:
 
 def test_a_judge_that_was_not_checked_is_printed_as_such(tmp_path: Path) -> None:
     text = printed(run(tmp_path, Echo(WORDS), limit=3))
-    assert "judge not checked" in text
+    assert "unchecked judge" in text
     assert "echo: 3 of 7 items, those whose ids have the smallest SHA-256" in text
     assert "judge length#1 was NOT CHECKED against people's labels: measure it with `isara judge check`" in text
 
@@ -299,7 +299,7 @@ def test_a_checked_judge_brings_its_figures(tmp_path: Path, monkeypatch: pytest.
         "(four rows)"
     )
     result = Result("t", [mean("good", [1.0, 1.0]).resting_on("fine#1")], 4, 4, 1.0, tmp_path)
-    assert "judge not checked" not in printed([result])
+    assert "unchecked judge" not in printed([result])
 
 
 NAN = float("nan")

@@ -64,7 +64,7 @@ def compare_items(tasks: Sequence[Task], out: Path, other: Path) -> list[Compare
 
 def comparison_table(rows: Sequence[Compared], other: Path) -> Table:
     """The comparison as `isara evaluate --against` prints it."""
-    grid = Table(title=f"Against {other}, on the same items", title_justify="left")
+    grid = Table(title=Text(f"Against {other}, on the same items"), title_justify="left")
     for name in ("task", "figure"):
         grid.add_column(name, overflow="fold")
     for name in ("before", "after", "difference", "95 % interval", "n", "p", "p (Holm)"):

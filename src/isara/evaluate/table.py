@@ -14,17 +14,15 @@ from isara.judges.check import Estimate, checked
 
 def table(model: str, results: Sequence[Result]) -> RenderableType:
     """The figures of all tasks, and what has to be known about slices and judges below them."""
-    grid = Table(title=f"{model}: mean ± standard error", title_justify="left")
-    for name in ("task", "figure"):
-        grid.add_column(name, overflow="fold")
-    for name in ("value", "95 % interval", "n", "time"):
+    grid = Table(title=Text(f"{model}: mean ± standard error"), title_justify="left")
+    grid.add_column("figure", overflow="fold")
+    for name in ("value", "95 % interval", "n"):
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("")
     for result in results:
-        for place, figure in enumerate(result.figures):
-            ends = (result.task, f"{result.seconds:.0f} s") if place == 0 else ("", "")
-            cells = (shown(figure), interval(figure), str(figure.n))
-            grid.add_row(ends[0], Text(figure.name), *cells, ends[1], _remark(figure))
+        grid.add_row(Text(result.task, "bold"), "", "", "", f"{result.seconds:.0f} s")
+        for figure in result.figures:
+            grid.add_row(Text(figure.name), shown(figure), interval(figure), str(figure.n), _remark(figure))
         grid.add_section()
     return Group(grid, *(Text(line) for line in notes(results)))
 
@@ -74,7 +72,7 @@ def _number(figure: Figure, value: float) -> str:
 
 
 def _remark(figure: Figure) -> str:
-    unchecked = "judge not checked" if figure.judge and checked(figure.judge) is None else ""
+    unchecked = "unchecked judge" if figure.judge and checked(figure.judge) is None else ""
     return "; ".join(filter(None, (unchecked, figure.note)))
 
 
