@@ -39,20 +39,18 @@ class RowCache:
             layer.is_initialized, layer.keys, layer.values = False, None, None
         self.rows, self.end, self.columns = 0, end, end + room
 
-    def make_room(self, unused: int) -> int:
-        """Makes sure that a column can be written; returns by how many columns the rows were moved to the left.
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no column left to write."""
+        return self.end == self.columns
 
-        Args:
-            unused: Columns on the left that no row uses; they are dropped when the buffers are full.
-        """
-        if self.end < self.columns:
-            return 0
+    def move_left(self, unused: int) -> None:
+        """Drops the columns on the left that no row uses, and makes room for new ones on the right."""
         self.columns = self.end - unused + _SPARE
         for layer in self._filled():
             layer.keys = _moved(layer.keys, self.rows, slice(unused, self.end), self.columns)
             layer.values = _moved(layer.values, self.rows, slice(unused, self.end), self.columns)
         self.end -= unused
-        return unused
 
     def insert(self, row: int, source: DynamicCache, source_row: int, length: int) -> None:
         """Copies the first `length` positions of a prefilled row to before `end`."""

@@ -26,7 +26,7 @@ from isara.prompts import PromptFormat, find_format
 from isara.protocols import Completion, Sampling
 
 _PREFILL_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
-_MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # more in a batch gained nothing
+_MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # in the cache, even where memory is plentiful
 _MOST_LOGITS = 2**28  # logits of one scoring pass; 1 GB in fp32
 
 
@@ -322,7 +322,10 @@ class _Decoding:
     def step(self) -> None:
         """Generates one token in every active row."""
         rows = len(self.active)
-        self.starts[:rows] -= self.cache.make_room(unused=int(self.starts[:rows].min()))
+        if self.cache.is_full:
+            unused = int(self.starts[:rows].min())
+            self.cache.move_left(unused)
+            self.starts[:rows] -= unused
         logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1].float()
         made = self.made[:rows]
         keys = self.keys[:rows].gather(1, made[:, None])[:, 0]
@@ -522,11 +525,13 @@ def _default_budget(model: _Loaded) -> int:
 
 def _memory(device: str) -> float:
     """Bytes that this process may take."""
+    import psutil  # type: ignore[import-untyped]  # it has no types of its own
+
     if device.startswith("cuda"):
         return 0.9 * torch.cuda.get_device_properties(device).total_memory
     if device == "mps":
         return float(torch.mps.recommended_max_memory())
-    return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0.5 * float(psutil.virtual_memory().total)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
