@@ -70,6 +70,7 @@ class Echo:
         return {"length": row["length"]}
 
 
+NAN = float("nan")
 WORDS = ("Ganon", "Zelda", "Link", "Epona", "Impa", "Navi", "Tingle")
 
 
@@ -95,7 +96,7 @@ def run(out: Path, task: Task, engine: Any = opened, weights: str = "w1", **opti
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    names = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("time.jsonl", ".lock"))
+    names = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("time.json", ".lock"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
@@ -210,6 +211,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     )
 
 
+def test_a_model_whose_numbers_are_none(tmp_path: Path) -> None:
+    class Broken(Echo):
+        def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
+            return [{"id": item.id, "logprob": NAN} for item in items]
+
+    with pytest.raises(ModelError) as caught:
+        run(tmp_path, Broken(WORDS))
+    assert str(caught.value) == (
+        "expected likelihoods that are numbers, found nan or infinity: the weights are damaged, or overflow in this "
+        "dtype (try --dtype float32)"
+    )
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -300,9 +314,6 @@ def test_a_checked_judge_brings_its_figures(tmp_path: Path, monkeypatch: pytest.
     )
     result = Result("t", [mean("good", [1.0, 1.0]).resting_on("fine#1")], 4, 4, 1.0, tmp_path)
     assert "unchecked judge" not in printed([result])
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     OUT/<task>/  answers.jsonl  answers.key.json   what the model gave for each item
                  items.jsonl    items.key.json     the same with each judge's verdict: every figure is made from these
                  summary.json                      the figures
-                 time.jsonl                        seconds of work, apart from all else so that the rest can be compared
+                 time.json                         seconds of work, apart from all else so that the rest can be compared
 
 A key says what the rows beside it depend on; rows are never mixed with rows of another key. Which items are measured is
 no part of it, so that a larger `--limit` goes on from a smaller one.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from isara.errors import RunError
+from isara.errors import ModelError, RunError
 from isara.run import write_text
 
 Row: TypeAlias = dict[str, Any]
@@ -58,9 +58,16 @@ class ResultFile:
         """Adds rows, flushed to the disk.
 
         Raises:
+            ModelError: They hold a number that is not finite.
             RunError: They can't be written.
         """
-        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        try:
+            text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        except ValueError as error:
+            raise ModelError(
+                "expected likelihoods that are numbers, found nan or infinity: the weights are damaged, or overflow in "
+                "this dtype (try --dtype float32)"
+            ) from error
         append_text(self.path, text)
 
     def _claim(self, key: Row) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from isara.errors import ModelError
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import choose
-from isara.evaluate.results import ResultFile, Row, append_text, locked
+from isara.evaluate.results import ResultFile, Row, locked
 from isara.protocols import Engine, EngineFactory
 from isara.run import write_text
 
@@ -206,10 +206,10 @@ def _chunks(rows: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
 def _timed(folder: Path) -> Iterator[None]:
     begun = time.monotonic()
     yield
-    append_text(folder / "time.jsonl", json.dumps({"seconds": round(time.monotonic() - begun, 3)}) + "\n")
+    total = _seconds(folder) + time.monotonic() - begun
+    write_text(folder / "time.json", json.dumps({"seconds": round(total, 3)}) + "\n")
 
 
 def _seconds(folder: Path) -> float:
-    path = folder / "time.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return float(sum(json.loads(line)["seconds"] for line in lines if line.endswith("}")))
+    path = folder / "time.json"
+    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
