@@ -209,7 +209,7 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
     mark = {"iteration": result.best}
     if not parts.heldout or (path.exists() and json.loads(path.read_text("utf-8"))["made_by"] == mark):
         return
-    chosen = sorted(parts.heldout, key=lambda pair: pair.id)[:count]
+    chosen = parts.heldout[:count]
     questions = [pair.question for pair in chosen]
     sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
     before = answer_questions(parts.engine, parts.model, questions, sampling)
