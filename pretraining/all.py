@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretraining import export, losses, pack, train
+from pretraining import card, export, losses, pack, train
 from pretraining.evaluate import __main__ as evaluate
 
 
@@ -21,8 +21,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         pack.main(["--data", args.data, "--out", str(rows)])
     train.main(["--rows", str(rows), "--out", str(run), "--minutes", args.minutes, "--compile"])
     export.main([str(run / "checkpoint.pt"), "--rows", str(rows), "--out", args.out])
-    losses.main(["--model", args.out, "--data", args.data])
-    evaluate.main(["--model", args.out, "--data", args.data, "--out", str(args.work / "evaluation.json")])
+    figures, by_source = str(args.work / "evaluation.json"), str(args.work / "losses.json")
+    losses.main(["--model", args.out, "--data", args.data, "--out", by_source])
+    evaluate.main(["--model", args.out, "--data", args.data, "--out", figures])
+    card.main(
+        ["--rows", str(rows), "--run", str(run), "--figures", figures, "--losses", by_source]
+        + ["--out", str(Path(args.out) / "README.md")]
+    )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,16 @@ def export(checkpoints: Sequence[Path], rows: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    _name_portably(out / "tokenizer_config.json")
+
+
+def _name_portably(path: Path) -> None:
+    """Name the tokenizer's class as transformers 4 and 5 both know it, and leave out how it was loaded here."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in ("backend", "is_local", "local_files_only")}
+    kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -48,16 +48,17 @@ def loss_by_source(folder: Path, found: dict[str, list[Document]], length: int =
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the validation loss of each source as JSON."""
+    """Write the validation loss of each source as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", type=Path, default=Path("src/isara/embedded/model"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pretrain"))
     parser.add_argument("--recipes", type=Path, default=Path("recipes"))
     parser.add_argument("--documents", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path("losses.json"))
     args = parser.parse_args(argv)
     contamination = mix.Contamination(sorted(args.recipes.glob("*/*.jsonl")))
     found = collect(args.documents, OpenData(args.data, part="validation"), contamination)
-    print(json.dumps(loss_by_source(args.model, found), indent=1))
+    args.out.write_text(json.dumps(loss_by_source(args.model, found), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
