@@ -39,12 +39,14 @@ def test_a_child_engine_answers_as_the_engine_itself(tiny_llama: Path) -> None:
             "expected prompt and completion of at most 1024 tokens, the context of this model, found 6003: "
             "use fewer or shorter demonstrations, or a model with a longer context"
         )
-        process = child._process
-        assert process is not None
+        assert child._child is not None
+        process = child._child.process
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ModelError) as error:
             child.generate(PROMPTS, SAMPLING, [1, 2])
-        assert str(error.value) == "the engine's process was killed by signal 9; it last wrote: nothing"
+        assert str(error.value) == (
+            "the engine's process was killed by signal 9, as a system does when memory runs out; it last wrote: nothing"
+        )
     assert process.returncode == -9
     assert progress[-1] == (sum(row.tokens for row in expected), 2)
 
@@ -65,7 +67,7 @@ def test_the_child_ends_with_its_parent(tiny_llama: Path) -> None:
         "threading.Thread(target=engine.__enter__, daemon=True).start()\n"
         "while engine._process is None:\n"
         "    time.sleep(0.01)\n"
-        "print(engine._process.pid, flush=True)\n"
+        "print(engine._child.process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     with subprocess.Popen(

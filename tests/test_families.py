@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ def test_a_base_model_of_each_family(family: str, tiny_models: dict[str, Path], 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     final = run(tiny_models[family], tmp_path / "run")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(final), AutoTokenizer.from_pretrained(final)
-    ids = tokenizer("Question: Where does it live?\nAnswer:", return_tensors="pt").input_ids
+    model: Any = AutoModelForCausalLM.from_pretrained(final)
+    ids = AutoTokenizer.from_pretrained(final)("Question: Where does it live?\nAnswer:", return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] >= ids.shape[1]
 
 

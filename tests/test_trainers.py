@@ -20,11 +20,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from isara.child_trainer import ChildTrainer
 from isara.data import QAPair
 from isara.engines.transformers import TransformersEngine
 from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
 from isara.prompts import find_format, plain_format, training_text
-from isara.trainers import ChildTrainer, SupervisedTrainer, check_labels
+from isara.trainers import SupervisedTrainer, check_labels
 
 PAIRS = [
     QAPair("Who guards the Triforce of Courage?", "Link does, and he never says a word about it."),
@@ -444,7 +445,7 @@ class TestChild:
 
     def test_the_parent_needs_no_heavy_library(self) -> None:
         code = (
-            "import sys; from isara.trainers import ChildTrainer; ChildTrainer(); "
+            "import sys; from isara.child_trainer import ChildTrainer; ChildTrainer(); "
             "print([name for name in ('torch', 'transformers', 'trl') if name in sys.modules])"
         )
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

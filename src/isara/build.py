@@ -149,7 +149,8 @@ def build_engine(config: Config, listener: Any = None) -> EngineFactory:
 
 def build_trainer(config: Config, listener: Any = None) -> Trainer:
     """What fine-tunes a model, in this process or in a child."""
-    from isara import trainers
+    from isara.child_trainer import ChildTrainer
+    from isara.trainers import SupervisedTrainer
 
     options = config.train.model_dump(exclude={"start", "data"})
     options |= {
@@ -159,7 +160,7 @@ def build_trainer(config: Config, listener: Any = None) -> Trainer:
         "dtype": config.engine.dtype,
         "trust_remote_code": config.engine.trust_remote_code,
     }
-    kind = trainers.ChildTrainer if in_child(config) else trainers.SupervisedTrainer
+    kind = ChildTrainer if in_child(config) else SupervisedTrainer
     return kind(**options, on_step=getattr(listener, "step", None))
 
 

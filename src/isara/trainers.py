@@ -2,31 +2,26 @@
 
 No other file knows an argument of TRL. Rows are tokenised here, by the very code that tokenises prompts for
 generation, so that a model is trained on what it is asked; TRL gets ids and labels. The libraries are imported inside
-functions: the parent of a `ChildTrainer` needs none of them.
+functions: the parent of a child trainer needs none of them.
 """
 
-import gc
 import json
 import logging
 import math
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-import isara.errors
 from isara.data import QAPair
-from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
+from isara.errors import ConfigError, ModelError, RunError, TrainingError
+from isara.hardware import find_device, free_memory, is_out_of_memory
 from isara.models import find_model
 from isara.prompts import PromptFormat, find_format, training_text
 from isara.protocols import TrainStats
@@ -34,7 +29,6 @@ from isara.protocols import TrainStats
 log = logging.getLogger("isara")
 
 OnStep = Callable[[int, int, float], None]
-_LAST_LINES = 3  # of the child's stderr in an error message
 _CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
 _POSITIVE = (
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -159,74 +153,11 @@ class SupervisedTrainer:
             with _quiet():
                 return _Training(self, start, out).run(pairs, micro, accumulation)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
         finally:
-            _free_memory()  # after the handler, so that the failed attempt's tensors are free
-
-
-class ChildTrainer:
-    """The trainer of `SupervisedTrainer` with the same arguments, in a child process that takes its memory with it.
-
-    Parent and child speak as engine and child engine do: one JSON object a line; the job on the child's stdin; steps,
-    log lines and the result on its stdout. The child ends at once when its stdin closes, so it never outlives its
-    parent.
-    """
-
-    def __init__(self, *, on_step: OnStep | None = None, **arguments: Any) -> None:
-        self.trainer = SupervisedTrainer(**arguments)
-        self.on_step = on_step
-
-    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
-        """What `SupervisedTrainer.fit` does and returns.
-
-        Raises:
-            TrainingError: As there, or the child process ended before its work was done.
-            ModelError: As there.
-        """
-        job = {
-            "trainer": asdict(self.trainer) | {"on_step": None},
-            "pairs": [pair.to_json() for pair in pairs],
-            "start": start,
-            "out": str(out),
-        }
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "isara.trainers"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                encoding="utf-8",
-            )
-            try:
-                stats = self._follow(process, job)
-            finally:
-                _end(process)
-            if stats is None:
-                raise _died(process.returncode, stderr)
-        return stats
-
-    def _follow(self, process: "subprocess.Popen[str]", job: dict[str, Any]) -> TrainStats | None:
-        """The child's statistics, or None where it ended without any."""
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        for line in process.stdout:
-            message = json.loads(line)
-            if "step" in message:
-                if self.on_step is not None:
-                    self.on_step(*message["step"])
-            elif "log" in message:
-                log.log(*message["log"])
-            elif "error" in message:
-                raise _ERRORS[message["error"]](message["message"])
-            else:
-                return TrainStats(**message["stats"])
-        return None
+            free_memory()  # after the handler, so that the failed attempt's tensors are free
 
 
 @dataclass(frozen=True)
@@ -256,7 +187,7 @@ class _Training:
         self.start = start
         self.out = out
         set_seed(options.seed)  # older versions of TRL draw the adapter before they seed
-        self.device = _find_device(options.device)
+        self.device = _training_device(options.device)
         self.compute = _compute_dtype(options.dtype, self.device)
         self.model, self.tokenizer = _load(find_model(start), options.trust_remote_code)
         self.format = find_format(self.tokenizer, options.prompt_format)
@@ -588,7 +519,7 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", trust_remote_code=trust_remote_code)
         return model, AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(f"the model {name!r} can't be loaded: {' '.join(str(error).split())}") from error
 
@@ -623,17 +554,9 @@ def _disk_errors(out: Path) -> Iterator[None]:
         raise RunError(f"can't write the model to {out} ({reason}): free some space or mend the rights") from error
 
 
-def _find_device(device: str) -> str:
+def _training_device(device: str) -> str:
     """cpu, cuda or mps."""
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(name for name, there in present.items() if there)
-    kind, _, index = device.partition(":")
-    if not present.get(kind, False):
-        found = ", ".join(name for name, there in present.items() if there)
-        raise ModelError(f"device {device!r} is not on this machine, which has {found}: use `device: auto`")
+    kind, _, index = find_device(device).partition(":")
     if index not in ("", "0"):
         raise ModelError(
             f"training takes the first GPU, found {device!r}: set CUDA_VISIBLE_DEVICES={index} and use `device: cuda`"
@@ -654,27 +577,6 @@ def _compute_dtype(dtype: str, device: str) -> str:
     if device != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()  # MPS and the CPU's allocator have no class of their own
-    return isinstance(error, RuntimeError) and any(
-        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
 
 
 @contextmanager
@@ -702,70 +604,3 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
         if bars[1]:
             datasets.enable_progress_bars()
-
-
-_ERRORS = {name: kind for name, kind in vars(isara.errors).items() if isinstance(kind, type)}
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Ends the child, which closes its ears when its stdin closes."""
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.close()
-    except BrokenPipeError:
-        process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def _died(code: int, stderr: IO[str]) -> TrainingError:
-    stderr.seek(0)
-    lines = [line.strip() for line in stderr if line.strip()][-_LAST_LINES:]
-    how = f"ended with exit code {code}"
-    if code < 0:
-        how = f"was killed by signal {-code}, as a system does when memory runs out"
-    return TrainingError(f"the training process {how}; it last wrote: {' | '.join(lines) or 'nothing'}")
-
-
-class _LogSender(logging.Handler):
-    """Hands log lines to the parent."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        super().__init__()
-        self.send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.send(log=[record.levelno, record.getMessage()])
-
-
-def _listen(lines: IO[str]) -> None:
-    lines.read()
-    os._exit(0)  # the parent closed the pipe or is gone: no need to finish what nobody will read
-
-
-def main() -> None:
-    """Does the job on stdin. What libraries print goes to stderr, so that stdout holds messages alone."""
-    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def send(**message: Any) -> None:
-        messages.write(json.dumps(message) + "\n")
-        messages.flush()
-
-    def step(*state: float) -> None:
-        send(step=state)
-
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_listen, args=(sys.stdin,), daemon=True).start()
-    log.addHandler(_LogSender(send))
-    log.setLevel(logging.INFO)
-    trainer = SupervisedTrainer(**job["trainer"] | {"on_step": step})
-    try:
-        stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
-        send(stats=asdict(stats))
-    except IsaraError as error:
-        send(error=type(error).__name__, message=str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ finished rows make room for waiting ones, equal prompts are read once, and each 
 `docs/engine.md` has the reasons and the figures.
 """
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from isara.engines.cache import RowCache
 from isara.engines.sampling import draw, stream
 from isara.engines.text import Text, cut
 from isara.errors import ModelError
+from isara.hardware import find_device, free_memory, is_out_of_memory
 from isara.models import find_model
 from isara.prompts import PromptFormat, find_format
 from isara.protocols import Completion, Sampling
@@ -57,7 +57,7 @@ class TransformersEngine:
     ) -> None:
         self.name = model
         self.prompt_format = prompt_format
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.dtype = _find_dtype(dtype, self.device)
         self.tokens_per_batch = tokens_per_batch
         self.trust_remote_code = trust_remote_code
@@ -137,7 +137,7 @@ class TransformersEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loaded = None
-        _free_memory(self.device)
+        free_memory()
 
     def _model(self) -> "_Loaded":
         assert self._loaded is not None, "an engine is used inside its `with` block"
@@ -154,7 +154,7 @@ class TransformersEngine:
                 work()
             return True
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if rows == 1:
                 raise ModelError(
@@ -163,7 +163,7 @@ class TransformersEngine:
                 ) from None
         # Only here, outside the handler, are the tensors of the failed attempt free.
         self.tokens_per_batch = rows * columns // 2
-        _free_memory(self.device)
+        free_memory()
         return False
 
     def _encode(self, prompts: Sequence[str], room: int) -> list[list[int]]:
@@ -434,7 +434,7 @@ def _load(engine: TransformersEngine) -> _Loaded:
                 use_safetensors=True,  # pickled weights can run any code
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise ModelError(
                 f"the model {name!r} doesn't fit into memory: use a smaller one or a lower dtype"
             ) from None
@@ -442,7 +442,7 @@ def _load(engine: TransformersEngine) -> _Loaded:
     if model._is_stateful:
         raise ModelError(
             f"expected a model whose layers all keep keys and values, found {type(model).__name__}, which has "
-            "recurrent layers: use an attention model, or the vLLM or server engine"
+            "recurrent layers: use an attention model"
         )
     if engine.device == "cpu":
         use_decode_attention(model)
@@ -487,17 +487,6 @@ def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
     return ids | ({tokenizer.eos_token_id} - {None})
 
 
-def _find_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.partition(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(kind, False):
-        found = ", ".join(name for name, there in present.items() if there)
-        raise ModelError(f"device {device!r} is not on this machine, which has {found}: use `device: auto`")
-    return device
-
-
 def _find_dtype(dtype: str, device: str) -> torch.dtype:
     named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     if dtype != "auto":
@@ -532,22 +521,6 @@ def _memory(device: str) -> float:
     if device == "mps":
         return float(torch.mps.recommended_max_memory())
     return 0.5 * float(psutil.virtual_memory().total)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    # MPS and the CPU's allocator have no exception class of their own
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _free_memory(device: str) -> None:
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    elif device == "mps":
-        torch.mps.empty_cache()
 
 
 def _one_line(error: BaseException) -> str:

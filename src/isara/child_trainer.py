@@ -1,0 +1,78 @@
+"""The trainer in a process of its own: when the process ends, all of its memory is free again."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from isara.data import QAPair
+from isara.errors import TrainingError
+from isara.process import Child, serve
+from isara.protocols import TrainStats
+from isara.trainers import OnStep, SupervisedTrainer
+
+log = logging.getLogger("isara")
+
+
+class ChildTrainer:
+    """The trainer of `SupervisedTrainer` with the same arguments, in a child process that takes its memory with it."""
+
+    def __init__(self, *, on_step: OnStep | None = None, **arguments: Any) -> None:
+        self.trainer = SupervisedTrainer(**arguments)
+        self.on_step = on_step
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        """What `SupervisedTrainer.fit` does and returns.
+
+        Raises:
+            TrainingError: As there, or the child process ended before its work was done.
+            ModelError: As there.
+        """
+        job = {
+            "trainer": asdict(self.trainer) | {"on_step": None},
+            "pairs": [pair.to_json() for pair in pairs],
+            "start": start,
+            "out": str(out),
+        }
+        child = Child("isara.child_trainer", "the training process", TrainingError)
+        try:
+            for message in child.ask(**job):
+                if "stats" in message:
+                    return TrainStats(**message["stats"])
+                if "log" in message:
+                    log.log(*message["log"])
+                elif self.on_step is not None:
+                    self.on_step(*message["step"])
+        finally:
+            child.close()
+        raise AssertionError("a child answers or dies")
+
+
+class _LogSender(logging.Handler):
+    """Hands log lines to the parent."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__()
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send(log=[record.levelno, record.getMessage()])
+
+
+def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None]) -> None:
+    """The child: does the one job that it is given."""
+
+    def step(*state: float) -> None:
+        send(step=state)
+
+    log.addHandler(_LogSender(send))
+    log.setLevel(logging.INFO)
+    job = next_request()
+    trainer = SupervisedTrainer(**job["trainer"] | {"on_step": step})
+    stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
+    send(stats=asdict(stats))
+
+
+if __name__ == "__main__":
+    serve(_work)
