@@ -65,7 +65,7 @@ def test_the_child_ends_with_its_parent(tiny_llama: Path) -> None:
         "from isara.engines.child import ChildEngine\n"
         "engine = ChildEngine(sys.argv[1], device='cpu')\n"
         "threading.Thread(target=engine.__enter__, daemon=True).start()\n"
-        "while engine._process is None:\n"
+        "while engine._child is None:\n"
         "    time.sleep(0.01)\n"
         "print(engine._child.process.pid, flush=True)\n"
         "time.sleep(60)\n"
