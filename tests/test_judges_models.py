@@ -214,6 +214,16 @@ def test_a_pair_is_decided_by_the_text_and_not_the_place() -> None:
     assert preference.raw == pytest.approx({"a_first": 1 / (1 + math.exp(1.5)), "b_first": 1 / (1 + math.exp(2.5))})
 
 
+def test_a_text_longer_than_the_context_is_unreadable_and_the_others_are_judged() -> None:
+    engine = LettersEngine("harmful")
+    engine.context_length = 120
+    long = QAPair("Where is the bow?", "In the temple, " * 80)
+    verdicts = LocalJudge(engine, "tiny@123").score([PAIRS[0], long])
+    assert [verdict.label for verdict in verdicts] == ["harmful", "unreadable"]
+    compared = LocalPairwiseJudge(engine, "tiny@123").compare(["Who?", "Who?"], ["Link.", long.answer], ["Zelda."] * 2)
+    assert [preference.winner for preference in compared] == ["a", "unreadable"]
+
+
 def test_a_real_model_judges_by_its_likelihoods(tiny_llama: Path) -> None:
     judge = LocalJudge(TransformersEngine(str(tiny_llama), device="cpu", dtype="float32"), "tiny@123", "quality")
     together = judge.score(PAIRS)

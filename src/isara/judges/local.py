@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isara.data import QAPair
-from isara.judges.base import LABELS, Kind, Preference, Verdict, check_prompt, decide, fill
+from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict, check_prompt, decide, fill
 from isara.prompts import answer_prompt, answer_text
 from isara.protocols import Engine
 
@@ -54,8 +55,10 @@ class LocalJudge:
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair; `raw` holds the positive label's probability when it is A and when it is B.
 
+        A pair that does not fit into the model's context is unreadable.
+
         Raises:
-            ModelError: The model can't be loaded, or a text doesn't fit into its context.
+            ModelError: The model can't be loaded.
         """
         positive, negative = LABELS[self.kind]
         as_a = self._letters.probability_of_a([self._filled(pair, positive, negative) for pair in pairs])
@@ -63,7 +66,7 @@ class LocalJudge:
         verdicts = []
         for one, other in zip(as_a.tolist(), as_b.tolist(), strict=True):
             mean = (one + other) / 2
-            label = positive if mean > 0.5 else negative
+            label = UNREADABLE if math.isnan(mean) else positive if mean > 0.5 else negative
             verdicts.append(Verdict(label, mean, {"as_a": one, "as_b": other}, self.pin))
         return verdicts
 
@@ -98,7 +101,7 @@ class LocalPairwiseJudge:
         """One preference a question, with answer a shown first; `raw` holds the probabilities of the two letters.
 
         Raises:
-            ModelError: The model can't be loaded, or a text doesn't fit into its context.
+            ModelError: The model can't be loaded.
         """
         texts = [
             {"question": question, "first": first, "second": second}
@@ -120,16 +123,24 @@ class _Letters:
         self._loaded: ExitStack | None = None
 
     def probability_of_a(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """How likely the model goes on with A rather than B, shape (len(texts),): softmax over the two letters."""
+        """How likely the model goes on with A rather than B, shape (len(texts),): softmax over the two letters.
+
+        NaN for a text that doesn't fit into the model's context: one long answer must not end the judging.
+        """
         if self._loaded is None:
             loaded = ExitStack()
             loaded.enter_context(self._engine)
             self._loaded = loaded
         fmt = self._engine.format
-        prompts = [answer_prompt(fmt, (), text) for text in texts for _ in _OPTIONS]
-        options = [answer_text(fmt, letter) for _ in texts for letter in _OPTIONS]
-        logprobs = np.array(self._engine.logprobs(prompts, options), dtype=np.float64).reshape(-1, len(_OPTIONS))
-        chances: NDArray[np.float64] = 1 / (1 + np.exp(logprobs[:, 1] - logprobs[:, 0]))
+        prompts = [answer_prompt(fmt, (), text) for text in texts]
+        letters = [answer_text(fmt, letter) for letter in _OPTIONS]
+        room = self._engine.context_length - max(self._engine.count_tokens(letters))
+        fits = np.array(self._engine.count_tokens(prompts), dtype=np.int64) <= room
+        read = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+        logprobs = self._engine.logprobs([prompt for prompt in read for _ in letters], letters * len(read))
+        first, second = np.array(logprobs, dtype=np.float64).reshape(-1, len(letters)).T
+        chances = np.full(len(texts), np.nan)
+        chances[fits] = 1 / (1 + np.exp(second - first))
         return chances
 
     def close(self) -> None:
