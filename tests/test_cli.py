@@ -112,6 +112,9 @@ def test_a_run_end_to_end_and_again(isara: Command, tiny_llama: Path, seeds: Pat
     assert isara(*command)[0] == 0
     assert (tmp_path / "run/final/model.safetensors").stat().st_mtime_ns == stamp
 
+    (tmp_path / "run").rename(tmp_path / "[red]run")
+    assert "Run [red]run" in isara("show", "[red]run")[1]
+    (tmp_path / "[red]run").rename(tmp_path / "run")
     code, out, _ = isara("show", "run")
     assert code == 0 and "Accepted in iteration 1" in out
     row = json.loads((tmp_path / "run/iteration-01/accepted.jsonl").read_text().splitlines()[0])
@@ -140,6 +143,15 @@ def test_generation_alone_is_where_a_run_goes_on(isara: Command, tiny_llama: Pat
     shared = ["--model", tiny_llama, "--seeds", seeds, "--heldout", "0.3", *options(*FAST)]
     assert isara("generate", "--out", "run", *shared)[0] == 0
     before = (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes()
+    code, _, err = isara("answer", "Is it far?", "--model", "run")
+    assert (code, err) == (
+        1,
+        "isara: HERE/run has no aligned model yet: finish it with the command that started it\n".replace(
+            "HERE", str(tmp_path)
+        ),
+    )
+    code, _, err = isara("show", "run", "--iteration", "0")
+    assert (code, err) == (1, "isara: run holds no candidates of iteration 0 (it has: 1): give one that it has\n")
     assert isara("run", "--out", "run", *shared)[0] == 0
     assert (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes() == before
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from isara.data import QAPair
-from isara.errors import RunError, YieldError
+from isara.errors import ModelError, RunError, YieldError
 from isara.generate import Generation
 from isara.loop import Loop, Result, best_iteration, funnel, self_align
-from isara.protocols import Sampling
-from isara.run import RunFolder, iterations
+from isara.pool import Pool
+from isara.protocols import Candidate, Rejection, Sampling
+from isara.run import Iteration, RunFolder, iterations
 from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
@@ -271,6 +272,126 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             align(run)
     align(run)
     assert tree(run) == tree(tmp_path / "whole")
+
+
+def test_a_crash_in_the_first_moments_leaves_a_folder_that_can_be_resumed(tmp_path: Path) -> None:
+    align(tmp_path / "whole")
+    (tmp_path / "run").mkdir()
+    for name in ("seeds.jsonl.tmp", "heldout.jsonl.tmp", "environment.json", "isara.yaml.tmp"):
+        (tmp_path / "run" / name).write_text("{")
+    align(tmp_path / "run")
+    assert {name: text for name, text in tree(tmp_path / "run").items() if not name.endswith(".tmp")} == tree(
+        tmp_path / "whole"
+    )
+
+
+def test_a_log_on_a_full_disk_is_only_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").symlink_to("/dev/full")
+    assert len(align(tmp_path / "run").accepted) == 24
+    assert "Logging error" not in capsys.readouterr().err
+
+
+def test_line_separators_in_texts_do_not_tear_rows(tmp_path: Path) -> None:
+    odd = "one\u2028two\u2029three\x85four"
+    seeds = [*SEEDS, QAPair("Which signs end a line?", odd)]
+
+    def engine(model: str) -> ScriptedEngine:
+        opened = hyrule(model)
+        complete = opened.answer
+        opened.answer = lambda prompt, seed: complete(prompt, seed).replace("about it", f"about {odd}")
+        return opened
+
+    for _ in range(2):
+        parts: dict[str, Any] = {"embedder": HashEmbedder(), "trainer": CountingTrainer(), "generation": SMALL}
+        result = self_align(seeds, "m", tmp_path / "run", engine=engine, loop=Loop(2), **parts)
+    assert len(result.accepted) == 24 and any("\u2028" in pair.answer for pair in result.accepted)
+
+
+def test_a_question_that_outgrows_the_context_is_dropped(tmp_path: Path) -> None:
+    def narrow(model: str) -> ScriptedEngine:
+        engine = hyrule(model)
+        complete = engine.answer
+        # Every other question goes on and on.
+        engine.answer = lambda prompt, seed: (
+            complete(prompt, seed) if seed % 2 or prompt.endswith("Answer:") else " And is it" + " very" * 60 + " far?"
+        )
+        engine.context_length = 100
+        return engine
+
+    generation = Generation(12, 8, None, 0.0, 1, "sampled", 2, Sampling(1.0, 1.0, 70), 2, Sampling(0.5, 1.0, 60))
+    align(tmp_path / "run", engine=narrow, generation=generation, loop=Loop(1), question_filters=[])
+    dropped = [row for row in stored(tmp_path / "run", 1) if row["rejection"] and not row["answer_prompt"]]
+    assert {row["rejection"]["reason"] for row in dropped} == {"context_length"}
+    assert {row["rejection"]["threshold"] for row in dropped} == {40}
+
+
+def test_a_completion_that_leaves_no_room_for_a_prompt_is_an_error(tmp_path: Path) -> None:
+    generation = Generation(12, 8, answer_sampling=Sampling(0.5, 1.0, 2040))
+    message = (
+        "expected room for a prompt of at least 16 tokens, found 8: of the model's context of 2048 tokens "
+        "answers.max_new_tokens has 2040; lower it"
+    )
+    with pytest.raises(ModelError, match="^" + re.escape(message) + "$"):
+        align(tmp_path / "run", generation=generation)
+
+
+def test_a_filter_may_measure_with_numpy(tmp_path: Path) -> None:
+    class Far:
+        def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
+            nearest = kept.similarities(candidate.pair.question).max()
+            return Rejection("far", nearest, 0.2) if nearest < 0.2 else None
+
+    align(tmp_path / "run", question_filters=[Far()], pair_filters=[], loop=Loop(1))
+    values = [row["rejection"]["value"] for row in stored(tmp_path / "run", 1) if row["rejection"]]
+    assert all(isinstance(value, float | None) for value in values)
+
+
+def test_a_longer_run_has_the_cards_of_a_longer_run(tmp_path: Path) -> None:
+    def cards(run: RunFolder, best: Iteration) -> dict[str, str]:
+        return {"README.md": f"{best.number} of {len(iterations(run.path))}"}
+
+    def figures() -> ScriptedEvaluator:
+        return ScriptedEvaluator([2.0, 1.0, 1.5, 1.6])
+
+    align(tmp_path / "run", cards=cards, evaluate=figures(), loop=Loop(1, patience=None))
+    align(tmp_path / "run", cards=cards, evaluate=ScriptedEvaluator([1.5, 1.6]), loop=Loop(3, patience=None))
+    align(tmp_path / "whole", cards=cards, evaluate=figures(), loop=Loop(3, patience=None))
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_fewer_iterations_take_nothing_back(tmp_path: Path) -> None:
+    align(tmp_path / "run", evaluate=ScriptedEvaluator([2.0, 1.5, 1.0]))
+    result = align(tmp_path / "run", loop=Loop(1))
+    assert result.best == 2 and len(result.accepted) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("seeds.jsonl", None),
+        ("environment.json", None),
+        ("environment.json", b"{"),
+        ("iteration-01/eval.json", b"{"),
+        ("iteration-01/accepted.jsonl", b"{\n"),
+        ("final/isara.json", b"\xff"),
+    ],
+)
+def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes | None) -> None:
+    align(tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.unlink() if content is None else path.write_bytes(content)
+    message = f"{path} is missing or damaged: put it back, or remove {path.parent} and run the same command again"
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
+        align(tmp_path / "run")
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    for out in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        message = f"expected a folder at {out}, found a file: give another folder with --out"
+        with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
+            align(out)
 
 
 def test_a_low_yield_stops_with_what_took_the_rows_and_what_to_turn(tmp_path: Path) -> None:

@@ -245,7 +245,8 @@ def test_a_tokenizer_without_a_template_is_plain() -> None:
             None,
             "</s>",
             "chat",
-            "`format: chat` needs a tokenizer with a chat template, and this one has none: set `format: plain`",
+            "`prompt_format: chat` needs a tokenizer with a chat template, and this one has none: "
+            "set `prompt_format: plain`",
         ),
         (
             None,
@@ -257,26 +258,26 @@ def test_a_tokenizer_without_a_template_is_plain() -> None:
             "{{ raise_exception('no dialogue, please') }}",
             "</s>",
             "auto",
-            "the tokenizer's chat template can't be rendered (no dialogue, please): set `format: plain`",
+            "the tokenizer's chat template can't be rendered (no dialogue, please): set `prompt_format: plain`",
         ),
         (
             "{% for message in messages %}{{ '<turn>' + message['content'] | upper }}{% endfor %}",
             "</s>",
             "auto",
-            "the chat template does not keep the text of every turn: set `format: plain`",
+            "the chat template does not keep the text of every turn: set `prompt_format: plain`",
         ),
         (
             "{% for message in messages %}{{ loop.index ~ ': ' + message['content'] }}{% endfor %}",
             "</s>",
             "auto",
             "expected a chat template that writes every turn between the same markers, found one that doesn't (before "
-            "a question it wrote '1: ', then '3: '): set `format: plain`",
+            "a question it wrote '1: ', then '3: '): set `prompt_format: plain`",
         ),
         (
             ALPACA,
             None,
             "auto",
-            "the chat template closes no answer, so none could learn to end: set `format: plain`",
+            "the chat template closes no answer, so none could learn to end: set `prompt_format: plain`",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def answer_questions(
     """
     with engine(model) as opened:
         shown = demos or [()] * len(questions)
-        prompts = [_prompt(opened, pairs, text, sampling) for pairs, text in zip(shown, questions, strict=True)]
+        prompts = [fitted_prompt(opened, pairs, text, sampling) for pairs, text in zip(shown, questions, strict=True)]
         seeds = [stream(seed, "answer", question) for question in questions]
         done = opened.generate(prompts, with_stops(sampling, opened.format.answer_stops), seeds)
     return [completion.text.strip() for completion in done]
@@ -40,7 +40,7 @@ def nearest_demos(pool: Pool, questions: Sequence[str], k: int) -> list[list[QAP
     return [[pair for pair, _ in pool.nearest(question, k)] for question in questions]
 
 
-def _prompt(engine: Engine, demos: Sequence[QAPair], question: str, sampling: Sampling) -> str:
+def fitted_prompt(engine: Engine, demos: Sequence[QAPair], question: str, sampling: Sampling) -> str:
     """An answer prompt with as many of the demonstrations as fit beside the answer."""
 
     def render(pairs: Sequence[QAPair]) -> str:

@@ -23,7 +23,7 @@ from isara.models import find_model, weights_hash
 from isara.pool import Pool
 from isara.protocols import Embedder, EngineFactory, Filter, Sampling, Trainer, TrainStats
 from isara.publish import final_files
-from isara.run import Iteration, RunFolder, write_text
+from isara.run import Iteration, RunFolder, exported, read_json, write_text
 from isara.seeds import load_seeds
 
 log = logging.getLogger("isara")
@@ -208,7 +208,7 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
     """Answers a few held-out questions with the base and the exported model, for a reader to judge by himself."""
     path = result.out / "examples.json"
     mark = {"iteration": result.best}
-    if not parts.heldout or (path.exists() and json.loads(path.read_text("utf-8"))["made_by"] == mark):
+    if not parts.heldout or (path.exists() and read_json(path)["made_by"] == mark):
         return
     chosen = parts.heldout[:count]
     questions = [pair.question for pair in chosen]
@@ -219,7 +219,8 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
         {"question": pair.question, "wanted": pair.answer, "before": old, "after": new}
         for pair, old, new in zip(chosen, before, after, strict=True)
     ]
-    write_text(path, json.dumps({"made_by": mark, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
+    with RunFolder(result.out):
+        write_text(path, json.dumps({"made_by": mark, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
 
 
 def generate_only(config: Config, watcher: Any = None) -> Iteration:
@@ -265,7 +266,10 @@ def answer_only(config: Config, questions: Sequence[str], demos: int, temperatur
     A run folder given as the model stands for the model that it exported.
     """
     run = Path(config.model)
-    model = find_model(str(run / "final") if (run / "isara.yaml").is_file() else config.model)
+    is_run = (run / "isara.yaml").is_file()
+    if is_run and exported(run) is None:
+        raise RunError(f"{run} has no aligned model yet: finish it with the command that started it")
+    model = find_model(str(run / "final") if is_run else config.model)
     shown = None
     if demos:
         pairs = read_pairs(config.seeds, config.columns.question, config.columns.answer)

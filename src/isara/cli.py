@@ -150,7 +150,7 @@ def show(
     """
     from isara import show as shown
 
-    if row:
+    if row is not None:
         _console().print(shown.provenance(run, row))
         return
     _console().print(shown.summary(run), shown.before_and_after(run))

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from isara.answer import fitted_prompt, nearest_demos
 from isara.build import Parts, build
 from isara.config import Config
 from isara.data import QAPair
@@ -44,8 +45,8 @@ def preview(config: Config) -> RenderableType:
     with parts.engine(parts.model) as engine:
         prompts, _ = draw_question_prompts(engine, pool, 1, 0, parts.generation)
         asked = parts.seeds[0].question
-        demos = [pair for pair, _ in pool.nearest(asked, parts.generation.answer_demos)]
-        reply = answer_prompt(engine.format, demos, asked)
+        demos = nearest_demos(pool, [asked], parts.generation.answer_demos)[0]
+        reply = fitted_prompt(engine, demos, asked, parts.generation.answer_sampling)
         counts = engine.count_tokens([prompts[0], reply])
         speed = _measure(engine, prompts, parts.seeds)
         table = _table(parts, engine, speed)

@@ -9,9 +9,12 @@ from functools import partial
 from typing import Any, Literal
 
 from isara.data import QAPair
+from isara.errors import ModelError
 from isara.pool import Pool, sample_neighbours
 from isara.prompts import PromptFormat, answer_prompt, fit_demos, question_prompt
 from isara.protocols import Candidate, Completion, Engine, Filter, Rejection, Sampling
+
+LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ def generate_batch(
     """
     rows = ask(engine, weights, demonstrations, iteration, batch, options)
     filter_questions(rows, kept, question_filters)
-    answer([row for row in rows if row.rejection is None], engine, retrieval, options, batch)
+    show_demonstrations([row for row in rows if row.rejection is None], engine, retrieval, options)
+    answer([row for row in rows if row.rejection is None], engine, options, batch)
     _resolve_near_ids(rows)
     filter_pairs([row for row in rows if row.rejection is None], kept, pair_filters, need)
     return rows
@@ -158,7 +162,7 @@ def draw_question_prompts(
     """`options.batch` prompts, each repeated `per_prompt` times, and the demonstrations each of them shows."""
     prompts: list[str] = []
     shown: list[Sequence[QAPair]] = []
-    budget = engine.context_length - options.question_sampling.max_new_tokens
+    budget = _room(engine, options.question_sampling, "questions")
     for index in range(math.ceil(options.batch / options.per_prompt)):
         rng = random.Random(stream(options.seed, iteration, "demonstrations", batch, index))
         draw = sample_neighbours if options.question_choice == "neighbours" else Pool.sample
@@ -180,16 +184,25 @@ def filter_questions(rows: Sequence[Row], kept: Pool, filters: Iterable[Filter])
             pending.add([row.pair])
 
 
-def answer(rows: Sequence[Row], engine: Engine, retrieval: Pool, options: Generation, batch: int) -> None:
-    """Step 3: answers each row's question after its k nearest demonstrations, nearest last."""
-    budget = engine.context_length - options.answer_sampling.max_new_tokens
+def show_demonstrations(rows: Sequence[Row], engine: Engine, retrieval: Pool, options: Generation) -> None:
+    """Step 3a: gives each row the prompt of its answer, with its k nearest demonstrations, nearest last."""
+    budget = _room(engine, options.answer_sampling, "answers")
     for row in rows:
+        alone = engine.count_tokens([answer_prompt(engine.format, (), row.question)])[0]
+        if alone > budget:
+            row.rejection = Rejection("context_length", alone, budget)
+            continue
         found = retrieval.nearest(row.question, options.answer_demos)
         render = partial(_answer_prompt, engine.format, row.question)
         demos = fit_demos(render, [pair for pair, _ in found], engine.count_tokens, budget)
-        row.answer_prompt = answer_prompt(engine.format, demos, row.question)
+        row.answer_prompt = render(demos)
         row.demo_ids = tuple(pair.id for pair in demos)
         row.demo_similarities = tuple(round(similarity, 6) for _, similarity in found[len(found) - len(demos) :])
+
+
+def answer(rows: Sequence[Row], engine: Engine, options: Generation, batch: int) -> None:
+    """Step 3b: answers the rows' prompts."""
+    for row in rows:
         row.answer_seed = stream(options.seed, row.iteration, "answer", batch, row.question_seed)
     completions = engine.generate(
         [row.answer_prompt or "" for row in rows],
@@ -225,6 +238,17 @@ def stream(*parts: int | str) -> int:
 def with_stops(sampling: Sampling, stops: tuple[str, ...]) -> Sampling:
     """The sampling with the format's stop strings after the user's own."""
     return Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens, (*sampling.stop, *stops))
+
+
+def _room(engine: Engine, sampling: Sampling, stage: str) -> int:
+    """Tokens that a prompt may have beside the longest completion."""
+    room = engine.context_length - sampling.max_new_tokens
+    if room < LEAST_PROMPT:
+        raise ModelError(
+            f"expected room for a prompt of at least {LEAST_PROMPT} tokens, found {max(room, 0)}: of the model's "
+            f"context of {engine.context_length} tokens {stage}.max_new_tokens has {sampling.max_new_tokens}; lower it"
+        )
+    return room
 
 
 def _answer_prompt(fmt: PromptFormat, question: str, demos: Sequence[QAPair]) -> str:

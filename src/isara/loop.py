@@ -13,7 +13,7 @@ from isara.errors import YieldError
 from isara.generate import Generation, Row, generate_batch
 from isara.pool import Pool
 from isara.protocols import Embedder, EngineFactory, Evaluator, Filter, Trainer
-from isara.run import Iteration, RunFolder
+from isara.run import Iteration, RunFolder, iterations
 
 log = logging.getLogger("isara")
 
@@ -137,7 +137,8 @@ def self_align(
         known = Pool(embedder, seeds)  # D_0 = seed pairs
         current = model  # M_0 = base model
         accepted: list[QAPair] = []
-        for t in range(1, loop.iterations + 1):
+        finished = sum(step.done for step in iterations(run.path))
+        for t in range(1, max(loop.iterations, finished) + 1):  # what is done stays done
             step = run.iteration(t)
             # Until N pairs are accepted: new questions, question filters, answers, pair filters.
             if not step.accepted.exists():
@@ -161,6 +162,7 @@ def self_align(
                 data = [*seeds, *(accepted if loop.data == "all" else new)]
                 step.remove_model()  # of a training whose end was not recorded
                 stats = trainer.fit(data, model if loop.start == "base" else current, step.model)
+                step.sync_model()
                 step.write_json("train.json", asdict(stats))
             current = str(step.model)
             known.add(new)  # D_t = D_{t-1} + accepted
@@ -171,8 +173,8 @@ def self_align(
                 log.info("stopped after iteration %d: held-out likelihood no longer improves", t)
                 break
         best = best_iteration(evaluations)
-        if run.exported() != best:
-            run.export(run.iteration(best), cards(run, run.iteration(best)) if cards else {})
+        run.export(run.iteration(best), cards(run, run.iteration(best)) if cards else {})
+        log.info("iteration %d is exported", best)
         return Result(run.path, best, run.path / "final", evaluations, accepted)
 
 
@@ -281,6 +283,7 @@ ADVICE = {
     "min_answer_tokens": "Answers are too short: lower filters.min_answer_tokens, or show more demonstrations",
     "max_answer_tokens": "Answers are too long: raise filters.max_answer_tokens, or shorten the seeds",
     "drop_matching": "Your own expressions take them: loosen filters.drop_matching",
+    "context_length": "Questions outgrow the model's context: lower answers.max_new_tokens, or shorten the seeds",
     "copied": "Answers copy a demonstration: raise filters.copied or show fewer demonstrations",
     "repetition": "Answers repeat themselves: raise answers.temperature, or take a larger base model",
     "echo": "Answers repeat the question: raise filters.echo, or take a larger base model",

@@ -15,10 +15,11 @@ log = logging.getLogger("isara")
 
 
 class Bars:
-    """A watcher that draws one bar for the stage at hand; where there is no terminal it logs a line a batch."""
+    """A watcher that draws one bar for the stage at hand, or prints a line a batch where there is no terminal."""
 
     def __init__(self, console: Console, iterations: int) -> None:
         self.iterations = iterations
+        self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -39,7 +40,7 @@ class Bars:
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._label = f"iteration {iteration}/{self.iterations}: {name}"
-        log.info("%s", self._label)
+        self._tell(self._label)
         self._task = self._progress.add_task(self._label, total=total or None, info="")
         self._begun = time.monotonic()
         self._tokens = self._call = self._rows = 0
@@ -48,7 +49,7 @@ class Bars:
         """Moves the bar to the pairs accepted so far."""
         self._rows += len(rows)
         info = f"{accepted} accepted of {self._rows} candidates, {self._speed():.0f} tokens/s"
-        log.info("%s: %s", self._label, info)
+        self._tell(f"{self._label}: {info}")
         self._update(completed=accepted, info=info)
 
     def tokens(self, tokens: int, done: int) -> None:
@@ -61,6 +62,12 @@ class Bars:
     def step(self, step: int, total: int, loss: float) -> None:
         """Moves the bar to a step of the training."""
         self._update(completed=step, total=total, info=f"loss {loss:.3f}")
+
+    def _tell(self, line: str) -> None:
+        """Logs a line, and prints it where there is no terminal to draw a bar on."""
+        log.info("%s", line)
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False)
 
     def _speed(self) -> float:
         return (self._tokens + self._call) / max(1e-3, time.monotonic() - self._begun)

@@ -134,10 +134,10 @@ def chat_format(tokenizer: Any) -> PromptFormat:
     if not opening.strip() or header.strip() != opening.strip() or more != [to_answer, to_question]:
         raise ModelError(
             "expected a chat template that writes every turn between the same markers, found one that doesn't "
-            f"(before a question it wrote {head!r}, then {to_question!r}): set `format: plain`"
+            f"(before a question it wrote {head!r}, then {to_question!r}): set `prompt_format: plain`"
         )
     if not (end.strip() or eos):
-        raise ModelError("the chat template closes no answer, so none could learn to end: set `format: plain`")
+        raise ModelError("the chat template closes no answer, so none could learn to end: set `prompt_format: plain`")
     start = bos + header if head.startswith(bos) else header
     # Llama-2's and Mistral's templates put a space before every turn: the model generates it, as in a plain prompt.
     lead = " " if all(piece.endswith(" ") for piece in (start, to_answer, to_question)) else ""
@@ -161,7 +161,8 @@ def find_format(tokenizer: Any, choice: Literal["auto", "plain", "chat"] = "auto
     """
     if choice == "chat" and not tokenizer.chat_template:
         raise ModelError(
-            "`format: chat` needs a tokenizer with a chat template, and this one has none: set `format: plain`"
+            "`prompt_format: chat` needs a tokenizer with a chat template, and this one has none: "
+            "set `prompt_format: plain`"
         )
     if choice == "plain" or not tokenizer.chat_template:
         if not tokenizer.eos_token:
@@ -177,12 +178,14 @@ def _template_pieces(tokenizer: Any, turns: int) -> list[str]:
     try:
         rest = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
     except Exception as error:  # jinja2 raises whatever the template's author chose
-        raise ModelError(f"the tokenizer's chat template can't be rendered ({error}): set `format: plain`") from error
+        raise ModelError(
+            f"the tokenizer's chat template can't be rendered ({error}): set `prompt_format: plain`"
+        ) from error
     pieces = []
     for content in _TURNS[:turns]:
         before, found, rest = rest.partition(content)
         if not found:
-            raise ModelError("the chat template does not keep the text of every turn: set `format: plain`")
+            raise ModelError("the chat template does not keep the text of every turn: set `prompt_format: plain`")
         pieces.append(before)
     return [*pieces, rest]
 

@@ -13,7 +13,7 @@ from isara.cards import data_card, model_card
 from isara.config import Config
 from isara.data import QAPair
 from isara.generate import Generation
-from isara.run import Iteration, RunFolder, iterations
+from isara.run import Iteration, RunFolder, iterations, read_json, read_rows
 
 
 def final_files(
@@ -47,7 +47,7 @@ def final_files(
         prompt=_prompt(best),
         training=config.train.model_dump(),
         evaluation={step.number: step.read_json("eval.json") or {} for step in [run.iteration(0), *steps]},
-        heldout=len((run.path / "heldout.jsonl").read_text("utf-8").splitlines()),
+        heldout=len(read_rows(run.path / "heldout.jsonl")),
         merge_difference=_merge_difference(best),
         **shared,
     )
@@ -60,7 +60,7 @@ def final_files(
         **shared,
     )
     rows = "".join(json.dumps(pair.to_json(), ensure_ascii=False) + "\n" for pair in accepted)
-    return {"README.md": card, "data_card.md": data, "pairs.jsonl": rows}
+    return {"README.md": card, "data_card.md": data, "pairs.jsonl": rows, **_adapter_config(best)}
 
 
 def model_license(model: str) -> str | None:
@@ -92,6 +92,17 @@ def _dropped(steps: Sequence[Iteration]) -> dict[str, int]:
 def _prompt(step: Iteration) -> str:
     rows = (row for row in step.replay() if row["answer_prompt"])
     return str(next(rows)["answer_prompt"])
+
+
+def _adapter_config(step: Iteration) -> dict[str, str]:
+    """The adapter's config where it names another iteration's model as its base: final/ lies one folder higher."""
+    path = step.model / "adapter" / "adapter_config.json"
+    config = read_json(path) if path.exists() else {}
+    base = str(config.get("base_model_name_or_path", ""))
+    if not base.startswith("../"):
+        return {}
+    text = json.dumps({**config, "base_model_name_or_path": base.removeprefix("../")}, indent=2, sort_keys=True)
+    return {"adapter/adapter_config.json": text + "\n"}
 
 
 def _merge_difference(step: Iteration) -> float | None:

@@ -29,6 +29,10 @@ log = logging.getLogger("isara")
 
 # They don't change what a finished part of a run holds, so a run may be resumed with other values.
 FREE_KEYS = {"out", "iterations", "max_batches", "min_yield", "patience", "tokens_per_batch", "child_process"}
+# What a run that was cut off in its first moments may have left behind.
+_FIRST_FILES = {".lock", "log.txt"} | {
+    name + end for name in ("seeds.jsonl", "heldout.jsonl", "environment.json", "isara.yaml") for end in ("", ".tmp")
+}
 # What they name is compared by content, so files may have moved.
 NAME_KEYS = {"model", "seeds", "heldout"}
 # Entries of environment.json that must not change within a run; the others are versions, and are only remarked on.
@@ -69,9 +73,8 @@ class Iteration:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds one whole batch of candidates in one write."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with _disk_errors(self.candidates), self.candidates.open("ab") as file:
-            file.write(text.encode())
+            file.write(_lines(rows).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -85,7 +88,7 @@ class Iteration:
         with _disk_errors(self.candidates), self.candidates.open("rb+") as file:
             for line in file:
                 position += len(line)
-                row = _row(line)
+                row = parse_row(line)
                 if row is None:
                     break
                 batch.append(row)
@@ -97,17 +100,25 @@ class Iteration:
 
     def write_accepted(self, pairs: Iterable[Mapping[str, Any]]) -> None:
         """Writes the accepted pairs and so closes the generation of this iteration."""
-        write_text(self.accepted, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
+        write_text(self.accepted, _lines(pairs))
 
     def read_accepted(self) -> list[QAPair]:
         """The accepted pairs of a closed generation."""
-        return [QAPair.from_json(json.loads(line)) for line in self.accepted.read_text("utf-8").splitlines()]
+        return [QAPair.from_json(row) for row in read_rows(self.accepted)]
 
     def remove_model(self) -> None:
         """Removes the model folder, where there is one."""
         if self.model.exists():
             with _disk_errors(self.model):
                 shutil.rmtree(self.model)
+
+    def sync_model(self) -> None:
+        """Sees to it that the model is on the disk before anything says so, whatever the power supply does."""
+        with _disk_errors(self.model):
+            for path in self.model.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Writes one of the small result files ("stats.json", "eval.json")."""
@@ -116,7 +127,7 @@ class Iteration:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The content of one of the small result files, or None where it is not there yet."""
         path = self.folder / name
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def finish(self) -> None:
         """Marks the iteration as whole; nothing in its folder is written after this."""
@@ -146,10 +157,12 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._log is not None:
-            log.removeHandler(self._log)
-            self._log.close()
-        self._lock.release()
+        try:
+            if self._log is not None:
+                log.removeHandler(self._log)
+                self._log.close()
+        finally:
+            self._lock.release()
 
     def claim(
         self,
@@ -166,15 +179,12 @@ class RunFolder:
         old_config = self.path / "isara.yaml"
         if old_config.exists():
             self._check(config, environment, seeds, heldout)
-        elif leftovers := sorted(p.name for p in self.path.iterdir() if p.name not in {".lock", "log.txt"}):
-            if not set(leftovers) <= {"seeds.jsonl", "heldout.jsonl", "environment.json"}:
-                raise RunError(
-                    f"{self.path} is not empty and is no run folder (it holds {leftovers[0]}): "
-                    "give another folder with --out"
-                )
-        write_pairs = {"seeds.jsonl": seeds, "heldout.jsonl": heldout}
-        for name, pairs in write_pairs.items():
-            write_text(self.path / name, _lines(pairs))
+        elif foreign := sorted(path.name for path in self.path.iterdir() if path.name not in _FIRST_FILES):
+            raise RunError(
+                f"{self.path} is not empty and is no run folder (it holds {foreign[0]}): give another folder with --out"
+            )
+        for name, pairs in (("seeds.jsonl", seeds), ("heldout.jsonl", heldout)):
+            write_text(self.path / name, _pair_lines(pairs))
         if not old_config.exists():
             write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
         # Last, because its existence is what makes the folder a run.
@@ -184,7 +194,7 @@ class RunFolder:
     def _open_log(self) -> None:
         """Sends the package's log to log.txt, the one place where times are written."""
         with _disk_errors(self.path):
-            self._log = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+            self._log = _LogFile(self.path / "log.txt", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
         log.setLevel(logging.INFO)
@@ -200,9 +210,9 @@ class RunFolder:
             f"{key} was {_shown(was)} and is {_shown(now)}" for key, was, now in changes(read_config(self.path), config)
         ]
         for name, pairs in (("seeds.jsonl", seeds), ("heldout.jsonl", heldout)):
-            if (self.path / name).read_text("utf-8") != _lines(pairs):
+            if _read(self.path / name) != _pair_lines(pairs):
                 differences.append(f"the pairs in {name} are others")
-        old = json.loads((self.path / "environment.json").read_text("utf-8"))
+        old = read_json(self.path / "environment.json")
         for name in sorted(old.keys() | environment.keys()):
             if (was := old.get(name)) == (now := environment.get(name)):
                 continue
@@ -223,14 +233,15 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         return Iteration(folder, number)
 
-    def exported(self) -> int | None:
-        """The iteration whose model lies in final/, or None."""
-        mark = self.path / "final" / "isara.json"
-        return int(json.loads(mark.read_text("utf-8"))["iteration"]) if mark.exists() else None
-
     def export(self, iteration: Iteration, files: Mapping[str, str]) -> Path:
-        """Copies the model of an iteration to final/, together with the given text files; the folder's path."""
+        """Copies the model of an iteration to final/, together with the given text files; the folder's path.
+
+        Does nothing where the same model lies there with the same files.
+        """
         final, aside = self.path / "final", self.path / "final.tmp"
+        files = {**files, "isara.json": json.dumps({"iteration": iteration.number}) + "\n"}
+        if all((final / name).is_file() and _read(final / name) == text for name, text in files.items()):
+            return final
         with _disk_errors(final):
             shutil.rmtree(aside, ignore_errors=True)
             # Hard links where the disk allows them: the weights of a large model need not lie there twice.
@@ -238,7 +249,6 @@ class RunFolder:
             for name, text in files.items():
                 (aside / name).unlink(missing_ok=True)
                 write_text(aside / name, text)
-            write_text(aside / "isara.json", json.dumps({"iteration": iteration.number}) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
         return final
@@ -253,16 +263,26 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / "isara.yaml"
     if not path.is_file():
         raise RunError(f"expected a run folder with an isara.yaml at {run}, found none: give the --out of a run")
-    config = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        config = yaml.safe_load(_read(path))
+    except yaml.YAMLError:
+        config = None
     if not isinstance(config, dict):
         raise RunError(f"{path} holds no config: it was changed by hand; put the run's own back")
     return config
 
 
+def exported(run: Path) -> int | None:
+    """The iteration whose model lies in final/ of a run folder, or None."""
+    mark = run / "final" / "isara.json"
+    return int(read_json(mark)["iteration"]) if mark.exists() else None
+
+
 def iterations(run: Path) -> list[Iteration]:
     """The iterations that a run folder holds, the base model's folder left out, in order."""
-    folders = sorted(run.glob("iteration-[0-9][0-9]"))
-    return [Iteration(folder, number) for folder in folders if (number := int(folder.name[-2:]))]
+    names = (folder.name.removeprefix("iteration-") for folder in run.glob("iteration-*"))
+    numbers = sorted(int(name) for name in names if name.isdecimal() and int(name))
+    return [Iteration(run / f"iteration-{number:02d}", number) for number in numbers]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -283,10 +303,66 @@ def write_text(path: Path, text: str) -> None:
         aside.replace(path)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one of the run's own JSON Lines files.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    # Not splitlines(): a text may hold U+2028 and its kin, which JSON leaves as they are.
+    return [_parse(path, line) for line in _read(path).split("\n") if line]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of one of the run's own JSON files.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    return _parse(path, _read(path))
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk makes incomplete, and nothing worse."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        """Drops the line: the run itself tells of the disk when it can't write what matters."""
+
+    def close(self) -> None:
+        """Closes the file, or gives up on its last lines."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        raise _damaged(path) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise _damaged(path)
+    return value
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path} is missing or damaged: put it back, or remove {path.parent} and run the same command again"
+    )
+
+
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"expected a folder at {path}, found a file: give another folder with --out") from None
     except OSError as error:
         raise RunError(
             f"can't write {path} ({error.strerror or error}): free some space or mend the rights, "
@@ -294,7 +370,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """The candidate on one line of candidates.jsonl; None for a torn one."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -304,8 +381,19 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("batch_size"), int) else None
 
 
-def _lines(pairs: Iterable[QAPair]) -> str:
-    return "".join(json.dumps(pair.to_json(), ensure_ascii=False) + "\n" for pair in pairs)
+def _pair_lines(pairs: Iterable[QAPair]) -> str:
+    return _lines(pair.to_json() for pair in pairs)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, default=_plain_number) + "\n" for row in rows)
+
+
+def _plain_number(value: Any) -> Any:
+    """What a filter measured with numpy, as JSON knows it."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a row can't hold a {type(value).__name__}: give numbers or text to a Rejection")
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,5 @@
 """What `isara show` prints about a run folder. Texts of a model are untrusted and are never read as markup."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.text import Text
 from isara.data import QAPair
 from isara.errors import RunError
 from isara.loop import best_iteration, funnel
-from isara.run import Iteration, iterations, read_config
+from isara.run import Iteration, exported, iterations, parse_row, read_config, read_json, read_rows
 
 # Rejections whose value and threshold are numbers can be sorted by how near they were to passing.
 _NUMBER = (int, float)
@@ -29,16 +28,17 @@ def summary(run: Path) -> RenderableType:
     read_config(run)
     base, steps = Iteration(run / "iteration-00", 0), iterations(run)
     columns = [_column(step) for step in [base, *steps]]
-    table = Table(title=f"Run {run}", title_justify="left")
+    table = Table(title=plain(f"Run {run}"), title_justify="left")
     table.add_column("iteration")
     for step in [base, *steps]:
         table.add_column(str(step.number) if step.number else "base", justify="right")
     for name in dict.fromkeys(name for column in [*columns[1:], *columns] for name in column):
-        table.add_row(name, *(column.get(name, "") for column in columns))
+        table.add_row(plain(name), *(column.get(name, "") for column in columns))
     evaluations = {0: base.read_json("eval.json") or {}}
     evaluations |= {step.number: step.read_json("eval.json") or {} for step in steps if step.done}
     unfinished = "No iteration is finished yet: run the same command again to go on."
-    verdict = _verdict(best_iteration(evaluations), evaluations) if len(evaluations) > 1 else unfinished
+    best = exported(run) or best_iteration(evaluations)
+    verdict = _verdict(best, evaluations) if len(evaluations) > 1 else unfinished
     return Group(table, Text(verdict))
 
 
@@ -83,7 +83,7 @@ def provenance(run: Path, row_id: str) -> RenderableType:
     demos = Table("similarity", "id", "demonstration", title="Demonstrations, nearest last", title_justify="left")
     for pair_id, similarity in zip(row["demo_ids"], row["demo_similarities"], strict=True):
         shown = pairs.get(pair_id)
-        demos.add_row(f"{similarity:.4f}", pair_id, plain(shown.question if shown else "not in this folder"))
+        demos.add_row(f"{similarity:.4f}", plain(pair_id), plain(shown.question if shown else "not in this folder"))
     facts = {
         "iteration": row["iteration"],
         "batch": row["batch"],
@@ -94,7 +94,7 @@ def provenance(run: Path, row_id: str) -> RenderableType:
     }
     parts: list[RenderableType] = [
         _pair_panel(row),
-        Text("\n".join(f"{name}: {value}" for name, value in facts.items())),
+        plain("\n".join(f"{name}: {value}" for name, value in facts.items())),
     ]
     if row["answer_prompt"]:
         parts += [demos, Panel(plain(row["answer_prompt"]), title="Prompt of the answer", title_align="left")]
@@ -108,7 +108,7 @@ def before_and_after(run: Path) -> RenderableType:
     if not path.exists():
         return Text("")
     panels = []
-    for row in json.loads(path.read_text("utf-8"))["rows"]:
+    for row in read_json(path)["rows"]:
         text = Text.assemble(
             ("before  ", "bold"), plain(row["before"]), ("\nafter   ", "bold"), plain(row["after"]),
             ("\nwanted  ", "bold"), plain(row["wanted"]),
@@ -126,8 +126,7 @@ def candidates(step: Iteration) -> list[dict[str, Any]]:
     """The stored candidates of an iteration, read without touching the file."""
     if not step.candidates.exists():
         return []
-    lines = step.candidates.read_text("utf-8", errors="replace").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    return [row for row in map(parse_row, step.candidates.read_bytes().splitlines(keepends=True)) if row]
 
 
 def _column(step: Iteration) -> dict[str, str]:
@@ -174,19 +173,19 @@ def _step(run: Path, number: int | None) -> Iteration:
     chosen = [step for step in steps if number in (None, step.number)]
     if not chosen:
         has = ", ".join(str(step.number) for step in steps) or "none"
-        raise RunError(f"{run} holds no candidates of iteration {number or 1} (it has: {has}): give one that it has")
+        which = "any iteration" if number is None else f"iteration {number}"
+        raise RunError(f"{run} holds no candidates of {which} (it has: {has}): give one that it has")
     return chosen[-1]
 
 
 def _pairs(run: Path) -> list[QAPair]:
-    lines = (run / "seeds.jsonl").read_text("utf-8").splitlines()
-    seeds = [QAPair.from_json(json.loads(line)) for line in lines]
+    seeds = [QAPair.from_json(row) for row in read_rows(run / "seeds.jsonl")]
     return seeds + [QAPair.from_json(row) for step in iterations(run) for row in candidates(step)]
 
 
 def _pair_panel(row: Mapping[str, Any]) -> Panel:
     text = Text.assemble(("Question: ", "bold"), plain(row["question"]), ("\nAnswer: ", "bold"), plain(row["answer"]))
-    return Panel(text, title=row["id"], title_align="left")
+    return Panel(text, title=plain(row["id"]), title_align="left")
 
 
 def _fate(rejection: Mapping[str, Any] | None) -> str:

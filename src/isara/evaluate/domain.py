@@ -118,7 +118,8 @@ def summarise(items: Sequence[HeldoutItem]) -> dict[str, float]:
 
 def _figures(bits: Sequence[float], name: str, sizes: Sequence[int]) -> Iterator[tuple[str, float]]:
     yield name, sum(bits) / sum(sizes)
-    yield f"{name}_se", ratio_error(bits, sizes)
+    if len(sizes) > 1:  # one pair says nothing of its error, and JSON has no NaN
+        yield f"{name}_se", ratio_error(bits, sizes)
 
 
 class Domain:
