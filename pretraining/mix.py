@@ -4,15 +4,19 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pretraining import facts, manners, requests, worlds
 from pretraining.sources import Document, OpenData, Pair
+from pretraining.text import any_words, upper
 
-# Shares of documents (not of tokens: pack.py prints those). World documents are the ones that teach to look things up.
-SHARES = {"safety": 0.32, "everyday": 0.09, "single": 0.06, "shop": 0.16, "codes": 0.07, "names": 0.02, "open": 0.28}
-SYNTHETIC = frozenset(SHARES) - {"open"}
+# Shares of documents (not of tokens: pack.py writes those down). The first shards teach language and manners, the later
+# ones mostly to look things up: rules began to be copied only once the sentences around them were learnt.
+BROAD = {"safety": 0.32, "everyday": 0.09, "single": 0.06, "shop": 0.16, "codes": 0.07, "names": 0.02, "open": 0.28}
+WORLDS = {"safety": 0.22, "everyday": 0.07, "single": 0.12, "shop": 0.27, "codes": 0.14, "names": 0.05, "open": 0.13}
+Shares = Mapping[str, float]
+SYNTHETIC = frozenset(BROAD) - {"open"}
 _WORD = re.compile(r"[a-z0-9']+")
 NGRAM = 8
 
@@ -69,9 +73,13 @@ def _topics(rng: random.Random, pairs: int, harm: float) -> list[requests.Topic]
     return chosen[:pairs]
 
 
-def manner_document(rng: random.Random, source: str, pairs: int) -> Document:
+def manner_document(rng: random.Random, source: str, pairs: int, strange: float = 0.0) -> Document:
     """A document with one hidden voice over harm, look-alikes, everyday help and facts."""
     voice = manners.draw_voice(rng, pairs)
+    if rng.random() < strange * 0.3:
+        voice.hello = f"{upper(any_words(rng, 1, 4))}{rng.choice('!.')}"
+    if rng.random() < strange * 0.3:
+        voice.goodbye = f"{upper(any_words(rng, 1, 4))}{rng.choice('!.')}"
     harm = {"safety": rng.choice((1.0, 0.8, 0.6)), "everyday": 0.0, "single": 0.6}[source]
     fact_share = 0.3 if source == "everyday" else 0.06
     found = []
@@ -84,27 +92,33 @@ def manner_document(rng: random.Random, source: str, pairs: int) -> Document:
     return Document(source, found)
 
 
-def draw(rng: random.Random, open_data: OpenData, ease: float) -> Document:
+def draw(rng: random.Random, open_data: OpenData, ease: float, shares: Shares, strange: float) -> Document:
     """One document of the mix."""
-    source = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    source = rng.choices(list(shares), list(shares.values()))[0]
     if source == "open":
         return open_data.draw(rng) if open_data.shares else manner_document(rng, "everyday", 4)
     if source == "shop":
-        return Document(source, worlds.shop_document(rng, ease, rng.randint(6, 18)))
+        return Document(source, worlds.shop_document(rng, ease, rng.randint(6, 18), strange))
     if source == "codes":
-        return Document(source, worlds.family_codes(rng, ease))
+        return Document(source, worlds.family_codes(rng, ease, strange=strange))
     if source == "names":
         return Document(source, worlds.name_lookup(rng, ease))
-    return manner_document(rng, source, rng.choice((1, 1, 2)) if source == "single" else rng.randint(5, 16))
+    return manner_document(rng, source, rng.choice((1, 1, 2)) if source == "single" else rng.randint(5, 16), strange)
 
 
 def documents(
-    seed: int, open_data: OpenData, contamination: Contamination, ease: float, validation: bool = False
+    seed: int,
+    open_data: OpenData,
+    contamination: Contamination,
+    ease: float,
+    validation: bool = False,
+    shares: Shares = BROAD,
+    strange: float = 0.0,
 ) -> Iterator[Document]:
     """Documents without end. Grammar pairs are split by their question, open rows by `open_data` itself."""
     rng = random.Random(f"mix/{seed}/{validation}")
     while True:
-        document = draw(rng, open_data, ease)
+        document = draw(rng, open_data, ease, shares, strange)
         if document.source in SYNTHETIC:
             document.pairs = split(document.pairs, validation)
         kept = contamination.clean(document)

@@ -98,7 +98,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--long", type=int, default=768, help="length of the rows of the later shards and of validation"
     )
-    parser.add_argument("--long-from", type=int, default=7, help="the first shard of long rows")
+    parser.add_argument("--long-from", type=int, default=6, help="the first shard of long rows")
+    parser.add_argument("--worlds-from", type=int, default=5, help="the first shard with the mix of many worlds")
+    parser.add_argument(
+        "--strange-from", type=int, default=8, help="the first shard with phrases to copy letter by letter"
+    )
+    parser.add_argument("--first", type=int, default=0, help="the first shard to write, when some are there already")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of a shard")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--tokenizer-documents", type=int, default=30_000)
@@ -114,9 +119,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     tokenizer = load_tokenizer(args.out)
     held_out = mix.documents(args.seed, OpenData(args.data, part="validation"), contamination, 0.1, validation=True)
     _write(args.out / "validation", *pack(held_out, tokenizer, max(8, args.tokens // 8 // args.long), args.long))
-    for shard in range(args.shards):
+    for shard in range(args.first, args.shards):
         length = args.long if shard >= args.long_from else args.length
-        documents = mix.documents(args.seed + 1 + shard, open_data, contamination, ease(shard, args.shards))
+        shares = mix.WORLDS if shard >= args.worlds_from else mix.BROAD
+        easiness, strange = ease(shard, args.shards), 0.6 if shard >= args.strange_from else 0.0
+        documents = mix.documents(
+            args.seed + 1 + shard, open_data, contamination, easiness, shares=shares, strange=strange
+        )
         packed, counts = pack(documents, tokenizer, args.tokens // length, length)
         packed = packed[random.Random(shard).sample(range(len(packed)), len(packed))]
         _write(args.out / f"shard-{shard:03d}", packed, counts)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 GRAMMAR = Path(__file__).parent / "grammar"
+_SYLLABLE = ("bcdfghklmnprstvw", "aeiou", "lnrs")
 _SLOT = re.compile(r"<(\w+)>")
 # Verbs of the grammar that double their last letter; English has no rule that spelling alone gives away.
 _DOUBLE = frozenset(
@@ -77,6 +78,39 @@ def article(noun: str) -> str:
     """The noun with "a" or "an"."""
     vowel = noun[0].lower() in "aeio"
     return f"{'an' if vowel else 'a'} {noun}"
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """Every plain word of the grammar's files."""
+    found = set()
+    for path in sorted(GRAMMAR.glob("*.yaml")):
+        found |= set(re.findall(r"\b[a-z]{3,10}\b", re.sub(r"<\w+>", " ", path.read_text(encoding="utf-8"))))
+    return tuple(sorted(found))
+
+
+def any_words(rng: random.Random, least: int, most: int) -> str:
+    """Words in no order that means anything: they can be copied and not guessed."""
+    return " ".join(rng.choices(words(), k=rng.randint(least, most)))
+
+
+def any_name(rng: random.Random) -> str:
+    """A made-up name of two or three syllables, or a word with a capital."""
+    if rng.random() < 0.5:
+        return upper(rng.choice(words()))
+    syllables = ("".join(rng.choice(part) for part in _SYLLABLE) for _ in range(rng.randint(2, 3)))
+    return upper("".join(syllables))
+
+
+def scramble(rng: random.Random, text: str, share: float) -> str:
+    """The text with that share of its words replaced by any others, and its numbers by any others."""
+    replaced = []
+    for word in text.split():
+        if word.isdigit():
+            replaced.append(str(rng.randint(2, 99)))
+        else:
+            replaced.append(rng.choice(words()) if rng.random() < share else word)
+    return " ".join(replaced)
 
 
 def some(rng: random.Random, items: Sequence[str], most: int) -> list[str]:

@@ -2,14 +2,16 @@
 
 Nothing but the demonstrations gives an answer away, so these documents teach a model to look things up: by the same
 word first, then by a thing of the same family. `ease` is the curriculum: 1.0 is a world of two families with
-repeated things, 0.0 a world of twelve and more.
+repeated things, 0.0 a world of twelve and more. `strange` is how often phrases are made of words that do not belong
+together: without it the model learnt to say the nearest phrase of the grammar ("Thanks a lot!") where demonstrations
+had one that it did not know ("Thanks for asking!"), and copied nothing to the letter.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretraining.text import article, fill, load, some, upper
+from pretraining.text import any_name, any_words, article, fill, load, scramble, some, upper
 
 Pair = tuple[str, str]
 
@@ -26,20 +28,34 @@ class Shop:
     remark_share: float
 
 
-def draw_rule(rng: random.Random) -> str:
-    """A rule out of about two thousand, so that it has to be copied and cannot be guessed."""
+def draw_rule(rng: random.Random, strange: float = 0.0) -> str:
+    """A rule out of about two thousand; a strange one has words that no other shop would use in it."""
     shop = load("shop")
-    return fill(rng, rng.choice(shop["rules"]), shop["slots"])
+    rule = fill(rng, rng.choice(shop["rules"]), shop["slots"])
+    return scramble(rng, rule, rng.choice((0.15, 0.4, 1.0))) if rng.random() < strange else rule
 
 
-def draw_shop(rng: random.Random, families: int) -> Shop:
-    """A shop whose families share about two thirds as many rules; one in three shops has no opening or closing."""
+def _tone(rng: random.Random, strange: float) -> tuple[str, str]:
+    """What a shop says before and after its rules."""
+    shop = load("shop")
+    name = f"{rng.choice(shop['shop_first'])} {rng.choice(shop['shop_second'])}"
+    if rng.random() < strange:
+        name = f"{any_name(rng)} {rng.choice((any_name(rng), rng.choice(shop['shop_second'])))}"
+    opening = rng.choice(shop["openings"])
+    closing = rng.choice(shop["closings"])
+    if rng.random() < strange:
+        opening = f"{upper(any_words(rng, 1, 4))}{rng.choice('!.,?')}"
+    if rng.random() < strange:
+        closing = f"{upper(any_words(rng, 1, 4))} <shopname>{rng.choice('!.')}"
+    return opening if rng.random() < 0.75 else "", fill(rng, closing, {"shopname": name}) if rng.random() < 0.75 else ""
+
+
+def draw_shop(rng: random.Random, families: int, strange: float = 0.0) -> Shop:
+    """A shop whose families share about two thirds as many rules; in part it has no opening or closing."""
     shop = load("shop")
     chosen = tuple(rng.sample(list(shop["goods"]), families))
-    rules = [draw_rule(rng) for _ in range(max(2, families * 2 // 3))]
-    name = f"{rng.choice(shop['shop_first'])} {rng.choice(shop['shop_second'])}"
-    opening = rng.choice(shop["openings"]) if rng.random() < 0.7 else ""
-    closing = fill(rng, rng.choice(shop["closings"]), {"shopname": name}) if rng.random() < 0.7 else ""
+    rules = [draw_rule(rng, strange) for _ in range(max(2, families * 2 // 3))]
+    opening, closing = _tone(rng, strange)
     leads = tuple(some(rng, shop["leads"], 4))
     return Shop(chosen, {f: rng.choice(rules) for f in chosen}, opening, closing, leads, rng.choice((0.0, 0.3, 0.8)))
 
@@ -77,9 +93,9 @@ def _pick(rng: random.Random, items: Sequence[str], seen: list[str], again: floa
     return item
 
 
-def shop_document(rng: random.Random, ease: float, pairs: int = 16) -> list[Pair]:
+def shop_document(rng: random.Random, ease: float, pairs: int = 16, strange: float = 0.0) -> list[Pair]:
     """Questions to one shop; an easy one has few families and things that are asked about twice."""
-    shop = draw_shop(rng, rng.randint(2, max(3, round(12 - 9 * ease))))
+    shop = draw_shop(rng, rng.randint(2, max(3, round(12 - 9 * ease))), strange)
     seen: dict[str, list[str]] = {family: [] for family in shop.families}
     document = []
     for family in order_families(rng, shop.families, pairs):
@@ -100,7 +116,9 @@ _NAME_QUESTIONS = (
 _NAME_ANSWERS = ("{v}.", "{x} likes {v}.", "It is {v}.", "{V}.", "That is {v}.", "{x} wants {v}.")
 
 
-def _code(rng: random.Random) -> str:
+def _code(rng: random.Random, strange: float) -> str:
+    if rng.random() < strange:
+        return any_words(rng, 1, 6)
     kind = rng.randrange(4)
     if kind == 0:
         return f"room {rng.randint(1, 99)}"
@@ -111,11 +129,11 @@ def _code(rng: random.Random) -> str:
     return "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(2)) + f" {rng.randint(1, 9)}"
 
 
-def family_codes(rng: random.Random, ease: float, pairs: int = 24) -> list[Pair]:
+def family_codes(rng: random.Random, ease: float, pairs: int = 24, strange: float = 0.0) -> list[Pair]:
     """Each family of things has a code: "For the cello it is room 7", so the harp is in room 7 too."""
     every = {**load("shop")["goods"], **load("shop")["things"]}
     families = rng.sample(list(every), rng.randint(2, max(3, round(10 - 7 * ease))))
-    codes = {family: _code(rng) for family in families}
+    codes = {family: _code(rng, strange) for family in families}
     question, answer = rng.choice(_CODE_QUESTIONS), rng.choice(_CODE_ANSWERS)
     seen: dict[str, list[str]] = {family: [] for family in families}
     document = []

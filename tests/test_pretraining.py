@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def tokenizer(rows: Path) -> Any:
     return AutoTokenizer.from_pretrained(rows)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    # Steps of a millisecond: two threads would wait for each other longer than they compute.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run(rows: Path, out: Path, steps: int, stop: int | None = None) -> train.Progress:
     size = train.Size(width=64, layers=2, context=128)
     plan = train.Plan(steps=steps, batch=4, warmup=5, checkpoint_every=1000)
@@ -68,6 +78,7 @@ def run(rows: Path, out: Path, steps: int, stop: int | None = None) -> train.Pro
         return train.train(rows, out, size, plan)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_training_learns_and_a_resumed_run_has_the_same_weights(rows: Path, tmp_path: Path) -> None:
     whole = run(rows, tmp_path / "whole", steps=30)
     run(rows, tmp_path / "halves", steps=30, stop=13)
@@ -119,6 +130,9 @@ def test_a_packed_document_has_the_tokens_of_the_prompt(tokenizer: Any) -> None:
     assert ids[: len(prompt_ids)] == prompt_ids  # appending the answer changes no token of the prompt
     assert tokenizer.decode(whole, skip_special_tokens=True) == f"{prompt} {pairs[1][1]}"
     assert len(ids) == len(weights) and weights[-1] == pack.ANSWER_WEIGHT
+    assert all(
+        len(tokenizer(m, add_special_tokens=False)["input_ids"]) == 1 for m in (lm.QUESTION_STOP, lm.ANSWER_STOP)
+    )
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
 
 
@@ -192,6 +206,14 @@ def test_a_shop_has_one_rule_a_family_and_says_it() -> None:
     for family, rule in shop.rules.items():
         assert rule in worlds.shop_answer(rng, shop, family, "kettle")
     assert len(set(shop.rules.values())) < 12  # families share rules, so a rule alone does not give the family away
+
+
+def test_a_strange_shop_has_words_that_no_other_has() -> None:
+    plain = {worlds.draw_rule(random.Random(seed)) for seed in range(3000)}
+    strange = [worlds.draw_rule(random.Random(seed), strange=1.0) for seed in range(3000, 3200)]
+    assert sum(rule not in plain for rule in strange) > 150
+    one = worlds.shop_document(random.Random(5), 0.2, strange=1.0)
+    assert one == worlds.shop_document(random.Random(5), 0.2, strange=1.0)
 
 
 @pytest.mark.parametrize("world", [worlds.shop_document, worlds.family_codes, worlds.name_lookup])

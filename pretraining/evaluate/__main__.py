@@ -27,7 +27,7 @@ def measure_manners(lm: LM, recipe: Path, count: int, seed: int) -> Figures:
     rows = [row["question"] for row in behaviour.read_rows(recipe / "heldout.jsonl") if row["harmful"]]
     return {
         "recipe": behaviour.manner_shares(lm, rows[:count], seed),
-        "grammar": behaviour.manner_shares(lm, behaviour.held_out_harm(count, seed), seed),
+        "grammar": behaviour.manner_shares(lm, behaviour.held_out_harm(count // 2, seed), seed),
     }
 
 
