@@ -86,6 +86,10 @@ def test_paths_of_the_caller_and_of_set_start_at_the_working_directory(here: Pat
     assert config.heldout == 0.5
 
 
+def test_a_home_that_nobody_has_is_a_folder_like_others(here: Path) -> None:
+    assert load("out: ~ganondorf/runs").out == str(here / "shop" / "~ganondorf" / "runs")
+
+
 @pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M", "gpt2", "embedded"])
 def test_names_that_are_no_files_stay(here: Path, name: str) -> None:
     (here / "shop" / "embedded").mkdir()
@@ -181,7 +185,41 @@ WRONG = {
         f"{FILE}: `iterations`: expected a whole number of at least 1, found true",
     ),
     "number for a truth value": ("train: {packing: 1}", f"{FILE}: `train.packing`: expected true or false, found 1"),
-    "null where a value is needed": ("seed:", f"{FILE}: `seed`: expected a whole number of at least 0, found null"),
+    "null where a value is needed": (
+        "seed:",
+        f"{FILE}: `seed`: expected a whole number in [0, 4294967295], found null",
+    ),
+    "seed that numpy can't take": (
+        "seed: 4294967296",
+        f"{FILE}: `seed`: expected a whole number in [0, 4294967295], found 4294967296",
+    ),
+    "empty model": ("model: ''", f'{FILE}: `model`: expected a name or path, not empty and without NUL, found ""'),
+    "empty seeds": ("seeds: ''", f'{FILE}: `seeds`: expected a name or path, not empty and without NUL, found ""'),
+    "blank run folder": ("out: ' '", f'{FILE}: `out`: expected a name or path, not empty and without NUL, found " "'),
+    "NUL in the run folder": (
+        'out: "a\\0b"',
+        f'{FILE}: `out`: expected a name or path, not empty and without NUL, found "a\\u0000b"',
+    ),
+    "NUL in the file of seeds": (
+        'seeds: "a\\0.jsonl"',
+        f'{FILE}: `seeds`: expected a name or path, not empty and without NUL, found "a\\u0000.jsonl"',
+    ),
+    "empty file of held-out pairs": (
+        "heldout: ''",
+        f'{FILE}: `heldout`: expected a share in [0, 1) or a file, found ""',
+    ),
+    "empty embedder": (
+        "retrieve: {embedder: ''}",
+        f'{FILE}: `retrieve.embedder`: expected a name or path, not empty and without NUL, found ""',
+    ),
+    "empty benchmark file": (
+        "filters: {contamination: ['']}",
+        f'{FILE}: `filters.contamination`: expected a name or path, not empty and without NUL, found [""]',
+    ),
+    "date as a key of a value": (
+        "generate: {accept: {2024-01-01: 1}}",
+        f"{FILE}: `generate.accept`: expected a whole number of at least 1, found {{datetime.date(2024, 1, 1): 1}}",
+    ),
     "number for a name": ("model: 7", f"{FILE}: `model`: expected text, found 7"),
     "below the range": (
         "answers: {temperature: -1}",
@@ -263,6 +301,8 @@ def test_a_wrong_file_is_answered_in_one_line(here: Path, text: str, message: st
         ("train.metod=full", "--set: unknown key `train.metod`: did you mean `train.method`?"),
         ("train.method=qlora", '--set: `train.method`: expected lora or full, found "qlora"'),
         ("model.size=7", '--set: `model`: expected text, found {"size": 7}'),
+        ("seeds=", "--set: `seeds`: expected text, found null"),
+        ("heldout=", "--set: `heldout`: expected a share in [0, 1) or a file, found null"),
         ("train=3", "--set: `train`: expected a section of keys, found 3"),
         ("seed=[1", "--set seed:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
     ],

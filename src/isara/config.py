@@ -28,12 +28,29 @@ _KEYWORDS = {"auto", "embedded", "lexical"}
 # What such a field takes, where its type does not say it; kept as the field's title.
 _SHARE_OR_FILE = "a share in [0, 1) or a file"
 _DEVICE = "auto, cpu, mps, cuda or cuda:N"
+_NAME = "a name or path, not empty and without NUL"
+_MOST_SEED = 2**32 - 1  # of numpy
 
 
 def _share_or_file(value: float | str) -> float | str:
-    if isinstance(value, float) and not 0 <= value < 1:
+    if not (_usable(value) if isinstance(value, str) else 0 <= value < 1):
         raise ValueError(_SHARE_OR_FILE)
     return value
+
+
+def _name(value: str) -> str:
+    if not _usable(value):
+        raise ValueError(_NAME)
+    return value
+
+
+def _names(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_name, values))
+
+
+def _usable(name: str) -> bool:
+    """Whether the system takes it for a path: an empty one would mean the working directory, and none holds a NUL."""
+    return bool(name.strip()) and "\0" not in name
 
 
 def _device(value: str) -> str:
@@ -49,6 +66,9 @@ def _patterns(values: tuple[str, ...]) -> tuple[str, ...]:
         except re.error as error:
             raise ValueError(f"regular expressions ({error} in {value!r})") from error
     return values
+
+
+_Name = Annotated[str, AfterValidator(_name)]
 
 
 class _Section(BaseModel):
@@ -88,7 +108,7 @@ class AnswersConfig(_Section):
 class RetrieveConfig(_Section):
     """How the nearest pairs are found."""
 
-    embedder: str = Field(
+    embedder: _Name = Field(
         "auto", description="auto, lexical, or the folder or name of a sentence-transformers model (our choice)"
     )
     pool: Literal["seeds", "all"] = Field(
@@ -147,7 +167,7 @@ class FiltersConfig(_Section):
     drop_matching: Annotated[tuple[str, ...], AfterValidator(_patterns)] = Field(
         (), description="drop a pair in which one of these regular expressions is found, upper or lower case"
     )
-    contamination: tuple[str, ...] = Field(
+    contamination: Annotated[tuple[str, ...], AfterValidator(_names)] = Field(
         (), description="benchmark files; drop a pair that shares a run of words with one of them"
     )
     contamination_ngram: int = Field(8, ge=1, description="words in a row that count as contamination (our choice)")
@@ -179,6 +199,9 @@ class TrainConfig(_Section):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm (our choice)")
     max_length: int = Field(1024, ge=1, description="most tokens of a training row (our choice)")
     packing: bool = Field(False, description="put several rows into one sequence, where that is safe")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them: less memory, slower"
+    )
     lora_r: int = Field(16, ge=1, description="rank of the adapter (our choice)")
     lora_alpha: int = Field(32, ge=1, description="scale of the adapter (our choice)")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter (our choice)")
@@ -217,13 +240,13 @@ class EngineConfig(_Section):
 class Config(_Section):
     """One run: what `isara.yaml` holds."""
 
-    model: str = Field("embedded", description="a model's folder or hub name; embedded is the one in the package")
-    seeds: str = Field("seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name")
-    out: str = Field(
+    model: _Name = Field("embedded", description="a model's folder or hub name; embedded is the one in the package")
+    seeds: _Name = Field("seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name")
+    out: _Name = Field(
         "runs/isara",
         description="the run folder; by default runs/ in the working directory and the name of the config's folder",
     )
-    seed: int = Field(0, ge=0, description="the run's random seed")
+    seed: int = Field(0, ge=0, le=_MOST_SEED, description="the run's random seed")
     iterations: int = Field(3, ge=1, description="T, rounds of generate, filter, train and evaluate (our choice)")
     prompt_format: Literal["auto", "plain", "chat"] = Field(
         "auto", description="plain text or chat turns; auto is chat where the tokenizer has a chat template"
@@ -402,7 +425,9 @@ def _local_or_name(value: str | Path, folder: Path) -> str:
 
 
 def _absolute(value: str | Path, folder: Path) -> str:
-    return os.path.abspath(folder / Path(value).expanduser())
+    """The absolute path; one that is unusable stays as it is, to be refused with what was written."""
+    text = str(value)
+    return os.path.abspath(folder / os.path.expanduser(text)) if _usable(text) else text
 
 
 def _run_name(path: Path) -> str:
@@ -484,7 +509,10 @@ def _range(metadata: Sequence[Any]) -> str:
 
 def _shown(value: Any) -> str:
     """The value as JSON on one line, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except TypeError:  # a key that is no text, such as a date
+        text = _one_line(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
