@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -279,10 +280,13 @@ def test_the_models_context_bounds_pairs_where_it_is_the_shorter(tmp_path: Path,
 
 def test_a_model_whose_config_is_no_config_is_answered_in_one_line(tmp_path: Path, tiny_llama: Path) -> None:
     broken = shutil.copytree(tiny_llama, tmp_path / "broken")
-    (broken / "config.json").write_text("{}")
+    (broken / "config.json").write_text("[]")
 
     with pytest.raises(ModelError) as caught:
         load_seeds(config(tmp_path, PAIRS), str(broken))
 
-    assert str(caught.value).startswith(f"the model '{broken}' can't be loaded: ")
-    assert "\n" not in str(caught.value)
+    assert re.fullmatch(
+        rf"the model '{broken}' can't be loaded \([^\n]{{1,200}}\): check its config.json, tokenizer and weights, or "
+        "copy or download it again",
+        str(caught.value),
+    )

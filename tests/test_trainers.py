@@ -336,13 +336,113 @@ def mixed(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_a_tokenizer_of_another_model(mixed: Path, tmp_path: Path) -> None:
-    message = failure(tmp_path, mixed)
-    token = int(message.split()[5])
-    assert token >= 200
-    assert message == (
-        f"ModelError: the tokenizer makes token {token} of pair {PAIRS[0].id} ('Who guards the Triforce of Courage?'), "
-        "and the model knows 200: use the tokenizer that belongs to the model"
+    largest = max(AutoTokenizer.from_pretrained(mixed).get_vocab().values())
+    assert failure(tmp_path, mixed) == (
+        f"ModelError: the tokenizer makes token {largest}, and the model knows 200: use the tokenizer that belongs to "
+        "the model"
     )
+
+
+@pytest.fixture
+def added(tiny_llama: Path, tmp_path: Path) -> Path:
+    """A model whose tokenizer has got a token more, `<image>`."""
+    start = tmp_path / "added"
+    shutil.copytree(tiny_llama, start)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(start)
+    return start
+
+
+IMAGE = QAPair("What is <image>?", "A picture.")
+IMAGE_MESSAGE = (
+    f"the tokenizer makes token 519 of pair {IMAGE.id} ('What is <image>?'), and the model knows 519: use the "
+    "tokenizer that belongs to the model"
+)
+
+
+def test_a_token_that_was_added_to_the_tokenizer_alone(added: Path, tmp_path: Path) -> None:
+    assert failure(tmp_path, added, [*PAIRS, IMAGE]) == f"ModelError: {IMAGE_MESSAGE}"
+
+
+LAYERS = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        (("nope",), "['nope'] (no layer is called 'nope')"),
+        (["q_proj", "nope"], "['q_proj', 'nope'] (no layer is called 'nope')"),
+        ("xyz", "'xyz' (Target modules xyz not found in the base model)"),
+        ((), "[] (no layer is named)"),
+        ("(", "'(' (missing ), unterminated subpattern at position 0)"),
+        (["norm"], "['norm'] (Target module LlamaRMSNorm((64,), eps=1e-06) is not supported)"),
+    ],
+)
+def test_layers_that_get_no_adapter_are_refused_before_the_run_and_in_it(
+    tiny_llama: Path, tmp_path: Path, targets: Any, found: str
+) -> None:
+    message = f"expected train.lora_target_modules all-linear or layers of the model ({LAYERS}), found {found}: name "
+    message += "some of them"
+    for kind in (SupervisedTrainer, ChildTrainer):
+        with pytest.raises(ConfigError) as caught:
+            kind(lora_target_modules=targets).check(str(tiny_llama))
+        assert str(caught.value) == message
+    assert failure(tmp_path, tiny_llama, lora_target_modules=targets) == f"ConfigError: {message}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_lets_pass_what_can_be_trained(tiny_models: dict[str, Path], family: str) -> None:
+    trainer().check(str(tiny_models[family]))
+    trainer(method="full", lora_target_modules=["nope"]).check(str(tiny_models[family]))
+
+
+def test_a_list_or_an_expression_names_layers(tiny_llama: Path, tmp_path: Path) -> None:
+    for targets in (["q_proj", "v_proj"], r".*\.(q|v)_proj"):
+        trainer(max_steps=1, lora_target_modules=targets).fit(PAIRS, str(tiny_llama), tmp_path / "model")
+        weights = load_file(tmp_path / "model" / "adapter" / "adapter_model.safetensors")
+        assert {name.split(".")[-3] for name in weights} == {"q_proj", "v_proj"}
+
+
+def test_the_check_says_what_is_wrong_with_the_config(tiny_llama: Path, tmp_path: Path) -> None:
+    start = tmp_path / "broken"
+    shutil.copytree(tiny_llama, start)
+    config = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(config | {"num_attention_heads": 0}))
+    with pytest.raises(ModelError) as caught:
+        trainer().check(str(start))
+    assert str(caught.value) == (
+        f"the model {str(start)!r} can't be loaded (integer modulo by zero): check its config.json, tokenizer and "
+        "weights, or copy or download it again"
+    )
+
+
+@pytest.mark.parametrize("answer", ["", " \n"])
+def test_a_pair_without_an_answer(tiny_llama: Path, tmp_path: Path, answer: str) -> None:
+    pair = QAPair("Where is Zelda?", answer)
+    assert failure(tmp_path, tiny_llama, [*PAIRS, pair]) == (
+        f"TrainingError: expected an answer in pair {pair.id} ('Where is Zelda?'), found none: write one or drop the "
+        "pair"
+    )
+
+
+@pytest.mark.parametrize("steps", [{"max_steps": 1}, {"max_steps": None, "num_train_epochs": 1}])
+def test_a_single_step_trains(tiny_llama: Path, tmp_path: Path, steps: dict[str, Any]) -> None:
+    stats = trainer(method="full", **steps).fit(PAIRS, str(tiny_llama), tmp_path / "model")
+    assert stats.steps == 1
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_llama, tmp_path / "model"))
+    assert (after["lm_head.weight"] - before["lm_head.weight"]).abs().max() == pytest.approx(2e-5, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_gradient_checkpointing_learns_the_same(tiny_llama: Path, tmp_path: Path, method: str) -> None:
+    losses = [
+        trainer(method=method, lora_dropout=0.0, learning_rate=1e-2, gradient_checkpointing=wanted)
+        .fit(PAIRS, str(tiny_llama), tmp_path / str(wanted))
+        .last_loss
+        for wanted in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_a_device_that_is_not_there(tiny_llama: Path, tmp_path: Path) -> None:
@@ -419,13 +519,13 @@ class TestChild:
         assert steps == [1, 2]
 
     def test_its_errors_and_log_lines_arrive(
-        self, mixed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, added: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         long = QAPair("Tell me everything.", "Once upon a time " * 300)
         with caplog.at_level(logging.INFO), pytest.raises(ModelError) as caught:
-            ChildTrainer(device="cpu").fit([*PAIRS, long], str(mixed), tmp_path / "model")
-        assert "ModelError: " + str(caught.value) == failure(tmp_path, mixed)
-        assert [message[:41] for message in caplog.messages] == ["training leaves out 1 of 5 pairs with mor"]
+            ChildTrainer(device="cpu").fit([*PAIRS, IMAGE, long], str(added), tmp_path / "model")
+        assert str(caught.value) == IMAGE_MESSAGE
+        assert [message[:41] for message in caplog.messages] == ["training leaves out 1 of 6 pairs with mor"]
 
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child in /proc")
     def test_a_killed_child_is_an_error(self, tiny_llama: Path, tmp_path: Path) -> None:

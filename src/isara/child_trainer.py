@@ -22,12 +22,22 @@ class ChildTrainer:
         self.trainer = SupervisedTrainer(**arguments)
         self.on_step = on_step
 
+    def check(self, start: str) -> None:
+        """What `SupervisedTrainer.check` does, in this process: it loads no weights.
+
+        Raises:
+            ConfigError: As there.
+            ModelError: As there.
+        """
+        self.trainer.check(start)
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.
 
         Raises:
             TrainingError: As there, or the child process ended before its work was done.
             ModelError: As there.
+            ConfigError: As there.
         """
         job = {
             "trainer": asdict(self.trainer) | {"on_step": None},

@@ -14,8 +14,9 @@ from rapidfuzz.distance import LCSseq
 
 from isara.config import Config
 from isara.data import QAPair, SourceRow, read_rows
-from isara.errors import ModelError, SeedError
+from isara.errors import SeedError
 from isara.filters.text import tokenize
+from isara.models import load_error
 
 log = logging.getLogger("isara")
 
@@ -171,8 +172,8 @@ def _token_limit(config: Config, model: str) -> tuple[CountTokens, int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trusted)
         settings = AutoConfig.from_pretrained(model, trust_remote_code=trusted).get_text_config()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the model {model!r} can't be loaded: {' '.join(str(error).split())}") from error
+    except Exception as error:  # broken files make the libraries raise anything, such as TypeError or ZeroDivisionError
+        raise load_error(model, error) from error
     context = getattr(settings, "max_position_embeddings", None) or config.train.max_length
 
     def count_tokens(texts: Sequence[str]) -> list[int]:

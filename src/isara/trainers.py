@@ -22,7 +22,7 @@ from typing import Any, Literal
 from isara.data import QAPair
 from isara.errors import ConfigError, ModelError, RunError, TrainingError
 from isara.hardware import find_device, free_memory, is_out_of_memory
-from isara.models import find_model
+from isara.models import check_finite, find_model, load_model, meta_model, reason
 from isara.prompts import PromptFormat, find_format, training_text
 from isara.protocols import TrainStats
 
@@ -106,6 +106,16 @@ class SupervisedTrainer:
             if not (value := getattr(self, name)) > 0:
                 raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
 
+    def check(self, start: str) -> None:
+        """Tries the adapter on the modules of the model at `start`, without its weights: seconds before hours of a run.
+
+        Raises:
+            ConfigError: `lora_target_modules` names a layer that the model doesn't have or that can't have an adapter.
+            ModelError: The model's config makes no model.
+        """
+        if self.method == "lora":
+            _check_targets(meta_model(find_model(start), self.trust_remote_code), self)
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.
 
@@ -116,9 +126,11 @@ class SupervisedTrainer:
         Raises:
             TrainingError: Pairs that can't be trained on, a loss that is not finite, or too little memory for a row.
             ModelError: The model or its tokenizer can't be used.
+            ConfigError: As `check`.
             RunError: `out` can't be written.
         """
         _check_out(out, start)
+        self.check(start)
         partial = out.with_name(out.name + ".partial")
         micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
         try:
@@ -173,8 +185,12 @@ class _Row:
         return self.prompt + self.answer
 
     def __str__(self) -> str:
-        question = " ".join(self.pair.question.split())
-        return f"pair {self.pair.id} ({question[:40] + '…' if len(question) > 40 else question!r})"
+        return _named(self.pair)
+
+
+def _named(pair: QAPair) -> str:
+    question = " ".join(pair.question.split())
+    return f"pair {pair.id} ({question[:40] + '…' if len(question) > 40 else question!r})"
 
 
 class _Training:
@@ -189,7 +205,9 @@ class _Training:
         set_seed(options.seed)  # older versions of TRL draw the adapter before they seed
         self.device = _training_device(options.device)
         self.compute = _compute_dtype(options.dtype, self.device)
-        self.model, self.tokenizer = _load(find_model(start), options.trust_remote_code)
+        name = find_model(start)
+        self.model, self.tokenizer = load_model(name, "auto", options.trust_remote_code)
+        check_finite(self.model, name)
         self.format = find_format(self.tokenizer, options.prompt_format)
         # What training changes beside the weights, and how each tensor is to be stored
         self.config, self.generation_config = deepcopy(self.model.config), deepcopy(self.model.generation_config)
@@ -231,6 +249,8 @@ class _Training:
 
         if not pairs:
             raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
+        if empty := next((pair for pair in pairs if not pair.answer.strip()), None):
+            raise TrainingError(f"expected an answer in {_named(empty)}, found none: write one or drop the pair")
         text = Text(self.tokenizer, self.format)
         prompts, answers = zip(*(training_text(self.format, pair) for pair in pairs), strict=True)
         heads = text.encode(prompts)
@@ -274,7 +294,7 @@ class _Training:
         packing = self.options.packing and self._packs_safely(rows)
         if self.tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model=self.model,
             args=_sft_config(self.options, self.out, self.device, self.compute, packing, micro, accumulation),
             train_dataset=Dataset.from_list([_columns(row) for row in rows]),
@@ -283,7 +303,15 @@ class _Training:
             callbacks=[_watch(self.options, losses)],
         )
         trainer.remove_callback(PrinterCallback)
+        if self._steps(len(trainer.train_dataset), micro, accumulation) == 1:
+            # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 the steps.
+            trainer.args.warmup_steps = trainer.args.warmup_ratio = 0
         return trainer
+
+    def _steps(self, rows: int, micro: int, accumulation: int) -> int:
+        """Optimiser steps that transformers makes of so many rows."""
+        in_epoch = math.ceil(math.ceil(rows / micro) / accumulation)
+        return self.options.max_steps or math.ceil(self.options.num_train_epochs * in_epoch)
 
     def _packs_safely(self, rows: Sequence[_Row]) -> bool:
         """Whether a row's logits stay the same when another row is put before it, as in a packed sequence.
@@ -485,6 +513,35 @@ def _lora_config(options: SupervisedTrainer) -> Any:
     )
 
 
+def _check_targets(model: Any, options: SupervisedTrainer) -> None:
+    """Raises ConfigError where peft makes no adapter for the layers that are named; the model gets it."""
+    import torch
+    from peft import inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
+
+    modules, targets = dict(model.named_modules()), options.lora_target_modules
+    linear = {
+        key.rpartition(".")[2]
+        for key, module in modules.items()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
+    }
+    try:
+        if not targets:
+            raise ValueError("no layer is named")
+        for name in [] if isinstance(targets, str) else targets:
+            # peft looks at the names together, and passes over one that is misspelt.
+            if not any(key == name or key.endswith("." + name) for key in modules):
+                raise ValueError(f"no layer is called {name!r}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inject_adapter_in_model(_lora_config(options), model)
+    except Exception as error:  # of peft, torch or re
+        raise ConfigError(
+            f"expected train.lora_target_modules all-linear or layers of the model ({', '.join(sorted(linear))}), "
+            f"found {targets if isinstance(targets, str) else list(targets)!r} ({reason(error)}): name some of them"
+        ) from error
+
+
 def _watch(options: SupervisedTrainer, losses: list[float]) -> Any:
     """A callback that keeps each step's loss, tells of it, and stops a training that diverges."""
     from transformers import TrainerCallback
@@ -508,20 +565,6 @@ def _diverged(step: int, what: str, options: SupervisedTrainer) -> TrainingError
         f"training diverged: {what} at step {step}: lower learning_rate ({options.learning_rate:g}) or "
         f"raise warmup_ratio ({options.warmup_ratio:g})"
     )
-
-
-def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """The model in the dtype of its checkpoint, and its tokenizer."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers would warn when a data loader forks
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", trust_remote_code=trust_remote_code)
-        return model, AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"the model {name!r} can't be loaded: {' '.join(str(error).split())}") from error
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:

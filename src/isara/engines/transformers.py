@@ -5,9 +5,7 @@ finished rows make room for waiting ones, equal prompts are read once, and each 
 `docs/engine.md` has the reasons and the figures.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,7 +19,7 @@ from isara.engines.sampling import draw, stream
 from isara.engines.text import Text, cut
 from isara.errors import ModelError
 from isara.hardware import find_device, free_memory, is_out_of_memory
-from isara.models import find_model
+from isara.models import check_finite, find_model, load_model
 from isara.prompts import PromptFormat, find_format
 from isara.protocols import Completion, Sampling
 
@@ -118,6 +116,7 @@ class TransformersEngine:
         heads = self._encode(prompts, 0)
         tails = model.text.continuations(prompts, continuations, heads)
         model.check_lengths([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)])
+        model.check_ids(tails)
         scored = [_Scored(index, *both) for index, both in enumerate(zip(heads, tails, strict=True))]
         waiting = sorted((row for row in scored if row.tail), key=lambda row: (-len(row.head), row.head, row.index))
         while waiting:
@@ -173,6 +172,7 @@ class TransformersEngine:
                 "expected prompts of at least one token, found an empty one and no BOS token: give it text"
             )
         self._model().check_lengths([len(ids) + room for ids in encoded])
+        self._model().check_ids(encoded)
         return encoded
 
     def _report(self, rows: "list[_Row]") -> Callable[[], None]:
@@ -222,6 +222,15 @@ class _Loaded:
             raise ModelError(
                 f"expected prompt and completion of at most {self.context_length} tokens, the context of this model, "
                 f"found {max(lengths)}: use fewer or shorter demonstrations, or a model with a longer context"
+            )
+
+    def check_ids(self, rows: Sequence[Sequence[int]]) -> None:
+        """Raises ModelError where a token was added to the tokenizer alone."""
+        largest, size = max(max(ids, default=0) for ids in rows), self.model.get_input_embeddings().weight.shape[0]
+        if largest >= size:
+            raise ModelError(
+                f"the tokenizer makes token {largest}, and the model knows {size}: use the tokenizer that belongs to "
+                "the model"
             )
 
     def cache(self, rows: int) -> RowCache:
@@ -416,29 +425,15 @@ def _pad(rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def _load(engine: TransformersEngine) -> _Loaded:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # without it, tokenizers warn when a trainer forks
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     name = find_model(engine.name)
-    code = engine.trust_remote_code
-    model: Any
     try:
-        with _no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code)
-            model = AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=engine.dtype,
-                trust_remote_code=code,
-                use_safetensors=True,  # pickled weights can run any code
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise ModelError(
-                f"the model {name!r} doesn't fit into memory: use a smaller one or a lower dtype"
-            ) from None
-        raise ModelError(f"the model {name!r} can't be loaded: {_one_line(error)}") from error
+        model, tokenizer = load_model(name, engine.dtype, engine.trust_remote_code)
+        model = model.to(engine.device).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"the model {name!r} doesn't fit into memory: use a smaller one or a lower dtype") from None
+    check_finite(model, name)
     if model._is_stateful:
         raise ModelError(
             f"expected a model whose layers all keep keys and values, found {type(model).__name__}, which has "
@@ -449,26 +444,13 @@ def _load(engine: TransformersEngine) -> _Loaded:
     fmt = find_format(tokenizer, engine.prompt_format)
     text = Text(tokenizer, fmt)
     return _Loaded(
-        model=model.to(engine.device).eval(),
+        model=model,
         text=text,
         format=fmt,
         context_length=_context_length(model.config, tokenizer),
         device=engine.device,
         eos=_eos_ids(model, tokenizer),
     )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library's function has no types
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # see above
 
 
 def _context_length(config: Any, tokenizer: Any) -> int:
@@ -521,7 +503,3 @@ def _memory(device: str) -> float:
     if device == "mps":
         return float(torch.mps.recommended_max_memory())
     return 0.5 * float(psutil.virtual_memory().total)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -17,6 +17,7 @@ from isara.evaluate.figures import Figure, with_error
 from isara.evaluate.items import content_id
 from isara.evaluate.results import ResultFile, Row, locked
 from isara.evaluate.runner import Result, write_summary
+from isara.hardware import find_device
 from isara.run import write_text
 
 PREFIX = "lm-eval:"
@@ -56,7 +57,7 @@ def run_harness(
         file, stored = ResultFile(folder / "items.jsonl", key), folder / "results.json"
         if not stored.exists():
             begun = time.monotonic()
-            found = _evaluate(model, task, limit, dtype, _find_device(device), own)
+            found = _evaluate(model, task, limit, dtype, find_device(device), own)
             file.path.unlink(missing_ok=True)  # rows of a run that was cut off before its results were stored
             file.append(list(_rows(found["samples"])))
             values = {"figures": _values(found), "n": found["n-samples"], "seconds": time.monotonic() - begun}
@@ -126,14 +127,6 @@ def _slices(tasks: Mapping[str, Any], limit: int) -> dict[str, list[int]]:
         name: sorted(sorted(range(len(task.eval_docs)), key=lambda number: rank(name, number))[:limit])
         for name, task in tasks.items()
     }
-
-
-def _find_device(device: str) -> str:
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _rows(samples: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[Row]:
