@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.answer import answer_questions, nearest_demos
+from isara.child_trainer import ChildTrainer
 from isara.config import Config
 from isara.data import QAPair, read_pairs
 from isara.embedders import find_embedder
@@ -18,13 +19,14 @@ from isara.errors import RunError
 from isara.evaluate.domain import HeldoutEvaluator
 from isara.filters import default_filters
 from isara.generate import Generation
-from isara.loop import Loop, Result, Silent, generate_iteration, self_align
+from isara.loop import Loop, Result, Silent, Watcher, generate_iteration, self_align
 from isara.models import find_model, weights_hash
 from isara.pool import Pool
 from isara.protocols import Embedder, EngineFactory, Filter, Sampling, Trainer, TrainStats
 from isara.publish import final_files
 from isara.run import Iteration, RunFolder, exported, read_json, write_text
 from isara.seeds import load_seeds
+from isara.trainers import SupervisedTrainer
 
 log = logging.getLogger("isara")
 
@@ -49,7 +51,7 @@ class Parts:
     environment: dict[str, str]
 
 
-def build(config: Config, listener: Any = None) -> Parts:
+def build(config: Config, watcher: Watcher | None = None) -> Parts:
     """The parts of a config; seeds are read and linted, nothing large is loaded yet.
 
     Raises:
@@ -59,15 +61,17 @@ def build(config: Config, listener: Any = None) -> Parts:
     model = find_model(config.model)
     seeds, heldout = load_seeds(config, model)
     embedder = find_embedder(config.retrieve.embedder)
+    trainer = build_trainer(config, watcher)
+    trainer.check(model)  # what training would stumble over is better known before hours of generation
     question_filters, pair_filters = default_filters(**config.filters.model_dump())
     return Parts(
         config=config,
         model=model,
         seeds=seeds,
         heldout=heldout,
-        engine=build_engine(config, listener),
+        engine=build_engine(config, watcher),
         embedder=embedder,
-        trainer=build_trainer(config, listener),
+        trainer=trainer,
         question_filters=question_filters,
         pair_filters=pair_filters,
         generation=_generation(config),
@@ -85,7 +89,7 @@ def build(config: Config, listener: Any = None) -> Parts:
 def run_config(
     config: Config,
     *,
-    watcher: Any = None,
+    watcher: Watcher | None = None,
     question_filters: Sequence[Filter] = (),
     pair_filters: Sequence[Filter] = (),
 ) -> Result:
@@ -93,7 +97,7 @@ def run_config(
 
     Args:
         config: The whole configuration; `load_config` reads one.
-        watcher: Is told of progress; one with `tokens` and `step` hears of those, too.
+        watcher: Is told of progress.
         question_filters: The user's own filters, after the configured ones.
         pair_filters: Likewise, for pairs.
 
@@ -127,7 +131,7 @@ def run_config(
     return result
 
 
-def build_engine(config: Config, listener: Any = None) -> EngineFactory:
+def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
     """What opens a model: in this process, or in a child that returns all of its memory when it ends."""
     engine = config.engine
     options: dict[str, Any] = {
@@ -137,7 +141,7 @@ def build_engine(config: Config, listener: Any = None) -> EngineFactory:
         "tokens_per_batch": engine.tokens_per_batch,
         "trust_remote_code": engine.trust_remote_code,
     }
-    on_progress = getattr(listener, "tokens", None)
+    on_progress = watcher.tokens if watcher else None
     if in_child(config):
         from isara.engines.child import ChildEngine
 
@@ -147,11 +151,8 @@ def build_engine(config: Config, listener: Any = None) -> EngineFactory:
     return lambda model, /: TransformersEngine(model, **options, on_progress=on_progress)
 
 
-def build_trainer(config: Config, listener: Any = None) -> Trainer:
+def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer:
     """What fine-tunes a model, in this process or in a child."""
-    from isara.child_trainer import ChildTrainer
-    from isara.trainers import SupervisedTrainer
-
     options = config.train.model_dump(exclude={"start", "data"})
     options |= {
         "seed": config.seed,
@@ -161,7 +162,7 @@ def build_trainer(config: Config, listener: Any = None) -> Trainer:
         "trust_remote_code": config.engine.trust_remote_code,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
-    return kind(**options, on_step=getattr(listener, "step", None))
+    return kind(**options, on_step=watcher.step if watcher else None)
 
 
 def in_child(config: Config) -> bool:
@@ -223,7 +224,7 @@ def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
         write_text(path, json.dumps({"made_by": mark, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
 
 
-def generate_only(config: Config, watcher: Any = None) -> Iteration:
+def generate_only(config: Config, watcher: Watcher | None = None) -> Iteration:
     """The generation of the first iteration alone, in the run folder that `run_config` would use and goes on from."""
     parts = build(config, watcher)
     with RunFolder(Path(config.out)) as run:
@@ -247,7 +248,7 @@ def generate_only(config: Config, watcher: Any = None) -> Iteration:
     return step
 
 
-def train_only(config: Config, sources: Sequence[str], out: Path, listener: Any = None) -> TrainStats:
+def train_only(config: Config, sources: Sequence[str], out: Path, watcher: Watcher | None = None) -> TrainStats:
     """Fine-tunes the configured model on the pairs of all sources and leaves it in `out`.
 
     Raises:
@@ -257,7 +258,7 @@ def train_only(config: Config, sources: Sequence[str], out: Path, listener: Any 
         raise RunError(f"expected a new folder for the trained model, found {out}: give another --out")
     columns = config.columns
     pairs = [pair for source in sources for pair in read_pairs(source, columns.question, columns.answer)]
-    return build_trainer(config, listener).fit(pairs, find_model(config.model), out)
+    return build_trainer(config, watcher).fit(pairs, find_model(config.model), out)
 
 
 def answer_only(config: Config, questions: Sequence[str], demos: int, temperature: float) -> list[str]:

@@ -29,6 +29,14 @@ class Watcher(Protocol):
         """A batch has been filtered; `accepted` counts the whole iteration."""
         ...
 
+    def tokens(self, tokens: int, done: int) -> None:
+        """The engine has generated so many tokens, and completed so many prompts, in the call at hand."""
+        ...
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """The trainer has taken an optimiser step."""
+        ...
+
 
 class Silent:
     """The watcher that shows nothing."""
@@ -37,6 +45,12 @@ class Silent:
         """Shows nothing."""
 
     def batch(self, rows: Sequence[Row], accepted: int) -> None:
+        """Shows nothing."""
+
+    def tokens(self, tokens: int, done: int) -> None:
+        """Shows nothing."""
+
+    def step(self, step: int, total: int, loss: float) -> None:
         """Shows nothing."""
 
 
