@@ -238,7 +238,7 @@ def test_a_model_with_recurrent_layers_is_refused(tiny_llama: Path, tmp_path: Pa
         pass
     assert str(error.value) == (
         "expected a model whose layers all keep keys and values, found MambaForCausalLM, which has recurrent layers: "
-        "use an attention model, or the vLLM or server engine"
+        "use an attention model"
     )
 
 

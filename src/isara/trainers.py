@@ -304,7 +304,7 @@ class _Training:
         )
         trainer.remove_callback(PrinterCallback)
         if self._steps(len(trainer.train_dataset), micro, accumulation) == 1:
-            # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 the steps.
+            # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
             trainer.args.warmup_steps = trainer.args.warmup_ratio = 0
         return trainer
 
