@@ -8,6 +8,7 @@ Every part is an object with the methods that `isara.protocols` names; nothing i
 from pathlib import Path
 
 from isara import QAPair, self_align
+from isara.data import read_pairs
 from isara.embedders import LexicalEmbedder
 from isara.engines.transformers import TransformersEngine
 from isara.filters import default_filters
@@ -16,7 +17,6 @@ from isara.loop import Loop
 from isara.models import embedded_model, weights_hash
 from isara.pool import Pool
 from isara.protocols import Candidate, Engine, Rejection, Sampling
-from isara.data import read_pairs
 from isara.trainers import SupervisedTrainer
 
 
