@@ -39,7 +39,10 @@ def summary(run: Path) -> RenderableType:
     unfinished = "No iteration is finished yet: run the same command again to go on."
     best = exported(run) or best_iteration(evaluations)
     verdict = _verdict(best, evaluations) if len(evaluations) > 1 else unfinished
-    return Group(table, Text(verdict))
+    legend = (
+        "bits/byte: what held-out answers cost, zero-shot and with demonstrations, ± standard error; less is better"
+    )
+    return Group(table, Text(legend), Text(verdict))
 
 
 def samples(run: Path, number: int | None = None, count: int = 5) -> RenderableType:
@@ -136,13 +139,13 @@ def _column(step: Iteration) -> dict[str, str]:
     column = {"candidates": f"{made[0]}", **{f"  {reason}": f"-{count}" for reason, count in counts.items()}}
     column["accepted"] = f"{made[1]}"
     if train := step.read_json("train.json"):
-        column["pairs trained on"] = f"{train['rows']}"
-        column["optimiser steps"] = f"{train['steps']}"
-        column["loss, first → last"] = f"{train['first_loss']:.2f} → {train['last_loss']:.2f}"
-    for name, label in (("bits_per_byte", "zero-shot"), ("bits_per_byte_demos", "with demonstrations")):
+        column["trained on"] = f"{train['rows']}"
+        column["steps"] = f"{train['steps']}"
+        column["loss"] = f"{train['first_loss']:.2f} → {train['last_loss']:.2f}"
+    for name, label in (("bits_per_byte", "bits/byte"), ("bits_per_byte_demos", "bits/byte, demos")):
         figures = step.read_json("eval.json") or {}
-        column[f"held-out bits/byte, {label}"] = _figure(figures, name)
-    return column if step.number else {name: text for name, text in column.items() if name.startswith("held-out")}
+        column[label] = _figure(figures, name)
+    return column if step.number else {name: text for name, text in column.items() if name.startswith("bits/byte")}
 
 
 def _verdict(best: int, evaluations: Mapping[int, Mapping[str, float]]) -> str:
@@ -164,7 +167,7 @@ def _figure(figures: Mapping[str, float], name: str) -> str:
     if name not in figures:
         return ""
     error = figures.get(f"{name}_se")
-    return f"{figures[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return f"{figures[name]:.3f}" + (f"±{error:.3f}" if error is not None else "")
 
 
 def _step(run: Path, number: int | None) -> Iteration:
