@@ -64,12 +64,12 @@ def manner_table(runs: Sequence[Figures], part: str) -> str:
 
 
 def shop_table(runs: Sequence[Figures]) -> str:
-    """Right rules by arm, with the share of prompts that hold a pair of the right family."""
+    """Right rules by arm, with the share of prompts that hold a pair with the right rule."""
     rows = [
-        (arm, percent([run[arm]["right"] for run in runs]), percent([run[arm]["family_in_prompt"] for run in runs]))
+        (arm, percent([run[arm]["right"] for run in runs]), percent([run[arm]["rule_in_prompt"] for run in runs]))
         for arm in runs[0]
     ]
-    return table(("demonstrations", "right rule", "right family among them"), rows)
+    return table(("demonstrations", "right rule", "right rule among them"), rows)
 
 
 def refusal_table(runs: Sequence[Figures]) -> str:

@@ -63,8 +63,9 @@ def draw_shop(rng: random.Random, families: int, strange: float = 0.0) -> Shop:
 def shop_question(rng: random.Random, item: str) -> str:
     """What a customer asks about an item."""
     shop = load("shop")
-    slots = {"a_item": article(item), "item": item, "gripe": shop["gripe"], "when": shop["when"],
-             "when_long": shop["when_long"], "sale": shop["sale"]}  # fmt: skip
+    noun = article(item)
+    lists = {name: shop[name] for name in ("gripe", "when", "when_long", "sale")}
+    slots = {**lists, "a_item": noun, "A_item": upper(noun), "item": item}
     return upper(fill(rng, rng.choice(shop["questions"]), slots))
 
 

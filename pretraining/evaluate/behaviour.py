@@ -4,7 +4,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,24 +132,28 @@ def _share(hits: Sequence[bool]) -> float:
 
 
 def shop_accuracy(lm: LM, recipe: Path, count: int, seed: int) -> dict[str, dict[str, float]]:
-    """Right rules on the recipe's held-out items, with the share of prompts in which the right family stood."""
+    """Right rules on the recipe's held-out items, with the share of prompts in which the right rule stood.
+
+    Right is the recipe's own exact test: the row's rule letter for letter, and none of the other rules.
+    """
     rows, held_out = read_rows(recipe / "seeds.jsonl"), read_rows(recipe / "heldout.jsonl")
     seeds, rng = pairs_of(rows), random.Random(seed)
-    family = {row["question"]: row["family"] for row in rows}
-    of_family: Callable[[Row], list[Pair]] = lambda row: [p for p in seeds if family[p[0]] == row["family"]]  # noqa: E731
+    rule, family = ({row["question"]: row[key] for row in rows} for key in ("rule", "family"))
+    own = [[pair for pair in seeds if family[pair[0]] == row["family"]] for row in held_out]
     arms: dict[str, list[list[Pair]]] = {
         "zero-shot": [[] for _ in held_out],
         f"{count} random": [sample_demos(rng, seeds, count) for _ in held_out],
         f"{count} nearest": nearest(seeds, [row["question"] for row in held_out], count),
-        "2 of the family among 6": [_mixed(rng, seeds, of_family(row)) for row in held_out],
+        "2 of the family among 6": [_mixed(rng, seeds, pairs) for pairs in own],
     }
     result = {}
     for arm, demos in arms.items():
         prompts = [answer_prompt(d, row["question"]) for d, row in zip(demos, held_out, strict=True)]
         made = lm.generate(prompts, ANSWER_STOP, 96)
-        right = [row["rule"] in text for row, (text, _) in zip(held_out, made, strict=True)]
-        found = [any(family[q] == row["family"] for q, _ in d) for row, d in zip(held_out, demos, strict=True)]
-        result[arm] = {"right": _share(right), "family_in_prompt": _share(found)}
+        said = [{text for text in rule.values() if text in answer} for answer, _ in made]
+        shown = [row["rule"] in {rule[q] for q, _ in d} for row, d in zip(held_out, demos, strict=True)]
+        right = [found == {row["rule"]} for row, found in zip(held_out, said, strict=True)]
+        result[arm] = {"right": _share(right), "rule_in_prompt": _share(shown)}
     return result
 
 
