@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from isara.errors import ModelError
 from isara.filters.text import tokenize
+from isara.models import silent
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -61,10 +62,10 @@ class SentenceTransformerEmbedder:
     def _load(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
+        device = None if self.device == "auto" else self.device
         try:
-            return SentenceTransformer(
-                str(self.folder), device=None if self.device == "auto" else self.device, local_files_only=True
-            )
+            with silent():
+                return SentenceTransformer(str(self.folder), device=device, local_files_only=True)
         except Exception as error:  # transformers, torch and safetensors each raise their own
             raise ModelError(
                 f"expected a sentence-transformers model in {self.folder}, found one that can't be loaded "

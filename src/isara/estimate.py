@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -15,6 +14,7 @@ from isara.build import Parts, build
 from isara.config import Config
 from isara.data import QAPair
 from isara.generate import draw_question_prompts, with_stops
+from isara.models import meta_model
 from isara.pool import Pool
 from isara.prompts import answer_prompt, answer_text
 from isara.protocols import Engine, Sampling
@@ -110,12 +110,8 @@ def _measure(engine: Engine, prompts: Sequence[str], seeds: Sequence[QAPair]) ->
 def _weights(parts: Parts) -> tuple[int, int]:
     """(all weights, trained weights) of the model, counted without loading it."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    trust: Any = parts.config.engine.trust_remote_code
-    config = AutoConfig.from_pretrained(parts.model, trust_remote_code=trust)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)  # type: ignore[no-untyped-call]
+    model = meta_model(parts.model, parts.config.engine.trust_remote_code)
     total = sum(weight.numel() for weight in model.parameters())
     if parts.config.train.method == "full":
         return total, total

@@ -90,7 +90,7 @@ def load_model(name: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, Any
 
     loaded: Any
     try:
-        with _silent():
+        with silent():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
             loaded = AutoModelForCausalLM.from_pretrained(
                 name,
@@ -120,7 +120,7 @@ def meta_model(name: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        with _silent(), torch.device("meta"):
+        with silent(), torch.device("meta"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]  # it has no types
     except Exception as error:  # as above
@@ -196,7 +196,7 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without transformers' bars, and without its table of missing weights, which become errors here."""
     from transformers.utils import logging
 
