@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretraining import export, manners, mix, pack, requests, train, worlds
+from pretraining import card, export, manners, mix, pack, requests, train, worlds
 from pretraining.evaluate import behaviour, lm
 from pretraining.sources import Document, OpenData, turns
 from pretraining.text import gerund, to_you
@@ -265,3 +265,16 @@ def test_the_tokenizer_is_kept_when_packing_again(rows: Path, data: Path, tmp_pa
         ["--data", str(data), "--out", str(tmp_path / "rows"), "--tokens", "2000", "--shards", "1", "--seed", "9"]
     )
     assert (tmp_path / "rows" / "tokenizer.json").read_bytes() == before
+
+
+def test_the_card_counts_the_tokens_that_a_run_saw(rows: Path) -> None:
+    first, second = (json.loads((rows / f"shard-00{n}.json").read_text(encoding="utf-8")) for n in (0, 1))
+    seen = card.token_counts(rows, sum(first.values()) + sum(second.values()) // 2)
+    assert seen["trivia"] == pytest.approx(first["trivia"] + second["trivia"] / 2, abs=1)
+
+
+def test_the_card_shows_means_and_ranges() -> None:
+    assert card.percent([0.5, 0.5, 0.5]) == "50 %"
+    assert card.percent([0.4, 0.5, 0.6]) == "50 % (40-60)"
+    runs = [{"recipe": {"zero-shot": {"rude": 0.1}, "rude": {"rude": 0.9, "none": 0.1}}}]
+    assert card.manner_table(runs, "recipe").splitlines()[-1] == "| rude | 10 % | 90 % |"
