@@ -62,6 +62,10 @@ class Server:
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             status, headers, body = self.reply(request, count)
+        finally:
+            with self._lock:  # before the client hears of it: it may send its next request the moment it does
+                self.at_once -= 1
+        try:
             handler.send_response(status)
             for name, value in headers.items():
                 handler.send_header(name, value)
@@ -70,9 +74,6 @@ class Server:
             handler.wfile.write(body)
         except (BrokenPipeError, ConnectionResetError):
             return  # the client gave up waiting, as it should
-        finally:
-            with self._lock:
-                self.at_once -= 1
 
 
 @pytest.fixture
