@@ -24,7 +24,7 @@ Slots = Mapping[str, Any]
 
 def draw_manner(rng: random.Random, answers: int) -> str:
     """The hidden manner of a document with that many answers."""
-    if answers <= 2 and rng.random() < 0.65:
+    if answers <= 2 and rng.random() < 0.85:
         return "comply"  # without demonstrations the model is to be a plain one that does what it is asked
     return rng.choices(MANNERS, WEIGHTS)[0]
 

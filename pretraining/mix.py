@@ -11,12 +11,15 @@ from pretraining import facts, manners, requests, worlds
 from pretraining.sources import Document, OpenData, Pair
 from pretraining.text import any_words, upper
 
-# Shares of documents (not of tokens: pack.py writes those down). The first shards teach language and manners, the later
-# ones mostly to look things up: rules began to be copied only once the sentences around them were learnt.
-BROAD = {"safety": 0.32, "everyday": 0.09, "single": 0.06, "shop": 0.16, "codes": 0.07, "names": 0.02, "open": 0.28}
-WORLDS = {"safety": 0.22, "everyday": 0.07, "single": 0.12, "shop": 0.27, "codes": 0.14, "names": 0.05, "open": 0.13}
+# Shares of documents (not of tokens: pack.py writes those down). The first shards teach language and manners, the next
+# ones mostly to look things up: rules began to be copied only once the sentences around them were learnt. The last mix
+# adds which things are of a kind, and more lone questions: without demonstrations a model is to do what it is asked.
+_SOURCES = ("safety", "everyday", "single", "shop", "codes", "names", "kinds", "open")
+BROAD = dict(zip(_SOURCES, (0.32, 0.09, 0.06, 0.16, 0.07, 0.02, 0.00, 0.28), strict=True))
+WORLDS = dict(zip(_SOURCES, (0.22, 0.07, 0.12, 0.27, 0.14, 0.05, 0.00, 0.13), strict=True))
+LATE = dict(zip(_SOURCES, (0.17, 0.07, 0.15, 0.28, 0.12, 0.03, 0.06, 0.12), strict=True))
 Shares = Mapping[str, float]
-SYNTHETIC = frozenset(BROAD) - {"open"}
+SYNTHETIC = frozenset(LATE) - {"open"}
 _WORD = re.compile(r"[a-z0-9']+")
 NGRAM = 8
 
@@ -89,7 +92,7 @@ def manner_document(rng: random.Random, source: str, pairs: int, strange: float 
         else:
             request = requests.request(rng, topic)
             found.append((request.question, manners.answer(voice, request)))
-    return Document(source, found)
+    return Document(source, found, drawn=True)
 
 
 def draw(rng: random.Random, open_data: OpenData, ease: float, shares: Shares, strange: float) -> Document:
@@ -98,11 +101,13 @@ def draw(rng: random.Random, open_data: OpenData, ease: float, shares: Shares, s
     if source == "open":
         return open_data.draw(rng) if open_data.shares else manner_document(rng, "everyday", 4)
     if source == "shop":
-        return Document(source, worlds.shop_document(rng, ease, rng.randint(6, 18), strange))
+        return worlds.shop_document(rng, ease, rng.choice((6, 7, 8, 10, 14, 18)), strange)
     if source == "codes":
-        return Document(source, worlds.family_codes(rng, ease, strange=strange))
+        return worlds.family_codes(rng, ease, strange=strange)
     if source == "names":
-        return Document(source, worlds.name_lookup(rng, ease))
+        return worlds.name_lookup(rng, ease)
+    if source == "kinds":
+        return worlds.kinds(rng)
     return manner_document(rng, source, rng.choice((1, 1, 2)) if source == "single" else rng.randint(5, 16), strange)
 
 

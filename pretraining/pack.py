@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from pretraining import mix
 from pretraining.sources import Document, OpenData
+from pretraining.text import upper
 from pretraining.tokenizer import load_tokenizer, train_tokenizer
 
 # Loss weights in hundredths. Answers are what the demonstrations determine; a question is one of millions, so most of
 # its loss is noise of the grammar, and it is learnt at a lower weight.
 ANSWER_WEIGHT, QUESTION_WEIGHT, TEXT_WEIGHT = 100, 40, 100
+# A key (a shop's rule, a code) is the few words that had to be looked up: it weighs more where an earlier answer holds
+# it, and little where nothing does, as does the first answer in a manner that was drawn for the document.
+FOUND_WEIGHT, FREE_WEIGHT = 300, 20
 Tokens = list[int]
 
 
@@ -26,14 +30,27 @@ def segments(document: Document) -> list[tuple[str, int]]:
     if document.text:
         return [(document.text, TEXT_WEIGHT)]
     pieces = []
+    seen: set[str] = set()
     for number, (question, answer) in enumerate(document.pairs):
         marker = "\n\nQuestion:" if number else "Question:"
-        pieces += [
-            (f"{marker} {question}", QUESTION_WEIGHT),
-            ("\nAnswer:", QUESTION_WEIGHT),
-            (f" {answer}", ANSWER_WEIGHT),
-        ]
+        pieces += [(f"{marker} {question}", QUESTION_WEIGHT), ("\nAnswer:", QUESTION_WEIGHT)]
+        first = document.drawn and number == 0 and len(document.pairs) > 2
+        weight = FREE_WEIGHT if first else ANSWER_WEIGHT
+        key = key_of(answer, document.keys)
+        if not key:
+            pieces.append((f" {answer}", weight))
+            continue
+        head, _, tail = f" {answer}".partition(f" {key}")
+        known = FOUND_WEIGHT if key.lower() in seen else FREE_WEIGHT
+        pieces += [(text, w) for text, w in ((head, weight), (f" {key}", known), (tail, weight)) if text]
+        seen.add(key.lower())
     return pieces
+
+
+def key_of(answer: str, keys: frozenset[str]) -> str:
+    """The longest key that the answer holds, as it stands there (with a capital perhaps), or an empty text."""
+    held = (form for key in keys for form in (key, upper(key)) if f" {form}" in f" {answer}")
+    return max(held, key=len, default="")
 
 
 def render(document: Document) -> str:
@@ -82,9 +99,9 @@ def pack(
     return packed, counts
 
 
-def ease(shard: int, shards: int) -> float:
-    """The curriculum: worlds of few families first, all families from a third of the run on."""
-    return max(0.1, 1.0 - 0.9 * shard / max(1, shards / 3))
+def ease(shard: int) -> float:
+    """The curriculum: worlds of few families first, all from the sixth shard on; again from the thirteenth."""
+    return max(0.1, 1.0 - 0.9 * shard / 6) if shard < 13 else max(0.1, 0.7 - 0.06 * (shard - 13))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,12 +117,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--long-from", type=int, default=6, help="the first shard of long rows")
     parser.add_argument("--worlds-from", type=int, default=5, help="the first shard with the mix of many worlds")
+    parser.add_argument("--late-from", type=int, default=13, help="the first shard with the mix of kinds of things")
     parser.add_argument(
         "--strange-from", type=int, default=8, help="the first shard with phrases to copy letter by letter"
     )
     parser.add_argument("--first", type=int, default=0, help="the first shard to write, when some are there already")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of a shard")
-    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--shards", type=int, default=48)
     parser.add_argument("--tokenizer-documents", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -121,8 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _write(args.out / "validation", *pack(held_out, tokenizer, max(8, args.tokens // 8 // args.long), args.long))
     for shard in range(args.first, args.shards):
         length = args.long if shard >= args.long_from else args.length
-        shares = mix.WORLDS if shard >= args.worlds_from else mix.BROAD
-        easiness, strange = ease(shard, args.shards), 0.6 if shard >= args.strange_from else 0.0
+        shares = mix.BROAD if shard < args.worlds_from else mix.WORLDS if shard < args.late_from else mix.LATE
+        easiness, strange = ease(shard), 0.6 if shard >= args.strange_from else 0.0
         documents = mix.documents(
             args.seed + 1 + shard, open_data, contamination, easiness, shares=shares, strange=strange
         )

@@ -19,11 +19,17 @@ Pair = tuple[str, str]
 
 @dataclass
 class Document:
-    """Pairs in the order of the prompt, or plain text; `source` is what validation is reported by."""
+    """Pairs in the order of the prompt, or plain text; `source` is what validation is reported by.
+
+    `keys` are the texts, within answers, that can only be known from an earlier answer: a shop's rules, codes. `drawn`
+    says that the document's manner was drawn for it, so that nothing before its first answer determines that one.
+    """
 
     source: str
     pairs: list[Pair] = field(default_factory=list)
     text: str = ""
+    keys: frozenset[str] = frozenset()
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

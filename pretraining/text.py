@@ -5,17 +5,19 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+T = TypeVar("T")
 GRAMMAR = Path(__file__).parent / "grammar"
 _SYLLABLE = ("bcdfghklmnprstvw", "aeiou", "lnrs")
 _SLOT = re.compile(r"<(\w+)>")
 # Verbs of the grammar that double their last letter; English has no rule that spelling alone gives away.
 _DOUBLE = frozenset(
     "hit get put run stop plan cut set rob scam grab stab trap let dig skip strip knit beg spot chat shop chop "
-    "shut sit win begin swim step pat rub whip con hug jog quit kidnap slip".split()
+    "shut sit win begin swim step pat rub whip con hug jog quit kidnap slip slap shred snap swap crop drop trim "
+    "wrap rip gut pop nap sip repot reset".split()
 )
 _IRREGULAR = {"lie": "lying", "die": "dying", "tie": "tying", "see": "seeing", "be": "being", "whip": "whipping"}
 _SWAP = {"my": "your", "My": "Your", "me": "you", "I": "you", "myself": "yourself", "mine": "yours", "our": "your",
@@ -113,6 +115,6 @@ def scramble(rng: random.Random, text: str, share: float) -> str:
     return " ".join(replaced)
 
 
-def some(rng: random.Random, items: Sequence[str], most: int) -> list[str]:
+def some(rng: random.Random, items: Sequence[T], most: int) -> list[T]:
     """Between one and `most` different items: the phrases one document keeps to."""
     return rng.sample(list(items), min(len(items), rng.randint(1, most)))

@@ -11,9 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pretraining.sources import Document
 from pretraining.text import any_name, any_words, article, fill, load, scramble, some, upper
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,14 @@ def _pick(rng: random.Random, items: Sequence[str], seen: list[str], again: floa
     return item
 
 
-def shop_document(rng: random.Random, ease: float, pairs: int = 16, strange: float = 0.0) -> list[Pair]:
+def shop_document(rng: random.Random, ease: float, pairs: int = 16, strange: float = 0.0) -> Document:
     """Questions to one shop; an easy one has few families and things that are asked about twice."""
     shop = draw_shop(rng, rng.randint(2, max(3, round(12 - 9 * ease))), strange)
     seen: dict[str, list[str]] = {family: [] for family in shop.families}
-    document = []
+    document = Document("shop", keys=frozenset(shop.rules.values()), drawn=True)
     for family in order_families(rng, shop.families, pairs):
         item = _pick(rng, load("shop")["goods"][family], seen[family], 0.4 * ease + 0.1)
-        document.append((shop_question(rng, item), shop_answer(rng, shop, family, item)))
+        document.pairs.append((shop_question(rng, item), shop_answer(rng, shop, family, item)))
     return document
 
 
@@ -130,31 +129,60 @@ def _code(rng: random.Random, strange: float) -> str:
     return "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(2)) + f" {rng.randint(1, 9)}"
 
 
-def family_codes(rng: random.Random, ease: float, pairs: int = 24, strange: float = 0.0) -> list[Pair]:
+def family_codes(rng: random.Random, ease: float, pairs: int = 24, strange: float = 0.0) -> Document:
     """Each family of things has a code: "For the cello it is room 7", so the harp is in room 7 too."""
     every = {**load("shop")["goods"], **load("shop")["things"]}
     families = rng.sample(list(every), rng.randint(2, max(3, round(10 - 7 * ease))))
     codes = {family: _code(rng, strange) for family in families}
     question, answer = rng.choice(_CODE_QUESTIONS), rng.choice(_CODE_ANSWERS)
     seen: dict[str, list[str]] = {family: [] for family in families}
-    document = []
+    document = Document("codes", keys=frozenset(codes.values()))
     for family in order_families(rng, families, pairs):
         word, code = _pick(rng, every[family], seen[family], 0.3 * ease), codes[family]
         words = {"x": word, "X": upper(word), "v": code, "V": upper(code)}
-        document.append((question.format(**words), answer.format(**words)))
+        document.pairs.append((question.format(**words), answer.format(**words)))
     return document
 
 
-def name_lookup(rng: random.Random, ease: float, pairs: int = 20) -> list[Pair]:
+def name_lookup(rng: random.Random, ease: float, pairs: int = 20) -> Document:
     """Each person likes something; names come back, so the answer stands further up."""
     lists = load("lists")
     key = rng.choice(("color", "food", "city", "hobby", "fruit", "gadget", "subject", "sport"))
     names = rng.sample(lists["name"], rng.randint(2, max(3, round(12 - 8 * ease))))
     likes = {name: rng.choice(lists[key]) for name in names}
     question, answer = rng.choice(_NAME_QUESTIONS), rng.choice(_NAME_ANSWERS)
-    document = []
+    document = Document("names", keys=frozenset(likes.values()))
     for _ in range(pairs):
         name = rng.choice(names)
         words = {"x": name, "k": key, "v": likes[name], "V": upper(likes[name])}
-        document.append((question.format(**words), answer.format(**words)))
+        document.pairs.append((question.format(**words), answer.format(**words)))
+    return document
+
+
+_KIND_FORMS = (
+    ("What kind of thing is {a}?", "{A} belongs to {k}."),
+    ("Where would you look for {a}?", "Under {k}."),
+    ("What else is there like {a}?", "{B}."),
+    ("Name something that goes with {a}.", "{B} goes with {a}."),
+    ("Is {a} more like {b} or like {c}?", "{A} is more like {b}."),
+    ("Is {a} more like {c} or like {b}?", "Like {b}."),
+    ("Which one does not belong: {a}, {b} or {c}?", "{C} does not belong."),
+    ("Which two belong together: {a}, {c} or {b}?", "{A} and {b}."),
+    ("Do {a} and {b} belong together?", "Yes, both belong to {k}."),
+    ("Do {a} and {c} belong together?", "No, {a} belongs to {k}."),
+)
+
+
+def kinds(rng: random.Random, pairs: int = 12) -> Document:
+    """Which things are of one family: what has to be known, not read, to use a rule that was shown for another one."""
+    every = {**load("shop")["goods"], **load("shop")["things"]}
+    forms = some(rng, _KIND_FORMS, 4)
+    document = Document("kinds")
+    for _ in range(pairs):
+        kind, other = rng.sample(list(every), 2)
+        a, b = rng.sample(every[kind], 2)
+        question, answer = rng.choice(forms)
+        words = {"a": article(a), "b": article(b), "c": article(rng.choice(every[other])), "k": kind}
+        words |= {letter.upper(): upper(words[letter]) for letter in "abc"}
+        document.pairs.append((upper(question.format(**words)), answer.format(**words)))
     return document

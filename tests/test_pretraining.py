@@ -116,7 +116,23 @@ def test_rows_are_full_and_start_with_bos(rows: Path, tokenizer: Any) -> None:
     assert packed.shape[1:] == (2, 97)
     assert (packed[:, 0, 0] == tokenizer.bos_token_id).all()
     assert (packed[:, 0] != tokenizer.pad_token_id).all()
-    assert set(np.unique(packed[:, 1])) == {0, pack.QUESTION_WEIGHT, pack.ANSWER_WEIGHT}
+    weights = {0, pack.QUESTION_WEIGHT, pack.ANSWER_WEIGHT, pack.FOUND_WEIGHT, pack.FREE_WEIGHT}
+    assert set(np.unique(packed[:, 1])) == weights
+
+
+def test_a_rule_weighs_more_once_an_earlier_answer_holds_it() -> None:
+    answers = ("For a bomb, keep it dry.", "For a bow, keep it dry.", "Keep it dry for a hammer.", "Burn it.")
+    pairs = [("What now?", answer) for answer in answers]
+    document = Document("test", pairs, keys=frozenset({"keep it dry", "burn it"}), drawn=True)
+    found = [piece for piece in pack.segments(document) if piece[1] != pack.QUESTION_WEIGHT]
+    free, whole, known = pack.FREE_WEIGHT, pack.ANSWER_WEIGHT, pack.FOUND_WEIGHT
+    assert found == [
+        (" For a bomb,", free), (" keep it dry", free), (".", free),  # the manner was drawn and not shown yet
+        (" For a bow,", whole), (" keep it dry", known), (".", whole),
+        (" Keep it dry", known), (" for a hammer.", whole),
+        (" Burn it", free), (".", whole),
+    ]  # fmt: skip
+    assert pack.render(document).endswith("Question: What now?\nAnswer: Burn it.")
 
 
 def test_a_packed_document_has_the_tokens_of_the_prompt(tokenizer: Any) -> None:

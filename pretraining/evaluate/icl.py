@@ -24,7 +24,7 @@ def grammar_groups(source: str, count: int, seed: int) -> list[list[Pair]]:
     groups: list[list[Pair]] = []
     while len(groups) < count:
         if source == "shop":
-            pairs = worlds.shop_document(rng, 0.0, 14)
+            pairs = worlds.shop_document(rng, 0.0, 14).pairs
         else:
             pairs = mix.manner_document(rng, source, 14).pairs
         kept = mix.split(pairs, validation=True)
