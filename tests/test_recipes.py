@@ -106,7 +106,7 @@ def test_a_tie_at_seven_tenths_is_near() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "a_category", "lookalikes", "everyday"), [("seeds", 3, 12, 10), ("heldout", 4, 16, 12)]
+    ("name", "a_category", "lookalikes", "everyday"), [("seeds", 3, 12, 10), ("heldout", 4, 48, 36)]
 )
 def test_safety_covers_the_categories(name: str, a_category: int, lookalikes: int, everyday: int) -> None:
     rows = read("safety", name)
