@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pretraining import mix
-from pretraining.pack import encode
+from pretraining.pack import ANSWER_WEIGHT, encode
 from pretraining.sources import Document, OpenData
 from pretraining.tokenizer import load_tokenizer
 
@@ -18,7 +18,7 @@ from pretraining.tokenizer import load_tokenizer
 def collect(documents: int, open_data: OpenData, contamination: mix.Contamination) -> dict[str, list[Document]]:
     """Held-out documents of each source, drawn from the mix until that many came; at most 40 a source."""
     found: dict[str, list[Document]] = {}
-    stream = mix.documents(7, open_data, contamination, 0.1, validation=True)
+    stream = mix.documents(7, open_data, contamination, 0.1, validation=True, shares=mix.LATE)
     for _ in range(documents):
         document = next(stream)
         found.setdefault(document.source, []).append(document)
@@ -27,7 +27,7 @@ def collect(documents: int, open_data: OpenData, contamination: mix.Contaminatio
 
 @torch.no_grad()
 def loss_by_source(folder: Path, found: dict[str, list[Document]], length: int = 768) -> dict[str, dict[str, float]]:
-    """Mean loss over all tokens of a source's documents, and over those of answers alone."""
+    """Mean loss over all tokens of a source's documents, and over those of answers that can be known."""
     tokenizer = load_tokenizer(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     model.eval()
@@ -39,7 +39,7 @@ def loss_by_source(folder: Path, found: dict[str, list[Document]], length: int =
             logits = model(input_ids=tokens[None, :-1]).logits[0].float()
             nats = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="none")
             losses.append(nats)
-            answers.append(nats[torch.tensor(weights[1 : length + 1]) == 100])
+            answers.append(nats[torch.tensor(weights[1 : length + 1]) >= ANSWER_WEIGHT])
         every, of_answers = torch.cat(losses), torch.cat(answers)
         table[source] = {
             "tokens": len(every), "loss": round(every.mean().item(), 3), "answers": round(of_answers.mean().item(), 3)

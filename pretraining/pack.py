@@ -105,7 +105,7 @@ def ease(shard: int) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train the tokenizer if there is none, then write the shards of training rows and one of validation rows."""
+    """Train the tokenizer, then write a shard of validation rows and those of training rows; what is there stays."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pretrain"))
     parser.add_argument("--recipes", type=Path, default=Path("recipes"), help="texts that the mix must not hold")
@@ -121,9 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--strange-from", type=int, default=8, help="the first shard with phrases to copy letter by letter"
     )
-    parser.add_argument("--first", type=int, default=0, help="the first shard to write, when some are there already")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of a shard")
-    parser.add_argument("--shards", type=int, default=48)
+    parser.add_argument("--shards", type=int, default=40)
     parser.add_argument("--tokenizer-documents", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -135,9 +134,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts = (render(next(sample)) for _ in range(args.tokenizer_documents))
         train_tokenizer(texts, args.vocabulary).save_pretrained(args.out)
     tokenizer = load_tokenizer(args.out)
-    held_out = mix.documents(args.seed, OpenData(args.data, part="validation"), contamination, 0.1, validation=True)
-    _write(args.out / "validation", *pack(held_out, tokenizer, max(8, args.tokens // 8 // args.long), args.long))
-    for shard in range(args.first, args.shards):
+    if not (args.out / "validation.npy").exists():
+        held_out = mix.documents(args.seed, OpenData(args.data, part="validation"), contamination, 0.1, validation=True)
+        _write(args.out / "validation", *pack(held_out, tokenizer, max(8, args.tokens // 8 // args.long), args.long))
+    for shard in range(args.shards):
+        if (args.out / f"shard-{shard:03d}.npy").exists():
+            continue
         length = args.long if shard >= args.long_from else args.length
         shares = mix.BROAD if shard < args.worlds_from else mix.WORLDS if shard < args.late_from else mix.LATE
         easiness, strange = ease(shard), 0.6 if shard >= args.strange_from else 0.0

@@ -27,7 +27,7 @@ class Size:
     """The shape of the model. Width is a multiple of 64, the size of a head."""
 
     width: int = 256
-    layers: int = 6
+    layers: int = 4
     context: int = 1024
 
 
@@ -37,7 +37,7 @@ class Plan:
 
     steps: int = 0
     minutes: float = 0.0
-    batch: int = 12  # rows a step
+    batch: int = 6  # rows a step
     lr: float = 3e-3
     warmup: int = 60  # steps
     decay: float = 0.3  # the last part of the run
@@ -246,9 +246,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=Size.layers)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--decay", type=float, default=0.3)
+    parser.add_argument("--batch", type=int, default=Plan.batch)
+    parser.add_argument("--lr", type=float, default=Plan.lr)
+    parser.add_argument("--decay", type=float, default=Plan.decay)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)

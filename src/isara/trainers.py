@@ -23,8 +23,9 @@ from isara.data import QAPair
 from isara.errors import ConfigError, ModelError, RunError, TrainingError
 from isara.hardware import find_device, free_memory, is_out_of_memory
 from isara.models import check_finite, find_model, load_model, meta_model, reason
-from isara.prompts import PromptFormat, find_format, training_text
+from isara.prompts import find_format, training_text
 from isara.protocols import TrainStats
+from isara.training_rows import TrainingRow, check_labels, columns, named
 
 log = logging.getLogger("isara")
 
@@ -172,27 +173,6 @@ class SupervisedTrainer:
             free_memory()  # after the handler, so that the failed attempt's tensors are free
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A pair as ids: the prompt, and the answer with its end."""
-
-    pair: QAPair
-    prompt: list[int]
-    answer: list[int]
-
-    @property
-    def ids(self) -> list[int]:
-        return self.prompt + self.answer
-
-    def __str__(self) -> str:
-        return _named(self.pair)
-
-
-def _named(pair: QAPair) -> str:
-    question = " ".join(pair.question.split())
-    return f"pair {pair.id} ({question[:40] + '…' if len(question) > 40 else question!r})"
-
-
 class _Training:
     """One model in memory, on its way from `start` to `out`."""
 
@@ -243,18 +223,20 @@ class _Training:
             self._export(model, rows[0])
         return stats
 
-    def _rows(self, pairs: Sequence[QAPair]) -> list[_Row]:
+    def _rows(self, pairs: Sequence[QAPair]) -> list[TrainingRow]:
         """The pairs as ids, without those that are too long."""
         from isara.engines.text import Text
 
         if not pairs:
             raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
         if empty := next((pair for pair in pairs if not pair.answer.strip()), None):
-            raise TrainingError(f"expected an answer in {_named(empty)}, found none: write one or drop the pair")
+            raise TrainingError(f"expected an answer in {named(empty)}, found none: write one or drop the pair")
         text = Text(self.tokenizer, self.format)
         prompts, answers = zip(*(training_text(self.format, pair) for pair in pairs), strict=True)
         heads = text.encode(prompts)
-        rows = [_Row(*parts) for parts in zip(pairs, heads, text.continuations(prompts, answers, heads), strict=True)]
+        rows = [
+            TrainingRow(*parts) for parts in zip(pairs, heads, text.continuations(prompts, answers, heads), strict=True)
+        ]
         limit = self._limit()
         long = [row for row in rows if len(row.ids) > limit]
         rows = [row for row in rows if len(row.ids) <= limit]
@@ -276,7 +258,7 @@ class _Training:
         context = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return min(self.options.max_length, context or self.options.max_length)
 
-    def _check_vocabulary(self, rows: Sequence[_Row]) -> None:
+    def _check_vocabulary(self, rows: Sequence[TrainingRow]) -> None:
         size = self.model.get_input_embeddings().weight.shape[0]
         for row in rows:
             if max(row.ids) >= size:
@@ -285,7 +267,7 @@ class _Training:
                     "use the tokenizer that belongs to the model"
                 )
 
-    def _trainer(self, rows: Sequence[_Row], micro: int, accumulation: int, losses: list[float]) -> Any:
+    def _trainer(self, rows: Sequence[TrainingRow], micro: int, accumulation: int, losses: list[float]) -> Any:
         """TRL's trainer, ready to train; it appends the loss of each step to `losses`."""
         from datasets import Dataset
         from transformers import PrinterCallback
@@ -297,7 +279,7 @@ class _Training:
         trainer: Any = SFTTrainer(
             model=self.model,
             args=_sft_config(self.options, self.out, self.device, self.compute, packing, micro, accumulation),
-            train_dataset=Dataset.from_list([_columns(row) for row in rows]),
+            train_dataset=Dataset.from_list([columns(row) for row in rows]),
             processing_class=self.tokenizer,
             peft_config=_lora_config(self.options) if self.options.method == "lora" else None,
             callbacks=[_watch(self.options, losses)],
@@ -313,7 +295,7 @@ class _Training:
         in_epoch = math.ceil(math.ceil(rows / micro) / accumulation)
         return self.options.max_steps or math.ceil(self.options.num_train_epochs * in_epoch)
 
-    def _packs_safely(self, rows: Sequence[_Row]) -> bool:
+    def _packs_safely(self, rows: Sequence[TrainingRow]) -> bool:
         """Whether a row's logits stay the same when another row is put before it, as in a packed sequence.
 
         Attention must see from the position ids where a row begins. Whether it does depends on the architecture, the
@@ -338,7 +320,7 @@ class _Training:
         log.warning("packing is off: %s lets packed rows see each other", type(self.model).__name__)
         return False
 
-    def _export(self, model: Any, row: _Row) -> None:
+    def _export(self, model: Any, row: TrainingRow) -> None:
         """Writes the model as it came, in the same dtypes and with the same tokenizer, but with its new weights."""
         from transformers import AutoTokenizer
 
@@ -386,72 +368,6 @@ class _Training:
         ids = [known] if isinstance(known, int) else list(known or ())
         if end not in ids:
             generation_config.eos_token_id = [*ids, end] if ids else end
-
-
-def check_labels(batch: dict[str, Any], rows: Sequence[_Row], tokenizer: Any, fmt: PromptFormat) -> None:
-    """Looks at a collated batch, as the model is to get it: are all answers labelled, with their ends, and only they?
-
-    Args:
-        batch: What TRL's collator made: padded rows, or rows packed into one.
-        rows: All rows, among which those of the batch are found by their ids.
-        tokenizer: Decodes the labels.
-        fmt: Says how an answer ends.
-
-    Raises:
-        TrainingError: A row has no label on its answer, one on its prompt, or none on its end.
-    """
-    by_ids = {tuple(row.ids): row for row in rows}
-    for ids, labels in _segments(batch):
-        row = by_ids[tuple(ids)]
-        on_prompt = sum(label != -100 for label in labels[: len(row.prompt)])
-        answer = [label for label in labels[len(row.prompt) :] if label != -100]
-        if on_prompt:
-            raise TrainingError(
-                f"expected labels on the answer alone, found {on_prompt} on the prompt of {row}: "
-                "install a version of trl from 0.24 to 1.16"
-            )
-        if not answer:
-            raise TrainingError(
-                f"expected labels on the answer, found none in {row}: install a version of trl from 0.24 to 1.16"
-            )
-        if not _ends(answer, tokenizer, fmt):
-            raise TrainingError(
-                f"expected the label {fmt.end.strip()!r} at the end of an answer, found "
-                f"{tokenizer.decode(answer[-1:])!r} in {row}, so that no answer could learn to end: "
-                "check the tokenizer's special tokens"
-            )
-
-
-def _segments(batch: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
-    """Ids and labels of each row in a collated batch, without padding."""
-    if "attention_mask" in batch:
-        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"].bool(), strict=True):
-            yield ids[mask].tolist(), labels[mask].tolist()
-        return
-    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-    starts = [index for index, position in enumerate(batch["position_ids"][0].tolist()) if position == 0]
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield ids[start:end], labels[start:end]
-
-
-def _ends(labels: list[int], tokenizer: Any, fmt: PromptFormat) -> bool:
-    end = fmt.end.strip()
-    token = tokenizer.convert_tokens_to_ids(end)
-    if token is not None and token != tokenizer.unk_token_id:
-        if token not in labels:
-            return False
-        labels = labels[len(labels) - 1 - labels[::-1].index(token) :]  # a template may write a new line after it
-    return str(tokenizer.decode(labels)).rstrip().endswith(end)
-
-
-def _columns(row: _Row) -> dict[str, list[int]]:
-    # Newer versions of TRL take labels, older ones make them of the mask.
-    blank = len(row.prompt)
-    return {
-        "input_ids": row.ids,
-        "labels": [-100] * blank + row.answer,
-        "completion_mask": [0] * blank + [1] * len(row.answer),
-    }
 
 
 def _sft_config(
@@ -571,7 +487,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     return chain(model.named_parameters(), model.named_buffers())
 
 
-def _logits(model: Any, row: _Row) -> Any:
+def _logits(model: Any, row: TrainingRow) -> Any:
     """Logits of one row in fp32 on the CPU, shape (tokens, vocabulary)."""
     import torch
 
