@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from isara.answer import answer_questions, nearest_demos
 from isara.build import Parts, build, build_trainer, run_config
 from isara.config import load_config
-from isara.evaluate.statistics import bootstrap
+from isara.evaluate.statistics import bootstrap, paired_difference
 from isara.pool import Pool
 from isara.protocols import Sampling
 
+SFT = "SFT on seeds, equal steps"
 Row = dict[str, Any]
 Scores = NDArray[np.float64]
 # A column makes of the test's outcomes (training seeds, questions) the values whose mean it shows.
@@ -80,7 +81,7 @@ def arms(parts: Parts, run: Path, folder: Path, questions: list[str]) -> dict[st
     drawn = [pool.sample(k, rng) for _ in questions]
     trained = sorted(run.glob("iteration-[0-9][0-9]/model"))
     sft = train_on_seeds(parts, folder / "sft", json.loads((trained[-1].parent / "train.json").read_text())["steps"])
-    models = {"SFT on seeds, equal steps": sft, **{f"ISARA, iteration {int(m.parent.name[-2:])}": m for m in trained}}
+    models = {SFT: sft, **{f"ISARA, iteration {int(m.parent.name[-2:])}": m for m in trained}}
     sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
     ask = partial(answer_questions, parts.engine, questions=questions, sampling=sampling)
     return {
@@ -116,6 +117,21 @@ def table(scores: dict[str, Scores], columns: Columns) -> str:
     return "\n".join(lines)
 
 
+def differences(scores: dict[str, Scores], columns: Columns) -> str:
+    """The first column of each ISARA iteration less that of SFT on the seeds, by question, mean over training seeds."""
+    name, values = next(iter(columns.items()))
+    by_arm = {arm: values(found).mean(axis=0) for arm, found in scores.items()}
+    lines = []
+    for arm in (arm for arm in by_arm if arm.startswith("ISARA")):
+        found = paired_difference(by_arm[arm], by_arm[SFT])
+        low, high = found.interval.low, found.interval.high
+        lines.append(
+            f"- {arm} less {SFT}, {name}: {100 * found.mean:+.0f} points "
+            f"[{100 * low:+.0f}, {100 * high:+.0f}], p = {found.p_value:.3f}"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs every arm for every seed and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,7 +156,7 @@ def main() -> None:
         for name, by_seed in answers.items()
     }
     (options.out / "scores.json").write_text(json.dumps({"rows": rows, "answers": answers}, indent=1), "utf-8")
-    text = table(scores, columns)
+    text = f"{table(scores, columns)}\n\n{differences(scores, columns)}"
     (options.out / "table.md").write_text(text + "\n", "utf-8")
     print(text)
 
