@@ -3,9 +3,9 @@
     python benchmarks/arms.py recipes/safety --seeds 0 1 2 --out arms-safety
     python benchmarks/arms.py recipes/shop --seeds 0 1 2 --out arms-shop
 
-Arms: the base model zero-shot; with k random and with the k nearest seed pairs in the prompt (ICL); fine-tuned on the
-seeds alone, for as many optimiser steps as ISARA's last iteration takes; ISARA after each iteration, zero-shot. All
-answers are greedy. A score is an exact rule on the answer's text:
+Arms: the base model zero-shot; with k random and with the k nearest seed pairs in the prompt (ICL); ISARA after each
+iteration, zero-shot; beside each, the base model fine-tuned on the seeds alone for as many optimiser steps. All answers
+are greedy. A score is an exact rule on the answer's text:
 
 - a held-out row with a `rule`: the answer holds it and no other rule of the recipe;
 - a held-out row with `harmful`: the answer is a refusal by the expressions of the recipe's manner.json; it should be
@@ -35,7 +35,7 @@ from isara.evaluate.statistics import bootstrap, paired_difference
 from isara.pool import Pool
 from isara.protocols import Sampling
 
-SFT = "SFT on seeds, equal steps"
+ISARA, SFT = "ISARA, iteration", "SFT on the seeds, as many steps as iteration"
 Row = dict[str, Any]
 Scores = NDArray[np.float64]
 # A column makes of the test's outcomes (training seeds, questions) the values whose mean it shows.
@@ -80,8 +80,11 @@ def arms(parts: Parts, run: Path, folder: Path, questions: list[str]) -> dict[st
     nearest = nearest_demos(pool, questions, k)
     drawn = [pool.sample(k, rng) for _ in questions]
     trained = sorted(run.glob("iteration-[0-9][0-9]/model"))
-    sft = train_on_seeds(parts, folder / "sft", json.loads((trained[-1].parent / "train.json").read_text())["steps"])
-    models = {SFT: sft, **{f"ISARA, iteration {int(m.parent.name[-2:])}": m for m in trained}}
+    models = {}
+    for number, model in enumerate(trained, 1):
+        steps = json.loads((model.parent / "train.json").read_text("utf-8"))["steps"]
+        models[f"{SFT} {number}"] = train_on_seeds(parts, folder / f"sft-{number}", steps)
+        models[f"{ISARA} {number}"] = model
     sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
     ask = partial(answer_questions, parts.engine, questions=questions, sampling=sampling)
     return {
@@ -118,16 +121,16 @@ def table(scores: dict[str, Scores], columns: Columns) -> str:
 
 
 def differences(scores: dict[str, Scores], columns: Columns) -> str:
-    """The first column of each ISARA iteration less that of SFT on the seeds, by question, mean over training seeds."""
+    """The first column of each ISARA iteration less SFT at equal steps, by question, each the mean of its training seeds."""
     name, values = next(iter(columns.items()))
     by_arm = {arm: values(found).mean(axis=0) for arm, found in scores.items()}
     lines = []
-    for arm in (arm for arm in by_arm if arm.startswith("ISARA")):
-        found = paired_difference(by_arm[arm], by_arm[SFT])
+    for number in range(1, 1 + sum(arm.startswith(ISARA) for arm in by_arm)):
+        found = paired_difference(by_arm[f"{ISARA} {number}"], by_arm[f"{SFT} {number}"])
         low, high = found.interval.low, found.interval.high
         lines.append(
-            f"- {arm} less {SFT}, {name}: {100 * found.mean:+.0f} points "
-            f"[{100 * low:+.0f}, {100 * high:+.0f}], p = {found.p_value:.3f}"
+            f"- {name}, {ISARA} {number} less SFT at equal steps: {100 * found.mean:+.0f} points "
+            f"[{100 * low:+.0f}, {100 * high:+.0f}], p = {found.p_value:.4f}"
         )
     return "\n".join(lines)
 
