@@ -121,7 +121,7 @@ def table(scores: dict[str, Scores], columns: Columns) -> str:
 
 
 def differences(scores: dict[str, Scores], columns: Columns) -> str:
-    """The first column of each ISARA iteration less SFT at equal steps, by question, each the mean of its training seeds."""
+    """The first column of each ISARA iteration less SFT at equal steps: training seeds averaged, paired by question."""
     name, values = next(iter(columns.items()))
     by_arm = {arm: values(found).mean(axis=0) for arm, found in scores.items()}
     lines = []
