@@ -25,7 +25,8 @@ from isara.data import QAPair
 from isara.engines.transformers import TransformersEngine
 from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
 from isara.prompts import find_format, plain_format, training_text
-from isara.trainers import SupervisedTrainer, check_labels
+from isara.trainers import SupervisedTrainer
+from isara.training_rows import TrainingRow, check_labels
 
 PAIRS = [
     QAPair("Who guards the Triforce of Courage?", "Link does, and he never says a word about it."),
@@ -471,10 +472,8 @@ class TestLabels:
     """The look at the first batch, with batches as other versions of TRL might make them."""
 
     def message(self, tiny_llama: Path, labels: list[int]) -> str:
-        from isara.trainers import _Row
-
         tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-        row = _Row(PAIRS[0], [5, 6, 7], [8, 9, tokenizer.eos_token_id])
+        row = TrainingRow(PAIRS[0], [5, 6, 7], [8, 9, tokenizer.eos_token_id])
         batch = {
             "input_ids": torch.tensor([[*row.ids, 0]]),
             "labels": torch.tensor([[*labels, -100]]),
