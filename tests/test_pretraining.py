@@ -13,6 +13,7 @@ import pytest
 import torch
 from pretraining import card, export, manners, mix, pack, requests, train, worlds
 from pretraining.evaluate import behaviour, lm
+from pretraining.evaluate.nearest import nearest
 from pretraining.sources import Document, OpenData, turns
 from pretraining.text import gerund, to_you
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -94,6 +95,10 @@ def test_training_learns_and_a_resumed_run_has_the_same_weights(rows: Path, tmp_
     assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(tmp_path / "model").eos_token_id
     generated = lm.LM(tmp_path / "model").generate([lm.question_prompt([(GANON, "Run!")])] * 3, lm.QUESTION_STOP, 5)
     assert len(generated) == 3 and generated[0] == generated[1]
+
+
+def test_no_question_has_no_neighbours() -> None:
+    assert nearest([(GANON, "Run!")], [], 5) == []
 
 
 def test_training_without_rows_says_what_to_do(tmp_path: Path) -> None:

@@ -33,5 +33,7 @@ def _pieces(text: str, size: int = 4096) -> NDArray[np.float32]:
 
 def nearest(pool: Sequence[Pair], questions: Sequence[str], count: int) -> list[list[Pair]]:
     """For each question the nearest pairs of the pool, nearest last."""
+    if not questions:  # a model that was hardly trained writes none that passes
+        return []
     scores = embed(questions) @ embed([question for question, _ in pool]).T
     return [[pool[i] for i in np.argsort(row, kind="stable")[-count:]] for row in scores]
