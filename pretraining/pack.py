@@ -99,9 +99,9 @@ def pack(
     return packed, counts
 
 
-def ease(shard: int) -> float:
-    """The curriculum: worlds of few families first, all from the sixth shard on; again from the thirteenth."""
-    return max(0.1, 1.0 - 0.9 * shard / 6) if shard < 13 else max(0.1, 0.7 - 0.06 * (shard - 13))
+def ease(shard: int, late: int) -> float:
+    """The curriculum: worlds of few families in the first six shards, and, less so, in the ten from `late` on."""
+    return max(0.1, 1.0 - 0.15 * shard) if shard < late else max(0.1, 0.7 - 0.06 * (shard - late))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         length = args.long if shard >= args.long_from else args.length
         shares = mix.BROAD if shard < args.worlds_from else mix.WORLDS if shard < args.late_from else mix.LATE
-        easiness, strange = ease(shard), 0.6 if shard >= args.strange_from else 0.0
+        easiness, strange = ease(shard, args.late_from), 0.6 if shard >= args.strange_from else 0.0
         documents = mix.documents(
             args.seed + 1 + shard, open_data, contamination, easiness, shares=shares, strange=strange
         )
