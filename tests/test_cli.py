@@ -77,9 +77,9 @@ def seeds(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_is_instant_and_loads_no_heavy_library() -> None:
+def test_help_loads_no_heavy_library() -> None:
     code = (
-        "import sys, time; begun = time.perf_counter(); sys.argv = ['isara', '--help']\n"
+        "import sys; sys.argv = ['isara', '--help']\n"
         "from isara.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

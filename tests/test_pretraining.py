@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pretraining import card, export, manners, mix, pack, requests, train, world
 from pretraining.evaluate import behaviour, lm
 from pretraining.evaluate.nearest import nearest
 from pretraining.sources import Document, OpenData, turns
-from pretraining.text import gerund, to_you
+from pretraining.text import article, gerund, load, to_you, upper
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara.data import QAPair
@@ -242,6 +243,18 @@ def test_a_strange_shop_has_words_that_no_other_has() -> None:
 def test_worlds_are_drawn_anew_for_every_document(world: Any, ease: float) -> None:
     one, same, other = (world(random.Random(seed), ease) for seed in (1, 1, 2))
     assert one == same != other
+
+
+def test_what_does_not_belong_is_of_another_kind() -> None:
+    every = {**load("shop")["goods"], **load("shop")["things"]}
+    kinds = {upper(article(thing)): kind for kind, things in every.items() for thing in things}
+    pairs = [pair for seed in range(60) for pair in worlds.kinds(random.Random(seed)).pairs]
+    odd = [(q.split(": ")[1], a.removesuffix(" does not belong.")) for q, a in pairs if q.startswith("Which one does")]
+    for listed, answer in odd:
+        others = [thing for thing in re.split(", | or ", listed.removesuffix("?")) if upper(thing) != answer]
+        first, second = (kinds[upper(thing)] for thing in others)
+        assert first == second != kinds[answer]
+    assert len(odd) > 30
 
 
 def test_questions_of_the_grammar_are_well_formed_and_many() -> None:
