@@ -102,6 +102,11 @@ def test_no_question_has_no_neighbours() -> None:
     assert nearest([(GANON, "Run!")], [], 5) == []
 
 
+def test_a_question_is_new_against_seeds_and_those_kept_before_it() -> None:
+    questions = ["Who is the wind fish?", "Who is the wind fish now?", "Where is Zelda?", GANON]
+    assert behaviour.novel(questions, [GANON]) == [True, False, True, False]
+
+
 def test_training_without_rows_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as error:
         next(train.batches(tmp_path, 4, 0))

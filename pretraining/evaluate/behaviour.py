@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from isara.data import QAPair
+from isara.embedders import LexicalEmbedder
+from isara.filters.novelty import Novelty
+from isara.pool import Pool
+from isara.protocols import Candidate, Completion
 from pretraining import manners, mix, requests, worlds
 from pretraining.evaluate.lm import ANSWER_STOP, LM, QUESTION_STOP, Pair, answer_prompt, question_prompt, sample_demos
 from pretraining.evaluate.nearest import nearest
@@ -71,18 +76,14 @@ def well_formed(question: str) -> bool:
     )
 
 
-def novel(questions: Sequence[str], seeds: Sequence[str], threshold: float = 0.7) -> list[bool]:
-    """Whether each question is below the ROUGE-L threshold to all seeds and to all kept questions before it."""
-    from isara.filters.text import rouge_l, tokenize  # the package's own measure
-
-    kept = [tokenize(seed) for seed in seeds]
+def novel(questions: Sequence[str], seeds: Sequence[str]) -> list[bool]:
+    """Whether each question passes the package's novelty filter against all seeds and the questions kept before it."""
+    kept, reject = Pool(LexicalEmbedder(), [QAPair(seed, "") for seed in seeds]), Novelty()
     verdicts = []
-    for question in questions:
-        tokens = tokenize(question)
-        new = all(rouge_l(tokens, other) < threshold for other in kept)
-        if new:
-            kept.append(tokens)
-        verdicts.append(new)
+    for pair in (QAPair(question, "") for question in questions):
+        verdicts.append(reject(Candidate(pair, Completion(pair.question, 0, "stop")), kept) is None)
+        if verdicts[-1]:
+            kept.add([pair])
     return verdicts
 
 
