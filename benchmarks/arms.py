@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isara.answer import answer_questions, nearest_demos
 from numpy.typing import NDArray
 
-from isara.answer import answer_questions, nearest_demos
 from isara.build import Parts, build, build_trainer, run_config
 from isara.config import load_config
-from isara.evaluate.statistics import bootstrap, paired_difference
 from isara.pool import Pool
-from isara.protocols import Sampling
+from isara.records import Sampling
+from isara.statistics import bootstrap, paired_difference
 
 ISARA, SFT = "ISARA, iteration", "SFT on the seeds, as many steps as iteration"
 Row = dict[str, Any]

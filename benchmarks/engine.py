@@ -13,14 +13,14 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from isara.data import QAPair
-from isara.engines.transformers import TransformersEngine
+from isara.engines.transformers.engine import TransformersEngine
 from isara.models import find_model
-from isara.prompts import answer_prompt
-from isara.protocols import Completion, Sampling
+from isara.records import Completion, Prompt, QAPair, Sampling
+from isara.render import open_renderer
 
 SEEDS = Path(__file__).parents[1] / "recipes" / "safety" / "seeds.jsonl"
 DEMONSTRATIONS = 5
@@ -39,7 +39,8 @@ def random_llama(folder: Path) -> Path:
         vocab_size=4096, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([pair.question + " " + pair.answer for pair in pairs()], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=4096,
         hidden_size=256,
@@ -61,48 +62,46 @@ def pairs() -> list[QAPair]:
     return [QAPair.from_json(json.loads(line)) for line in SEEDS.read_text(encoding="utf-8").splitlines()]
 
 
-def make_prompts(engine: TransformersEngine, count: int) -> list[str]:
+def make_prompts(model: str, count: int) -> list[Prompt]:
     """Answer prompts with random demonstrations, always the same."""
-    rng = random.Random(0)
+    rng, renderer = random.Random(0), open_renderer(model)
     draws = [rng.sample(pairs(), DEMONSTRATIONS + 1) for _ in range(count)]
-    return [answer_prompt(engine.format, demos, last.question) for *demos, last in draws]
+    return [renderer.answer(demos, last) for *demos, last in draws]
 
 
 def ours(model: str, dtype: str, prompts: int, sampling: Sampling, budget: int | None) -> tuple[int, float, float]:
     """Tokens generated, seconds taken, and seconds of processor time."""
+    asked = make_prompts(model, prompts)
     with TransformersEngine(model, dtype=dtype, tokens_per_batch=budget) as engine:
-        texts = make_prompts(engine, prompts)
-        engine.generate(texts[:2], Sampling(max_new_tokens=2), [0, 1])  # first calls pay for what later ones find ready
+        engine.generate(asked[:2], Sampling(max_new_tokens=2), [0, 1])  # first calls pay for what later ones find ready
         start, busy = time.perf_counter(), time.process_time()
-        done = engine.generate(texts, sampling, range(len(texts)))
+        done = engine.generate(asked, sampling, range(len(asked)))
         tokens = sum(completion.tokens for completion in done)
         return tokens, time.perf_counter() - start, time.process_time() - busy
 
 
 def one_at_a_time(model: str, prompts: int, sampling: Sampling) -> tuple[int, float, float]:
     """The same for `model.generate` in the checkpoint's dtype, prompt by prompt."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    with TransformersEngine(model) as engine:
-        texts = make_prompts(engine, prompts)
-        special = engine.format.adds_special_tokens
-    tokenizer = AutoTokenizer.from_pretrained(find_model(model))
-    loaded = AutoModelForCausalLM.from_pretrained(find_model(model), dtype="auto").eval()
+    asked = make_prompts(model, prompts)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(find_model(model), dtype="auto")
     tokens = 0
     start, busy = time.perf_counter(), time.process_time()
-    for index, text in enumerate(texts):
+    for index, prompt in enumerate(asked):
         torch.manual_seed(index)
-        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=special, return_token_type_ids=False)
+        ids = torch.tensor([prompt.ids])
         output = loaded.generate(
-            **inputs,
+            ids,
+            attention_mask=torch.ones_like(ids),
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=0,
             max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=tokenizer.eos_token_id,
+            pad_token_id=0,
         )
-        tokens += output.shape[1] - inputs["input_ids"].shape[1]
+        tokens += output.shape[1] - len(prompt.ids)
     return tokens, time.perf_counter() - start, time.process_time() - busy
 
 
@@ -124,18 +123,18 @@ def speed(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Prints for how many prompts the output in the batch is what the prompt gets alone."""
+    asked = make_prompts(options.model, options.prompts)
     for dtype in options.dtypes:
         for temperature in (0.0, options.temperature):
             sampling = Sampling(temperature, options.top_p, options.new_tokens)
             with TransformersEngine(options.model, dtype=dtype) as engine:
-                texts = make_prompts(engine, options.prompts)
-                together = engine.generate(texts, sampling, range(len(texts)))
-                again = engine.generate(texts, sampling, range(len(texts)))
-                alone = [engine.generate([text], sampling, [seed])[0] for seed, text in enumerate(texts)]
+                together = engine.generate(asked, sampling, range(len(asked)))
+                again = engine.generate(asked, sampling, range(len(asked)))
+                alone = [engine.generate([prompt], sampling, [seed])[0] for seed, prompt in enumerate(asked)]
             same = sum(one == other for one, other in zip(together, alone, strict=True))
             parted = [_common(one, other) for one, other in zip(together, alone, strict=True) if one != other]
             print(
-                f"{dtype}, temperature {temperature:g}: {same} of {len(texts)} prompts as when alone; "
+                f"{dtype}, temperature {temperature:g}: {same} of {len(asked)} prompts as when alone; "
                 f"same call again {'equal' if together == again else 'DIFFERENT'}; "
                 f"others part after {sorted(parted)[:8]} characters …"
             )

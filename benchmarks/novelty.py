@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rouge_score import rouge_scorer
 
-from isara.data import QAPair
 from isara.filters import NearDuplicate, Novelty
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion
+from isara.records import Candidate, Completion, QAPair
 
 WORDS = [f"w{number}" for number in range(20_000)]
 WEIGHTS = list(accumulate(1 / (rank + 1) for rank in range(len(WORDS))))

@@ -5,19 +5,15 @@
 Every part is an object with the methods that `isara.protocols` names; nothing is inherited and nothing is registered.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from isara import QAPair, self_align
-from isara.data import read_pairs
+from isara import Candidate, Pool, QAPair, Rejection, build_parts, load_config, run
+from isara.asking import Asker
 from isara.embedders import LexicalEmbedder
-from isara.engines.transformers import TransformersEngine
-from isara.filters import default_filters
-from isara.generate import Generation
-from isara.loop import Loop
-from isara.models import embedded_model, weights_hash
-from isara.pool import Pool
-from isara.protocols import Candidate, Engine, Rejection, Sampling
-from isara.trainers import SupervisedTrainer
+from isara.records import Sampling
 
 
 class NoWell:
@@ -32,34 +28,31 @@ class NoWell:
 class AnswerLength:
     """An evaluator: mean words of greedy answers, and no likelihood, so that the last iteration counts as the best."""
 
-    def __init__(self, questions: list[str]) -> None:
-        self.questions = questions
+    def __init__(self, pairs: Sequence[QAPair]) -> None:
+        self.pairs = pairs
 
-    def __call__(self, engine: Engine) -> dict[str, float]:
+    def key(self) -> Mapping[str, Any]:
+        """What the figures depend on beside the model: a run is not resumed with others."""
+        return {"questions": [pair.question for pair in self.pairs]}
+
+    def __call__(self, asker: Asker) -> dict[str, float]:
         """Figures by name."""
-        prompts = [f"Question: {question}\nAnswer:" for question in self.questions]
-        done = engine.generate(prompts, Sampling(0.0, 1.0, 64, engine.format.answer_stops), [0] * len(prompts))
-        return {"words": sum(len(completion.text.split()) for completion in done) / len(done)}
+        draws = asker.answers(self.pairs, Sampling(temperature=0.0, max_new_tokens=64), [0] * len(self.pairs))
+        return {"words": sum(len(draw.text.split()) for draw in draws if draw) / len(draws)}
 
 
 def main() -> None:
     """Aligns the embedded model to the safety recipe's pairs in one small iteration."""
-    seeds: list[QAPair] = read_pairs(Path(__file__).parents[1] / "recipes" / "safety" / "seeds.jsonl")
-    question_filters, pair_filters = default_filters(novelty=0.6)
-    result = self_align(
-        seeds,
-        str(embedded_model()),
-        "runs/own-parts",
-        engine=TransformersEngine,
+    recipe = Path(__file__).parents[1] / "recipes" / "safety"
+    settings = ["iterations=1", "generate.accept=16", "generate.batch=32", "train.num_train_epochs=1"]
+    parts = build_parts(load_config(recipe, settings, out="runs/own-parts"))
+    parts = replace(
+        parts,
         embedder=LexicalEmbedder(),
-        trainer=SupervisedTrainer(learning_rate=1e-3, num_train_epochs=1),
-        question_filters=question_filters,
-        pair_filters=[*pair_filters, NoWell()],
-        evaluate=AnswerLength([pair.question for pair in seeds[:8]]),
-        generation=Generation(accept=16, batch=32, answer_sampling=Sampling(0.5, 0.95, 96)),
-        loop=Loop(iterations=1),
-        weights=weights_hash,
+        pair_filters=[*parts.pair_filters, NoWell()],
+        evaluator=AnswerLength(parts.seeds[:8]),
     )
+    result = run(parts)
     print(f"{len(result.accepted)} pairs; words an answer before and after: {result.evaluations}")
 
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from isara.data import QAPair
+from isara.asking import Asker
 from isara.pool import Pool
-from isara.protocols import Candidate, Engine, Rejection, TrainStats
+from isara.records import Candidate, QAPair, Rejection, TrainStats
 from isara.testing import ScriptedEngine
 
 PLACES = [
@@ -73,6 +73,9 @@ class CountingTrainer:
     def __init__(self) -> None:
         self.calls: list[tuple[int, str]] = []
 
+    def key(self) -> dict[str, str]:
+        return {"kind": "counting"}
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         self.calls.append((len(pairs), start))
         aside = out.with_name("model.tmp")
@@ -88,5 +91,8 @@ class ScriptedEvaluator:
     def __init__(self, figures: Sequence[float]) -> None:
         self.figures = list(figures)
 
-    def __call__(self, engine: Engine) -> dict[str, float]:
+    def key(self) -> dict[str, str]:
+        return {"kind": "scripted"}
+
+    def __call__(self, asker: Asker) -> dict[str, float]:
         return {"bits_per_byte": self.figures.pop(0)}

@@ -51,12 +51,13 @@ NOT_COMPARED = {"log.txt", ".lock"}
 
 def run_once(model: str, seeds: str, out: str, overrides: list[str]) -> None:
     """One attempt, in its own process."""
-    from isara.build import run_config
+    from isara.build import build_parts
     from isara.config import load_config
+    from isara.loop import run
 
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
-    run_config(load_config(None, overrides, model=model, seeds=seeds, out=out, heldout=0.2))
+    run(build_parts(load_config(None, overrides, model=model, seeds=seeds, out=out, heldout=0.2)))
 
 
 def tree(run: Path) -> dict[str, str]:
@@ -82,19 +83,10 @@ def attempt(args: tuple[str, str, str, list[str]], seconds: float | None) -> tup
 
 
 def stage_of(run: Path) -> str:
-    """Where a killed run stood: the last iteration folder and what is missing in it."""
-    folders = sorted(run.glob("iteration-*"))
-    if not folders:
-        return "before the first iteration"
-    for name, stage in (
-        ("accepted.jsonl", "generate"),
-        ("train.json", "train"),
-        ("eval.json", "evaluate"),
-        ("DONE", "finish"),
-    ):
-        if folders[-1].name != "iteration-00" and not (folders[-1] / name).exists():
-            return stage
-    return "evaluate" if folders[-1].name == "iteration-00" else "export"
+    """Where a killed run stood: its newest stage without a DONE."""
+    stages = [folder for folder in sorted(run.glob("iteration-*/*")) if folder.is_dir()]
+    open_stages = [folder.name for folder in stages if not (folder / "DONE").exists()]
+    return open_stages[-1] if open_stages else "between stages" if stages else "before the first stage"
 
 
 def kill_test(model: str, seeds: str, kills: int, seed: int, folder: Path, overrides: list[str]) -> int:

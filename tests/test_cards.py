@@ -7,8 +7,8 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from isara.cards import data_card, escape, model_card
-from isara.data import QAPair
+from isara.records import QAPair
+from isara.report.cards import data_card, escape, model_card
 
 MODEL: dict[str, Any] = {
     "name": "Hyrule's shop",

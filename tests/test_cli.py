@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isara import cli
+from isara.cli import main as cli
 from tests.kill_test import LENIENT
 
 Command = Callable[..., tuple[int, str, str]]
@@ -80,7 +80,7 @@ def seeds(tmp_path: Path) -> Path:
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys; sys.argv = ['isara', '--help']\n"
-        "from isara.cli import main\n"
+        "from isara.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'sentence_transformers', 'sklearn'}\n"
@@ -117,7 +117,7 @@ def test_a_run_end_to_end_and_again(isara: Command, tiny_llama: Path, seeds: Pat
     (tmp_path / "[red]run").rename(tmp_path / "run")
     code, out, _ = isara("show", "run")
     assert code == 0 and "Accepted in iteration 1" in out
-    row = json.loads((tmp_path / "run/iteration-01/accepted.jsonl").read_text().splitlines()[0])
+    row = json.loads((tmp_path / "run/iteration-01/generate/accepted.jsonl").read_text().splitlines()[0])
     code, out, _ = isara("show", "run", "--row", row["id"])
     assert code == 0 and "Prompt of the answer" in out and "Demonstrations, nearest last" in out
 
@@ -131,7 +131,7 @@ def test_generate_train_and_answer_by_themselves(isara: Command, tiny_llama: Pat
     shared = ["--model", tiny_llama, *options(*FAST)]
     code, out, err = isara("generate", "--seeds", seeds, "--out", "run", *shared)
     assert code == 0 and out.startswith("4 pairs are in ")
-    accepted = tmp_path / "run/iteration-01/accepted.jsonl"
+    accepted = tmp_path / "run/iteration-01/generate/accepted.jsonl"
     code, out, err = isara("train", seeds, accepted, "--out", "trained", *shared)
     assert code == 0 and out.startswith("trained on 11 pairs in 2 steps"), err
     arguments = ["--model", "trained", "--seeds", seeds, "--demos", "2", *options("answers.max_new_tokens=4")]
@@ -142,7 +142,7 @@ def test_generate_train_and_answer_by_themselves(isara: Command, tiny_llama: Pat
 def test_generation_alone_is_where_a_run_goes_on(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:
     shared = ["--model", tiny_llama, "--seeds", seeds, "--heldout", "0.3", *options(*FAST)]
     assert isara("generate", "--out", "run", *shared)[0] == 0
-    before = (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes()
+    before = (tmp_path / "run/iteration-01/generate/candidates.jsonl").read_bytes()
     code, _, err = isara("answer", "Is it far?", "--model", "run")
     assert (code, err) == (
         1,
@@ -153,7 +153,7 @@ def test_generation_alone_is_where_a_run_goes_on(isara: Command, tiny_llama: Pat
     code, _, err = isara("show", "run", "--iteration", "0")
     assert (code, err) == (1, "isara: run holds no candidates of iteration 0 (it has: 1): give one that it has\n")
     assert isara("run", "--out", "run", *shared)[0] == 0
-    assert (tmp_path / "run/iteration-01/candidates.jsonl").read_bytes() == before
+    assert (tmp_path / "run/iteration-01/generate/candidates.jsonl").read_bytes() == before
 
 
 def test_dry_run_shows_prompts_and_estimates_and_writes_nothing(
@@ -241,7 +241,7 @@ def test_usage_errors_are_one_line_and_exit_code_1(isara: Command, arguments: li
 def test_a_model_cannot_move_the_cursor(isara: Command, tmp_path: Path) -> None:
     from rich.console import Console
 
-    from isara.show import plain
+    from isara.report.terminal import plain
 
     console = Console(record=True, force_terminal=True, width=80)
     console.print(plain("\x1b[2J\x1b]0;owned\x07[bold]no markup[/bold]"))

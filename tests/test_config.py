@@ -1,6 +1,5 @@
 """Config files, overrides, and what is said of wrong ones."""
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from isara.config import Config, FiltersConfig, dump_config, expected, fields, load_config, section_of
+from isara.config import Config, changes, dump_config, expected, fields, load_config, section_of
 from isara.errors import ConfigError
-from isara.filters import default_filters
 from isara.scaffold import reference
 
 KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, questions, answers, retrieve, "
@@ -136,10 +134,46 @@ def test_a_config_cant_be_changed_and_the_callers_values_stay_as_they_are(here: 
         config.train.lora_r = 8  # type: ignore[misc]  # that it can't be done is what is tested
 
 
-def test_filter_defaults_are_those_of_default_filters() -> None:
-    defaults = {name: parameter.default for name, parameter in inspect.signature(default_filters).parameters.items()}
+@pytest.mark.parametrize(
+    ("key", "free"),
+    [
+        ("engine.tokens_per_batch", True),
+        ("generate.max_batches", True),
+        ("model", True),
+        ("engine.dtype", False),
+        ("retrieve.embedder", False),
+        ("engine.use", False),
+        ("filters.novelty", False),
+    ],
+)
+def test_what_a_run_may_be_resumed_with_stands_on_the_field(here: Path, key: str, free: bool) -> None:
+    old = load("").model_dump(mode="json")
+    *sections, name = key.split(".")
+    whole = load("").model_dump(mode="json")
+    target = whole
+    for section in sections:
+        target = target[section]
+    was, target[name] = target[name], "another"
+    assert changes(old, whole) == ([] if free else [(key, was, "another")])
 
-    assert FiltersConfig().model_dump() == defaults
+
+def test_an_engine_option_called_like_a_free_key_is_not_free(here: Path) -> None:
+    old, new = (load("", f"engine.options.out={value}").model_dump(mode="json") for value in ("a", "b"))
+    assert changes(old, new) == [("engine.options.out", "a", "b")]
+
+
+def test_a_path_may_be_text(here: Path) -> None:
+    (here / "my-domain").mkdir()
+    (here / "my-domain/isara.yaml").write_text("iterations: 2\n")
+    assert load_config("my-domain").iterations == load_config(str(here / "my-domain/isara.yaml")).iterations == 2
+
+
+def test_a_part_of_ones_own_is_found_beside_the_config(here: Path) -> None:
+    (here / "my-domain").mkdir()
+    (here / "my-domain/my_filters.py").write_text("def no_prices(candidate, kept):\n    return None\n")
+    (here / "my-domain/isara.yaml").write_text("filters:\n  own_pairs:\n    - use: my_filters:no_prices\n")
+    [own] = load_config("my-domain").filters.own_pairs
+    assert own.use == f"{here / 'my-domain/my_filters.py'}:no_prices"
 
 
 def test_every_key_says_what_it_means_and_takes() -> None:
@@ -173,16 +207,16 @@ WRONG = {
     "value for a section": ("train: lora", f'{FILE}: `train`: expected a section of keys, found "lora"'),
     "text for a number": (
         "generate: {accept: many}",
-        f'{FILE}: `generate.accept`: expected a whole number of at least 1, found "many"',
+        f'{FILE}: `generate.accept`: expected a whole number of at least 0, found "many"',
     ),
-    "quoted number": ('iterations: "3"', f'{FILE}: `iterations`: expected a whole number of at least 1, found "3"'),
+    "quoted number": ('iterations: "3"', f'{FILE}: `iterations`: expected a whole number of at least 0, found "3"'),
     "fraction for a whole number": (
         "iterations: 2.5",
-        f"{FILE}: `iterations`: expected a whole number of at least 1, found 2.5",
+        f"{FILE}: `iterations`: expected a whole number of at least 0, found 2.5",
     ),
     "truth value for a number": (
         "iterations: yes",
-        f"{FILE}: `iterations`: expected a whole number of at least 1, found true",
+        f"{FILE}: `iterations`: expected a whole number of at least 0, found true",
     ),
     "number for a truth value": ("train: {packing: 1}", f"{FILE}: `train.packing`: expected true or false, found 1"),
     "null where a value is needed": (
@@ -218,7 +252,7 @@ WRONG = {
     ),
     "date as a key of a value": (
         "generate: {accept: {2024-01-01: 1}}",
-        f"{FILE}: `generate.accept`: expected a whole number of at least 1, found {{datetime.date(2024, 1, 1): 1}}",
+        f"{FILE}: `generate.accept`: expected a whole number of at least 0, found {{datetime.date(2024, 1, 1): 1}}",
     ),
     "number for a name": ("model: 7", f"{FILE}: `model`: expected text, found 7"),
     "below the range": (
@@ -262,8 +296,8 @@ WRONG = {
         "(missing ), unterminated subpattern at position 0 in '('), found [\"(\"]",
     ),
     "two things wrong": (
-        "iterations: 0\nengine: {device: tpu}",
-        f"{FILE}: `iterations`: expected a whole number of at least 1, found 0 (and 1 more)",
+        "iterations: -1\nengine: {device: tpu}",
+        f"{FILE}: `iterations`: expected a whole number of at least 0, found -1 (and 1 more)",
     ),
     "broken YAML": (
         "model: a\ntrain: {method: full\n",
@@ -316,8 +350,8 @@ def test_a_wrong_override_is_answered_in_one_line(here: Path, override: str, mes
 
 def test_a_wrong_value_of_the_caller_does_not_blame_the_file(here: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load("", iterations=0)
-    assert str(caught.value) == "configuration: `iterations`: expected a whole number of at least 1, found 0"
+        load("", iterations=-1)
+    assert str(caught.value) == "configuration: `iterations`: expected a whole number of at least 0, found -1"
 
 
 def test_a_missing_file_and_a_folder_without_one(here: Path) -> None:

@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 
-from isara.data import (
-    ANSWER_NAMES,
-    DIALOGUE_NAMES,
-    FILE_ENDINGS,
-    QUESTION_NAMES,
-    QAPair,
-    read_pairs,
-    read_rows,
-    write_pairs,
-)
+from isara.data import ANSWER_NAMES, DIALOGUE_NAMES, FILE_ENDINGS, QUESTION_NAMES, read_pairs, read_rows, write_pairs
 from isara.errors import SeedError
+from isara.records import QAPair
 
 ENDINGS = ", ".join(FILE_ENDINGS)
 LINK = QAPair("Who guards the Triforce of Courage?", "Link does.")

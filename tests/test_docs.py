@@ -1,12 +1,17 @@
 """Documentation that can rot is held by these."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from isara import cli
-from isara.loop import ADVICE
+import isara
+from isara.cli import main as cli
+from isara.generate import ADVICE
+from isara.scaffold import write_scaffold
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -53,10 +58,47 @@ def test_the_readme_commands_are_targets_of_the_makefile() -> None:
     assert set(commands) == {"quickstart", "test"} and set(commands) <= set(targets)
 
 
-def test_the_readme_example_is_real_python(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
-        exec("\n".join(imports), {})
-        compile(block, "README.md", "exec")
+def python_blocks() -> list[tuple[str, str]]:
+    """(where it stands, its text) of every Python block of README and docs."""
+    return [
+        (f"{page.name} block {number}", block)
+        for page in PAGES
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the folder `my-domain` that the blocks speak of, set so that a run takes seconds."""
+    here = tmp_path_factory.mktemp("reader")
+    write_scaffold(here / "my-domain", "embedded")
+    small = {"generate": {"accept": 2, "batch": 8, "min_yield": 0.0}, "questions": {"demos": 2, "max_new_tokens": 24}}
+    lenient = {"filters": {"form": False, "truncated": False, "run_on": False, "copied": None, "repetition": None}}
+    options = {"iterations": 1, "heldout": 0.1, "answers": {"demos": 2, "max_new_tokens": 16}, **small, **lenient}
+    options |= {"train": {"num_train_epochs": 0.1}, "retrieve": {"embedder": "lexical"}}
+    (here / "my-domain/isara.yaml").write_text(yaml.safe_dump(options))
+    return here
+
+
+def test_every_python_block_runs(domain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(domain)
+    blocks = python_blocks()
+    assert len(blocks) >= 3
+    for where, block in blocks:
+        path = domain / f"{where.replace(' ', '-')}.py"
+        path.write_text(block)
+        exec(compile(block, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
+
+
+def test_every_python_block_passes_mypy(tmp_path: Path) -> None:
+    for number, (_, block) in enumerate(python_blocks()):
+        (tmp_path / f"block_{number}.py").write_text(block)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    done = subprocess.run([*command, *map(str, tmp_path.glob("*.py"))], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_imported_from_the_package_is_documented() -> None:
+    page = (ROOT / "docs/python.md").read_text()
+    assert [name for name in isara.__all__ if f"`{name}`" not in page] == []
+    assert all(getattr(isara, name) for name in isara.__all__)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from isara.data import QAPair
 from isara.embedders import (
     DEFAULT,
     CachedEmbedder,
@@ -25,6 +24,7 @@ from isara.embedders import (
 )
 from isara.errors import ModelError
 from isara.pool import Pool
+from isara.records import QAPair
 from isara.testing import HashEmbedder
 
 TEXTS = ["How do I bake bread?", "My bicycle has a flat tyre.", "", "烤面包"]

@@ -5,36 +5,38 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from isara.engines.child import ChildEngine
-from isara.engines.transformers import TransformersEngine
+from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ModelError
-from isara.protocols import Sampling
+from isara.process import Child
+from isara.records import Prompt, Sampling
+from isara.render import open_renderer
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=8, stop=("\n",))
-PROMPTS = ["Question: Wer schläft in Hyrule?", "Question:"]
+TEXTS = ["Question: Wer schläft in Hyrule?", "Question:"]
 
 
 def test_a_child_engine_answers_as_the_engine_itself(tiny_llama: Path) -> None:
     progress: list[tuple[int, int]] = []
-    options = {"dtype": "float32", "device": "cpu"}
-    with TransformersEngine(str(tiny_llama), **options) as here:  # type: ignore[arg-type]  # all values are str
-        expected = here.generate(PROMPTS, SAMPLING, [1, 2])
-        scores = here.logprobs(PROMPTS, [" Zelda", " Link"])
-        counts, fmt = here.count_tokens(PROMPTS), here.format
+    renderer = open_renderer(str(tiny_llama))
+    prompts = [renderer.text(text) for text in TEXTS]
+    tails = [renderer.continuation(*both) for both in zip(prompts, [" Zelda", " Link"], strict=True)]
+    with TransformersEngine(str(tiny_llama), dtype="float32", device="cpu") as here:
+        expected = here.generate(prompts, SAMPLING, [1, 2])
+        scores = here.logprobs(prompts, tails)
     with ChildEngine(
         str(tiny_llama), dtype="float32", device="cpu", on_progress=lambda *seen: progress.append(seen)
     ) as child:
-        assert child.generate(PROMPTS, SAMPLING, [1, 2]) == expected
-        assert child.logprobs(PROMPTS, [" Zelda", " Link"]) == pytest.approx(scores, abs=1e-4)
-        assert child.count_tokens(PROMPTS) == counts
-        assert child.format == fmt
-        assert child.context_length == 1024
+        assert child.generate(prompts, SAMPLING, [1, 2]) == expected
+        assert child.logprobs(prompts, tails) == pytest.approx(scores, abs=1e-4)
         with pytest.raises(ModelError) as error:
-            child.generate(["Zelda " * 1200], SAMPLING, [0])
+            child.generate([renderer.text("Zelda " * 1200)], SAMPLING, [0])
         assert str(error.value) == (
             "expected prompt and completion of at most 1024 tokens, the context of this model, found 6003: "
             "use fewer or shorter demonstrations, or a model with a longer context"
@@ -43,12 +45,37 @@ def test_a_child_engine_answers_as_the_engine_itself(tiny_llama: Path) -> None:
         process = child._child.process
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ModelError) as error:
-            child.generate(PROMPTS, SAMPLING, [1, 2])
+            child.generate(prompts, SAMPLING, [1, 2])
         assert str(error.value) == (
             "the engine's process was killed by signal 9, as a system does when memory runs out; it last wrote: nothing"
         )
     assert process.returncode == -9
     assert progress[-1] == (sum(row.tokens for row in expected), 2)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_what_outputs_depend_on_is_known_without_a_process(dtype: str) -> None:
+    here, child = TransformersEngine("any", device="cpu", dtype=dtype), ChildEngine("any", device="cpu", dtype=dtype)
+    assert child.exact is here.exact
+    assert child.key() == here.key()
+    assert child._child is None
+
+
+def test_texts_of_prompts_stay_with_the_parent(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    ask = Child.ask
+
+    def watched(self: Child, **request: Any) -> Iterator[dict[str, Any]]:
+        asked.append(request)
+        return ask(self, **request)
+
+    monkeypatch.setattr(Child, "ask", watched)
+    with ChildEngine(str(tiny_llama), device="cpu", dtype="float32") as child:
+        child.generate([Prompt("Who guards the Triforce?", (1, 300, 301))], SAMPLING, [0])
+        child.logprobs([Prompt("Who guards the Triforce?", (1, 300))], [(301, 302)])
+    assert asked[1]["prompts"] == [[1, 300, 301]]
+    assert asked[2] == {"method": "logprobs", "prompts": [[1, 300]], "continuations": [[301, 302]]}
+    assert "Triforce" not in str(asked)
 
 
 def test_a_model_that_is_not_there_is_the_same_error_as_without_a_child(tmp_path: Path) -> None:

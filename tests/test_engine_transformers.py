@@ -1,6 +1,6 @@
 """The transformers engine on real tiny models of seven families: every check is against plain transformers calls."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from isara.engines.cache import RowCache
-from isara.engines.sampling import draw, stream
-from isara.engines.text import Text
-from isara.engines.transformers import TransformersEngine
+from isara.engines.transformers.cache import RowCache
+from isara.engines.transformers.engine import TransformersEngine
+from isara.engines.transformers.sampling import draw, stream
+from isara.engines.transformers.text import Text
 from isara.errors import ModelError
-from isara.prompts import plain_format
-from isara.protocols import Completion, Sampling
+from isara.records import Completion, Finish, Prompt, Sampling
+from isara.render import Renderer, open_renderer
 from tests.tiny_models import FAMILIES
 
-PROMPTS = [
+TEXTS = [
     "Question: Why is the sky blue at noon?\nAnswer:",
     "Question: Who guards the Triforce of Courage? Link does. Who guards the Triforce of Wisdom?\nAnswer:",
     "Question:",
@@ -36,20 +36,35 @@ def engine(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Iter
         yield opened
 
 
+@pytest.fixture(scope="module")
+def prompts(engine: TransformersEngine) -> list[Prompt]:
+    return asked(engine.name, TEXTS)
+
+
+def asked(model: str | Path, texts: Sequence[str]) -> list[Prompt]:
+    renderer = open_renderer(str(model))
+    return [renderer.text(text) for text in texts]
+
+
 def reference(engine: TransformersEngine) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(engine.name, dtype=torch.float32), AutoTokenizer.from_pretrained(
         engine.name
     )
 
 
-def test_greedy_completions_are_those_of_generate(engine: TransformersEngine) -> None:
+def test_greedy_completions_are_those_of_generate(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     model, tokenizer = reference(engine)
     beyond = list(range(len(tokenizer), model.config.vocab_size))  # rows of the embedding without a token
-    for prompt, completion in zip(PROMPTS, engine.generate(PROMPTS, GREEDY, range(len(PROMPTS))), strict=True):
-        ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    for text, completion in zip(TEXTS, engine.generate(prompts, GREEDY, range(len(prompts))), strict=True):
+        ids = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
         width = ids["input_ids"].shape[1]
         output = model.generate(
-            **ids, max_new_tokens=16, do_sample=False, pad_token_id=0, suppress_tokens=beyond or None
+            **ids,
+            max_new_tokens=16,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=tokenizer.all_special_ids,  # a row ends at any special token
+            suppress_tokens=beyond or None,
         )
         whole = tokenizer.decode(output[0], skip_special_tokens=True)
         before = tokenizer.decode(output[0, :width], skip_special_tokens=True)
@@ -58,22 +73,27 @@ def test_greedy_completions_are_those_of_generate(engine: TransformersEngine) ->
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
-def test_a_completion_depends_on_its_prompt_and_seed_alone(engine: TransformersEngine, sampling: Sampling) -> None:
+def test_a_completion_depends_on_its_prompt_and_seed_alone(
+    engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling
+) -> None:
     seeds = [3, 1, 4, 1, 5, 9]
-    together = engine.generate(PROMPTS, sampling, seeds)
-    assert together == engine.generate(PROMPTS, sampling, seeds)
-    assert together == [engine.generate([p], sampling, [s])[0] for p, s in zip(PROMPTS, seeds, strict=True)]
-    assert together[::-1] == engine.generate(PROMPTS[::-1], sampling, seeds[::-1])
+    together = engine.generate(prompts, sampling, seeds)
+    assert engine.exact
+    assert together == engine.generate(prompts, sampling, seeds)
+    assert together == [engine.generate([p], sampling, [s])[0] for p, s in zip(prompts, seeds, strict=True)]
+    assert together[::-1] == engine.generate(prompts[::-1], sampling, seeds[::-1])
 
 
-def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine) -> None:
+def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     model, tokenizer = reference(engine)
+    renderer = open_renderer(engine.name)
     continuations = [" blue", " Zelda, of course: who else?", " What?", " Link", "", " Hyrule"]
-    for prompt, continuation, score in zip(
-        PROMPTS, continuations, engine.logprobs(PROMPTS, continuations), strict=True
-    ):
-        width = len(tokenizer(prompt)["input_ids"])
-        ids = tokenizer(prompt + continuation, return_tensors="pt")["input_ids"]
+    scores = engine.logprobs(
+        prompts, [renderer.continuation(*both) for both in zip(prompts, continuations, strict=True)]
+    )
+    for text, continuation, score in zip(TEXTS, continuations, scores, strict=True):
+        width = len(tokenizer(text)["input_ids"])
+        ids = tokenizer(text + continuation, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             logits = model(ids).logits[0, :, : len(tokenizer)]
         expected = torch.log_softmax(logits, -1)[width - 1 : -1].gather(1, ids[0, width:, None]).sum()
@@ -82,7 +102,7 @@ def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine
 
 def test_different_seeds_give_different_texts_and_equal_seeds_equal_ones(tiny_llama: Path) -> None:
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
-        texts = [row.text for row in engine.generate(["Question:"] * 4, SAMPLED, [7, 8, 7, 9])]
+        texts = [row.text for row in engine.generate(asked(tiny_llama, ["Question:"] * 4), SAMPLED, [7, 8, 7, 9])]
     assert texts[0] == texts[2]
     assert len(set(texts)) == 3
 
@@ -98,16 +118,17 @@ def test_equal_prompts_are_read_once(tiny_llama: Path, monkeypatch: pytest.Monke
 
         monkeypatch.setattr(type(engine._model()), "_prefill", counted)
         # finish at different times, so that waiting rows join while an equal prompt is being decoded
-        engine.generate([PROMPTS[0]] * 12, Sampling(max_new_tokens=16, stop=("e",)), range(12))
+        engine.generate(asked(tiny_llama, TEXTS[:1] * 12), Sampling(max_new_tokens=16, stop=("e",)), range(12))
     assert read[0] == 1
     assert sum(read) < 4
 
 
 def test_a_stop_string_ends_the_text_before_it(tiny_llama: Path) -> None:
+    prompts = asked(tiny_llama, TEXTS[:1])
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
-        [whole] = engine.generate(PROMPTS[:1], GREEDY, [0])
+        [whole] = engine.generate(prompts, GREEDY, [0])
         stop = whole.text[5:8]
-        [stopped] = engine.generate(PROMPTS[:1], Sampling(0, max_new_tokens=16, stop=("never", stop)), [0])
+        [stopped] = engine.generate(prompts, Sampling(0, max_new_tokens=16, stop=("never", stop)), [0])
     assert stopped.text == whole.text[: whole.text.index(stop)]
     assert stopped.finish == "stop"
     assert stopped.tokens < whole.tokens == 16
@@ -115,31 +136,121 @@ def test_a_stop_string_ends_the_text_before_it(tiny_llama: Path) -> None:
 
 
 def test_an_end_of_turn_token_stops_a_chat_model(tiny_chat: Path) -> None:
+    renderer = open_renderer(str(tiny_chat))
+    assert renderer.format.name == "chat"
     with TransformersEngine(str(tiny_chat), dtype="float32") as engine:
-        assert engine.format.name == "chat"
-        seeds = range(40)
-        done = engine.generate([engine.format.start] * 40, Sampling(2.0, max_new_tokens=60), seeds)
+        done = engine.generate([renderer.question(())] * 40, Sampling(2.0, max_new_tokens=60), range(40))
     stopped = [row for row in done if row.finish == "stop"]
     assert stopped  # with 420 tokens and temperature 2, some of 40 rows draw <|im_end|>
     assert not any("<|" in row.text for row in done)
 
 
-def test_a_completion_ends_where_the_context_does(tiny_llama: Path) -> None:
+class Dictated:
+    """A model's head that has row after row generate the same tokens, whatever was read."""
+
+    def __init__(self, engine: TransformersEngine, ids: Sequence[int]) -> None:
+        self.loaded, self.ids, self.steps = engine._model(), list(ids), 0
+
+    def __call__(self, cache: RowCache, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(cache.rows, 1, self.loaded.text.size)
+        logits[:, :, self.ids[self.steps]] = 9.0
+        self.steps += 1
+        cache.end += 1
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("generated", "text", "rest", "finish"),
+    [
+        (" Link does.<s>", " Link does.", " Zelda does.", "stop"),
+        ("<unk>", "", " Link does.", "stop"),
+        (" Link does.</s>", " Link does.", " Zelda does.", "stop"),
+        (" Link\nQuestion", " Link", "<s> Zelda does.", "stop"),
+        (" Link does.", " Link does.", "", "length"),
+    ],
+)
+def test_a_completion_ends_before_a_special_token(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, generated: str, text: str, rest: str, finish: Finish
+) -> None:
+    renderer = open_renderer(str(tiny_llama))
+    prompt = renderer.text("Question: Who?\nAnswer:")
+    ids, read = (renderer.continuation(prompt, piece) for piece in (generated + rest, generated))
+    sampling = Sampling(0, max_new_tokens=len(ids), stop=("\nQuestion",))
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
-        assert engine.context_length == 1024
-        prompt = "Hyrule " * 1100
-        while engine.count_tokens([prompt])[0] > 1020:
-            prompt = prompt[7:]
-        [row] = engine.generate([prompt], GREEDY, [0])
-        assert row == Completion(row.text, 1024 - engine.count_tokens([prompt])[0], "length")
+        monkeypatch.setattr(engine._model(), "forward", Dictated(engine, ids))
+        assert engine.generate([prompt], sampling, [0]) == [Completion(text, len(read), finish)]
+
+
+def test_a_special_token_that_is_spelled_out_ends_the_text(tiny_llama: Path) -> None:
+    text = Text(AutoTokenizer.from_pretrained(tiny_llama))
+    assert text.cut(" Link does.<s> Zelda\ndoes.", ("\n",)) == " Link does."
+    assert text.cut(" Link\ndoes.<s> Zelda does.", ("\n",)) == " Link"
+    assert text.cut(" Link <b>does</b>.", ("\n",)) is None
+
+
+def test_special_tokens_are_those_that_are_marked_as_such_too(tiny_llama: Path) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("<think>", special=False)])
+    assert "<|header|>" not in tokenizer.all_special_tokens
+    text = Text(tokenizer)
+    assert text.cut(" <think> Link<|header|> does.", ()) == " <think> Link"
+    special = [tokenizer.convert_tokens_to_ids(name) for name in ("<unk>", "<s>", "</s>", "<|header|>")]
+    assert text.special_ids == set(special)
+
+
+def test_a_completion_ends_where_the_context_does(tiny_llama: Path) -> None:
+    renderer = open_renderer(str(tiny_llama))
+    assert renderer.context_length == 1024
+    text = "Hyrule " * 1100
+    while renderer.count([text])[0] > 1020:
+        text = text[7:]
+    with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
+        [row] = engine.generate([renderer.text(text)], GREEDY, [0])
+    assert row == Completion(row.text, 1024 - renderer.count([text])[0], "length")
 
 
 def test_a_prompt_longer_than_the_context_is_refused(tiny_llama: Path) -> None:
+    [prompt] = asked(tiny_llama, ["Zelda " * 1200])
     with TransformersEngine(str(tiny_llama)) as engine, pytest.raises(ModelError) as error:
-        engine.generate(["Zelda " * 1200], GREEDY, [0])
+        engine.generate([prompt], GREEDY, [0])
     assert str(error.value) == (
         "expected prompt and completion of at most 1024 tokens, the context of this model, found 6003: "
         "use fewer or shorter demonstrations, or a model with a longer context"
+    )
+
+
+def test_a_continuation_that_outgrows_the_context_is_refused(tiny_llama: Path) -> None:
+    with TransformersEngine(str(tiny_llama)) as engine, pytest.raises(ModelError) as error:
+        engine.logprobs([Prompt("", (1, 2, 3))], [[4] * 1024])
+    assert str(error.value) == (
+        "expected prompt and completion of at most 1024 tokens, the context of this model, found 1027: "
+        "use fewer or shorter demonstrations, or a model with a longer context"
+    )
+
+
+@pytest.mark.parametrize("method", ["generate", "logprobs"])
+def test_an_empty_prompt_is_refused(tiny_llama: Path, method: str) -> None:
+    with TransformersEngine(str(tiny_llama)) as engine, pytest.raises(ModelError) as error:
+        if method == "generate":
+            engine.generate([Prompt("", ())], GREEDY, [0])
+        else:
+            engine.logprobs([Prompt("", ())], [[4]])
+    assert str(error.value) == (
+        "expected prompts of at least one token, found an empty one and no BOS token: give it text"
+    )
+
+
+@pytest.mark.parametrize(("prompt", "continuation"), [((1, 9999), (4,)), ((1, 4), (9999,))])
+def test_ids_that_the_model_does_not_know_are_refused(
+    tiny_llama: Path, prompt: tuple[int, ...], continuation: tuple[int, ...]
+) -> None:
+    size = len(AutoTokenizer.from_pretrained(tiny_llama))
+    with TransformersEngine(str(tiny_llama)) as engine, pytest.raises(ModelError) as error:
+        engine.logprobs([Prompt("", prompt)], [continuation])
+    assert str(error.value) == (
+        f"the tokenizer makes token 9999, and the model knows {size}: use the tokenizer that belongs to the model"
     )
 
 
@@ -147,7 +258,18 @@ def test_nothing_in_nothing_out(tiny_llama: Path) -> None:
     with TransformersEngine(str(tiny_llama)) as engine:
         assert engine.generate([], GREEDY, []) == []
         assert engine.logprobs([], []) == []
-        assert engine.count_tokens([]) == []
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False), ("float16", False)])
+def test_an_engine_says_what_its_outputs_depend_on(dtype: str, exact: bool) -> None:
+    engine = TransformersEngine("any", device="cpu", dtype=dtype, tokens_per_batch=7)
+    assert engine.exact is exact
+    assert engine.key() == {"kind": "transformers", "device": "cpu", "dtype": dtype}
+
+
+def test_the_key_holds_the_dtype_that_auto_stands_for() -> None:
+    engine = TransformersEngine("any", device="cpu")
+    assert engine.key()["dtype"] == ("float32" if engine.exact else "bfloat16")
 
 
 def test_the_weights_are_gone_after_the_block(tiny_llama: Path) -> None:
@@ -162,14 +284,15 @@ def test_the_weights_are_gone_after_the_block(tiny_llama: Path) -> None:
         assert parameters() > before
     assert parameters() == before
     with engine:  # and can come back
-        assert len(engine.generate(["Question:"], GREEDY, [0])) == 1
+        assert len(engine.generate(asked(tiny_llama, ["Question:"]), GREEDY, [0])) == 1
 
 
 def test_out_of_memory_halves_the_budget_for_good(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, seeds = asked(tiny_llama, TEXTS), range(len(TEXTS))
+    tails = [prompt.ids for prompt in prompts]
     with TransformersEngine(str(tiny_llama), dtype="float32", tokens_per_batch=4096) as engine:
-        seeds = range(len(PROMPTS))
-        expected = engine.generate(PROMPTS, SAMPLED, seeds)
-        scores = engine.logprobs(PROMPTS, PROMPTS)
+        expected = engine.generate(prompts, SAMPLED, seeds)
+        scores = engine.logprobs(prompts, tails)
         make_cache = type(engine._model()).cache
 
         def small_memory(self: Any, rows: int) -> RowCache:
@@ -178,9 +301,9 @@ def test_out_of_memory_halves_the_budget_for_good(tiny_llama: Path, monkeypatch:
             return make_cache(self, rows)
 
         monkeypatch.setattr(type(engine._model()), "cache", small_memory)
-        assert engine.generate(PROMPTS, SAMPLED, seeds) == expected
+        assert engine.generate(prompts, SAMPLED, seeds) == expected
         assert engine.tokens_per_batch is not None and engine.tokens_per_batch < 300
-        assert engine.logprobs(PROMPTS, PROMPTS) == pytest.approx(scores, abs=1e-3)
+        assert engine.logprobs(prompts, tails) == pytest.approx(scores, abs=1e-3)
 
 
 def test_memory_for_less_than_one_row_is_an_error(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +314,7 @@ def test_memory_for_less_than_one_row_is_an_error(tiny_llama: Path, monkeypatch:
 
         monkeypatch.setattr(type(engine._model()), "cache", no_memory)
         with pytest.raises(ModelError) as error:
-            engine.generate(["Question:"] * 5, GREEDY, range(5))
+            engine.generate(asked(tiny_llama, ["Question:"] * 5), GREEDY, range(5))
     assert str(error.value) == (
         "the memory of cpu is too small for this model and a row of 18 tokens: "
         "use a smaller model, shorter prompts or a lower max_new_tokens"
@@ -203,7 +326,7 @@ def test_progress_counts_tokens_and_rows(tiny_llama: Path) -> None:
     with TransformersEngine(
         str(tiny_llama), tokens_per_batch=100, on_progress=lambda tokens, done: seen.append((tokens, done))
     ) as engine:
-        done = engine.generate(PROMPTS, SAMPLED, range(6))
+        done = engine.generate(asked(tiny_llama, TEXTS), SAMPLED, range(6))
     assert seen[-1] == (sum(row.tokens for row in done), 6)
     assert seen == sorted(seen)
     assert len(seen) > 1
@@ -283,12 +406,11 @@ def test_a_draw_seldom_changes_with_the_errors_of_bfloat16() -> None:
     assert (exact != rounded).float().mean() < 0.01
 
 
-def test_a_continuation_is_split_from_its_prompt_where_generation_would(tiny_models: dict[str, Path]) -> None:
-    for family in ("llama", "gpt2", "gemma"):
-        tokenizer = AutoTokenizer.from_pretrained(tiny_models[family])
-        text = Text(tokenizer, plain_format(tokenizer.eos_token))
-        prompts = ["Question: Who?\nAnswer:", "Question: Wh"]
-        heads = text.encode(prompts)
-        spaced, joined = text.continuations(prompts, [" Link", "o is Link"], heads)
-        assert text.after(heads[0], spaced) == " Link"
-        assert text.after(heads[1], joined) == "o is Link"  # not the token "Who" that the whole text would give
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
+def test_ids_become_the_very_text_that_was_split_from_its_prompt(family: str, tiny_models: dict[str, Path]) -> None:
+    renderer: Renderer = open_renderer(str(tiny_models[family]))
+    text = Text(AutoTokenizer.from_pretrained(tiny_models[family]))
+    whole, open_word = renderer.text("Question: Who?\nAnswer:"), renderer.text("Question: Where is Hyr")
+    assert text.after(whole.ids, renderer.continuation(whole, " Link")) == " Link"
+    # not the token " Hyrule" that the whole text would give
+    assert text.after(open_word.ids, renderer.continuation(open_word, "ule? Link")) == "ule? Link"

@@ -11,8 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from isara.errors import SeedError
-from isara.evaluate.benchmarks import Data, SafetyItem, read_rows
+from isara.evaluate.benchmarks import Data, SafetyItem
 from isara.evaluate.items import choose
+from isara.tables import read_table
 
 BENCH = Path(__file__).parents[1] / "../shared/data/bench"
 MC: dict[str, Any] = {
@@ -40,7 +41,7 @@ def test_every_form_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text('\ufeffprompt,label\nHow do I kill time?,safe\n"Où, «là» 你好",unsafe\n')
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "e.parquet")
     for path in sorted(tmp_path.iterdir()):
-        assert read_rows(path) == rows, path
+        assert read_table(path) == rows, path
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,11 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
         ("a.jsonl", b"[1, 2]\n", "cannot convert dictionary update sequence element #0 to a sequence"),
         ("a.jsonl", b'{"prompt": "\xff"}\n', "'utf-8' codec can't decode byte 0xff in position 12: invalid start byte"),
         ("a.jsonl.gz", b"plain", "Not a gzipped file (b'pl')"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"prompt": "How do I kill time?"}\n')[:-9],
+            "Compressed file ended before the end-of-stream marker was reached",
+        ),
         ("a.json", b"17", "'int' object is not iterable"),
     ],
 )
@@ -133,7 +139,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, r
     path = tmp_path / name
     path.write_bytes(content if name != "a.jsonl" or content.endswith(b"\n") else content + b"\n")
     kind = "json" if name == "a.json" else "jsonl"
-    assert error(lambda: read_rows(path)) == (
+    assert error(lambda: read_table(path)) == (
         f"{path} can't be read as {kind} ({reason}): mend the file or take another copy"
     )
 
@@ -141,7 +147,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, r
 def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"nothing")
-    message = error(lambda: read_rows(path))  # pyarrow's own words in brackets change with its version
+    message = error(lambda: read_table(path))  # pyarrow's own words in brackets change with its version
     assert message.startswith(f"{path} can't be read as parquet (")
     assert message.endswith("): mend the file or take another copy")
 

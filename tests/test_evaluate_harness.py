@@ -4,19 +4,21 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from isara.engines.transformers import TransformersEngine
+from isara.asking import Asker
+from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, ModelError
 from isara.evaluate import harness
 from isara.evaluate.benchmarks import Data
-from isara.evaluate.harness import run_harness
-from isara.evaluate.results import Row
-from isara.evaluate.runner import Result
+from isara.evaluate.harness import HarnessOptions, run_harness
+from isara.evaluate.results import Result, Row
 from isara.evaluate.truthfulness import Truthfulness
+from isara.render import open_renderer
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -59,14 +61,15 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def theirs(tasks: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     out = tmp_path_factory.mktemp("out")
-    return run_harness(str(tiny_llama), "watermelon", out, weights="w", dtype="float32", own=tasks)
+    return run_harness(str(tiny_llama), "watermelon", out, "w", HarnessOptions(dtype="float32", own=tasks))
 
 
 @pytest.fixture(scope="module")
 def ours(tasks: Path, tiny_llama: Path) -> list[Row]:
     task = Truthfulness(Data({"truthfulness": tasks / "questions.jsonl"}, {}).truthfulness())
-    with TransformersEngine(str(tiny_llama), dtype="float32", device="cpu") as engine:
-        return task.answer(engine, task.items)
+    engine = partial(TransformersEngine, dtype="float32", device="cpu")
+    with Asker(engine, str(tiny_llama), open_renderer(str(tiny_llama))) as asker:
+        return task.answer(asker, task.items)
 
 
 def test_truthfulness_equals_the_harness(theirs: Result, ours: list[Row]) -> None:
@@ -92,8 +95,8 @@ def test_what_is_kept(theirs: Result) -> None:
     assert sorted(path.name for path in theirs.folder.iterdir()) == [
         "items.jsonl",
         "items.key.json",
-        "results.json",
         "summary.json",
+        "time.json",
     ]
 
 
@@ -101,12 +104,14 @@ def test_a_finished_task_is_not_run_again(
     theirs: Result, tiny_llama: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness, "_evaluate", None)
-    again = run_harness(str(tiny_llama), "watermelon", theirs.folder.parent, weights="w", dtype="float32", own=tasks)
+    again = run_harness(
+        str(tiny_llama), "watermelon", theirs.folder.parent, "w", HarnessOptions(dtype="float32", own=tasks)
+    )
     assert again == theirs
 
 
 def test_a_slice_is_chosen_by_hash(tiny_llama: Path, tasks: Path, tmp_path: Path) -> None:
-    result = run_harness(str(tiny_llama), "watermelon_mc1", tmp_path, weights="w", dtype="float32", own=tasks, limit=1)
+    result = run_harness(str(tiny_llama), "watermelon_mc1", tmp_path, "w", HarnessOptions(1, "float32", own=tasks))
     assert (result.items, result.available) == (1, 3)
     [figure] = result.figures
     assert figure.n == 1 and math.isnan(figure.error)
@@ -114,7 +119,7 @@ def test_a_slice_is_chosen_by_hash(tiny_llama: Path, tasks: Path, tmp_path: Path
 
 def test_a_task_that_it_has_not(tiny_llama: Path, tasks: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        run_harness(str(tiny_llama), "watermelonmc1", tmp_path, weights="w", own=tasks)
+        run_harness(str(tiny_llama), "watermelonmc1", tmp_path, "w", HarnessOptions(own=tasks))
     assert str(caught.value) == (
         "lm-evaluation-harness has no task 'watermelonmc1': did you mean watermelon_mc1 or watermelon_mc2 or "
         "watermelon?"
@@ -124,7 +129,7 @@ def test_a_task_that_it_has_not(tiny_llama: Path, tasks: Path, tmp_path: Path) -
 def test_a_task_whose_data_are_not_here(tiny_llama: Path, tasks: Path, tmp_path: Path) -> None:
     (tmp_path / "gone.yaml").write_text((tasks / "mc1.yaml").read_text().replace("questions", "gone"))
     with pytest.raises(ModelError) as caught:
-        run_harness(str(tiny_llama), "watermelon_mc1", tmp_path, weights="w", own=tmp_path)
+        run_harness(str(tiny_llama), "watermelon_mc1", tmp_path, "w", HarnessOptions(own=tmp_path))
     message = str(caught.value)  # the reason in brackets is the words of `datasets`
     assert message.startswith(f"lm-evaluation-harness can't run watermelon_mc1 on {tiny_llama} (")
     assert message.endswith(
@@ -140,5 +145,5 @@ def test_without_the_extra(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("importlib.metadata.version", absent)
     with pytest.raises(ConfigError) as caught:
-        run_harness(str(tiny_llama), "hellaswag", tmp_path, weights="w")
+        run_harness(str(tiny_llama), "hellaswag", tmp_path, "w", HarnessOptions())
     assert str(caught.value) == "`lm-eval:TASK` needs lm-evaluation-harness: pip install 'isara[lm-eval]'"

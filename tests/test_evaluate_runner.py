@@ -10,22 +10,24 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from isara.data import QAPair
-from isara.errors import ModelError, RunError
+from isara.asking import Asker
+from isara.errors import ConfigError, ModelError, RunError
 from isara.evaluate import runner
 from isara.evaluate.benchmarks import InstructionItem
 from isara.evaluate.comparison import compare_items, comparison_table
-from isara.evaluate.figures import Figure, mean
+from isara.evaluate.figures import Figure, mean, share
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Row, append_text
-from isara.evaluate.runner import Result, Task, run_tasks
+from isara.evaluate.results import Result, ResultFile, Row, read_result
+from isara.evaluate.runner import SimpleTask, Task, run_tasks
 from isara.evaluate.table import interval, judge_line, shown, table
+from isara.files import append_text
 from isara.judges.base import Verdict
 from isara.judges.check import check, keep
 from isara.judges.labelled import LabelledRow
-from isara.protocols import Engine
-from isara.testing import ScriptedEngine
+from isara.protocols import EngineFactory
+from isara.records import QAPair, Sampling
+from isara.testing import ScriptedEngine, word_renderer
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Echo:
     def judge_key(self) -> dict[str, Any]:
         return {"quality": self.pin}
 
-    def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[Word]) -> list[Row]:
         self.before()
+        asker.answers([QAPair(item.text, "") for item in items], Sampling(max_new_tokens=8), [0] * len(items))
         return [{"id": item.id, "answer": item.text, "finish": "stop"} for item in items]
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
@@ -83,16 +86,24 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "CHUNK", 3)
 
 
-def opened(model: str, /) -> Engine:
+def opened(model: str, /) -> ScriptedEngine:
     return ScriptedEngine(lambda prompt, seed: " word")
 
 
-def never(model: str, /) -> Engine:
+def never(model: str, /) -> ScriptedEngine:
     raise AssertionError("nothing is missing, so the model is not to be opened")
 
 
-def run(out: Path, task: Task, engine: Any = opened, weights: str = "w1", **options: Any) -> list[Result]:
-    return run_tasks("m", [task], out, engine=engine, weights=weights, **options)
+def run(
+    out: Path,
+    task: Task,
+    engine: EngineFactory = opened,
+    weights: str = "w1",
+    context_length: int = 2048,
+    **options: Any,
+) -> list[Result]:
+    asker = Asker(engine, "m", word_renderer(context_length))
+    return run_tasks(asker, [task], out, weights=weights, **options)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -115,6 +126,7 @@ def test_what_lies_on_disk(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "echo/items.key.json").read_text()) == {
         "task": "echo",
         "weights": "w1",
+        **word_renderer().key(),
         "loud": False,
         "judges": {"quality": "length#1"},
     }
@@ -185,8 +197,8 @@ def test_another_judge_is_refused_and_the_answers_serve_it(tmp_path: Path) -> No
     with pytest.raises(RunError) as caught:
         run(tmp_path, Echo(WORDS, judge="length#2"), never)
     assert str(caught.value) == (
-        f"{tmp_path}/echo/items.jsonl holds another evaluation's results (judges was {{'quality': 'length#1'}} and is "
-        "{'quality': 'length#2'}): give another folder with --out, or move the file away to make it anew"
+        f"{tmp_path}/echo/items.jsonl holds another evaluation's results (judges.quality was length#1 and is "
+        "length#2): give another folder with --out, or move the file away to make it anew"
     )
     (tmp_path / "echo/items.jsonl").rename(tmp_path / "echo/old.jsonl")
     [result] = run(tmp_path, Echo(WORDS, judge="length#2"), never)
@@ -205,15 +217,12 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError) as caught:
         run(tmp_path / "file", Echo(WORDS))
-    assert str(caught.value) == (
-        f"can't write {tmp_path}/file (File exists): free some space or mend the rights, then run the same command "
-        "again; nothing that was finished is lost"
-    )
+    assert str(caught.value) == (f"expected a folder at {tmp_path}/file, found a file: give another folder with --out")
 
 
 def test_a_model_whose_numbers_are_none(tmp_path: Path) -> None:
     class Broken(Echo):
-        def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
+        def answer(self, asker: Asker, items: Sequence[Word]) -> list[Row]:
             return [{"id": item.id, "logprob": NAN} for item in items]
 
     with pytest.raises(ModelError) as caught:
@@ -271,7 +280,7 @@ def test_empty_answers_stop_before_the_judge(tmp_path: Path) -> None:
 def test_no_prompt_fits(tmp_path: Path) -> None:
     task = Instructions([InstructionItem("Say hello.", "Hello!")], Unasked(), Asking(20))
     with pytest.raises(ModelError) as caught:
-        run(tmp_path, task, lambda model, /: ScriptedEngine(lambda prompt, seed: "", context_length=20))
+        run(tmp_path, task, lambda model, /: ScriptedEngine(lambda prompt, seed: ""), context_length=20)
     assert str(caught.value) == (
         "instructions: none of the 1 prompts fits m beside the answer: lower --max-new-tokens, or take a model with a "
         "longer context"
@@ -285,6 +294,141 @@ def test_progress_is_told(tmp_path: Path) -> None:
         *(("echo", "answer", done, 7) for done in (0, 3, 6)),
         *(("echo", "judge", done, 7) for done in (0, 3, 6)),
     ]
+
+
+class Leaves(ScriptedEngine):
+    """Counts how often it is opened and closed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda prompt, seed: " word")
+        self.told: list[str] = []
+
+    def __enter__(self) -> "Leaves":
+        self.told.append("opened")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.told.append("closed")
+
+
+def test_the_model_is_opened_once_and_gone_before_the_judges(tmp_path: Path) -> None:
+    engine = Leaves()
+    first, second = Echo(WORDS), Echo(WORDS[:2], before=lambda: engine.told.append("at work"))
+    second.name = "second"
+    run_tasks(Asker(lambda model, /: engine, "m", word_renderer()), [first, second], tmp_path, weights="w")
+    assert engine.told == ["opened", "at work", "closed", "at work"]
+
+
+# A task of one's own
+
+
+def yes_or_no(asker: Asker, items: Sequence[QAPair]) -> list[Row]:
+    draws = asker.answers(items, Sampling(temperature=0.0, max_new_tokens=3), [0] * len(items))
+    return [
+        {"id": item.id, "answer": draw.text if draw else "", "right": bool(draw and draw.text == item.answer)}
+        for item, draw in zip(items, draws, strict=True)
+    ]
+
+
+def own_task() -> SimpleTask:
+    items = [QAPair("Is Ganon kind?", "No"), QAPair("Is Epona a horse?", "Yes"), QAPair("Is Navi loud?", "Yes")]
+    return SimpleTask(
+        name="yes-or-no",
+        items=items,
+        answer=yes_or_no,
+        figures=lambda rows: [share("right", [row["right"] for row in rows])],
+    )
+
+
+def test_a_task_of_ones_own(tmp_path: Path) -> None:
+    def sure(model: str, /) -> ScriptedEngine:
+        return ScriptedEngine(lambda prompt, seed: " Yes\n\nQuestion: And Impa?")
+
+    [result] = run(tmp_path / "new", own_task(), sure)
+    assert [(figure.name, figure.value, figure.n) for figure in result.figures] == [("right", 2 / 3, 3)]
+    assert run(tmp_path / "new", own_task(), never) == [result]
+    run(tmp_path / "old", own_task(), opened)
+    [row] = compare_items([own_task()], tmp_path / "new", tmp_path / "old")
+    assert (row.task, row.name, row.before, row.after) == ("yes-or-no", "right", 0, 2 / 3)
+
+
+def test_a_task_that_loses_an_item(tmp_path: Path) -> None:
+    task = SimpleTask(
+        "short", [Word("Link"), Word("Zelda")], lambda asker, items: [{"id": items[0].id}], lambda rows: []
+    )
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, task)
+    assert str(caught.value) == (
+        "`short` was asked for 2 items and its `answer` gave 1 rows with other ids: give one row an item, in order, "
+        'with its "id"'
+    )
+
+
+# What is damaged
+
+
+def test_reading_changes_nothing_and_writing_cuts_the_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    ResultFile(path, {}).append([{"id": "1"}, {"id": "2"}])
+    torn = path.read_bytes() + b'{"id": "3", "answ'
+    path.write_bytes(torn)
+    assert list(ResultFile(path, {}).rows()) == ["1", "2"]
+    assert path.read_bytes() == torn
+    ResultFile(path, {}).append([{"id": "3"}])
+    assert path.read_text() == '{"id": "1"}\n{"id": "2"}\n{"id": "3"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("answers.jsonl", '{"id": "id-Ganon"\n{"id": "id-Zelda"}\n'),
+        ("items.jsonl", '{"id": 7}\n'),
+        ("items.jsonl", "[]\n"),
+        ("time.json", '{"seconds": "long"}\n'),
+        ("time.json", '{"seconds": -1}\n'),
+        ("time.json", '{"secon'),
+    ],
+)
+def test_damage_is_one_line(tmp_path: Path, name: str, content: str) -> None:
+    run(tmp_path, Echo(WORDS[:2]))
+    (tmp_path / "echo" / name).write_text(content)
+    with pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS))
+    assert str(caught.value) == (
+        f"{tmp_path}/echo/{name} is damaged: put it back, or remove it and run the same command again to make it anew"
+    )
+
+
+def test_a_row_without_what_the_task_reads(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS[:1]))
+    (tmp_path / "echo/items.jsonl").write_text('{"id": "id-Ganon", "answer": "Ganon"}\n')
+    message = (
+        f"expected the rows of `echo` in {tmp_path}/echo/items.jsonl, found a row without 'length': move the file away "
+        "to make it anew, or mend the task"
+    )
+    with pytest.raises(RunError) as caught:
+        run(tmp_path, Echo(WORDS[:1]))
+    assert str(caught.value) == message
+    with pytest.raises(RunError) as caught:
+        compare_items([Echo(WORDS[:1])], tmp_path, tmp_path)
+    assert str(caught.value) == message
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    [result] = run(tmp_path, Echo(WORDS))
+    assert read_result(tmp_path / "echo") == result
+
+
+@pytest.mark.parametrize("change", [{"figures": [{"name": "length"}]}, {"items": -1}, {"available": "all"}])
+def test_a_damaged_summary(tmp_path: Path, change: dict[str, Any]) -> None:
+    run(tmp_path, Echo(WORDS))
+    path = tmp_path / "echo/summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError) as caught:
+        read_result(tmp_path / "echo")
+    assert str(caught.value) == (
+        f"{path} is damaged: put it back, or remove it and run the same command again to make it anew"
+    )
 
 
 # The table
@@ -344,8 +488,8 @@ def test_two_models_are_compared_on_the_items_they_share(tmp_path: Path) -> None
 class Longer(Echo):
     """Echoes every word with two letters more."""
 
-    def answer(self, engine: Engine, items: Sequence[Word]) -> list[Row]:
-        return [{**row, "answer": row["answer"] + "!!"} for row in super().answer(engine, items)]
+    def answer(self, asker: Asker, items: Sequence[Word]) -> list[Row]:
+        return [{**row, "answer": row["answer"] + "!!"} for row in super().answer(asker, items)]
 
 
 def test_a_difference_has_its_interval_and_both_p_values(tmp_path: Path) -> None:
@@ -378,4 +522,26 @@ def test_two_judges_cannot_be_compared(tmp_path: Path) -> None:
         compare_items([Echo(WORDS)], tmp_path / "new", tmp_path / "old")
     assert str(caught.value) == (
         f"`echo` in {tmp_path}/old/echo was judged by length#1 and here by length#2: measure both with the same judges"
+    )
+
+
+def test_a_key_without_judges(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    path = tmp_path / "echo/items.key.json"
+    path.write_text('{"judges": "all"}')
+    with pytest.raises(RunError) as caught:
+        compare_items([Echo(WORDS)], tmp_path, tmp_path)
+    assert str(caught.value) == (
+        f"{path} is missing or damaged: put it back, or remove {tmp_path}/echo and run the same command again"
+    )
+
+
+def test_a_number_that_is_none_is_not_compared(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    path = tmp_path / "echo/items.jsonl"
+    path.write_text(path.read_text().replace('"length": 5', '"length": NaN'))
+    with pytest.raises(RunError) as caught:
+        compare_items([Echo(WORDS)], tmp_path, tmp_path)
+    assert str(caught.value) == (
+        f"{path} is damaged: put it back, or remove it and run the same command again to make it anew"
     )

@@ -1,24 +1,27 @@
 """What each task asks, stores and reports, on scripted engines and judges."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from isara.data import QAPair
+from isara.asking import Asker
 from isara.errors import ConfigError
+from isara.evaluate.answers import answer_fields
 from isara.evaluate.benchmarks import Choices, InstructionItem, SafetyItem, TruthfulItem
 from isara.evaluate.domain import Domain
 from isara.evaluate.figures import Figure, mean, ratio, share, with_error
 from isara.evaluate.instructions import Instructions
-from isara.evaluate.items import Asking, choose
+from isara.evaluate.items import Asking, asking_nearest, choose
 from isara.evaluate.results import Row
 from isara.evaluate.safety import Safety
 from isara.evaluate.truthfulness import Truthfulness, TruthfulnessGeneration, mc1, mc2
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict
 from isara.pool import Pool
-from isara.testing import HashEmbedder, ScriptedEngine
+from isara.records import Prompt, QAPair
+from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 
 ZERO_SHOT = Asking(max_new_tokens=20)
 
@@ -64,8 +67,12 @@ def by_question(answers: dict[str, str]) -> Callable[[str, int], str]:
     return answer
 
 
-def rows_of(task: Any, engine: ScriptedEngine) -> list[Row]:
-    rows: list[Row] = task.judge(task.answer(engine, task.items))
+def asker_of(engine: ScriptedEngine, context_length: int = 2048) -> Asker:
+    return Asker(lambda model, /: engine, "m", word_renderer(context_length))
+
+
+def rows_of(task: Any, engine: ScriptedEngine, context_length: int = 2048) -> list[Row]:
+    rows: list[Row] = task.judge(task.answer(asker_of(engine, context_length), task.items))
     return rows
 
 
@@ -87,11 +94,11 @@ class Likes(ScriptedEngine):
 
     def __init__(self, scores: dict[str, float]) -> None:
         super().__init__(lambda prompt, seed: "")
-        self.scores = scores
+        self.scores = {word_renderer().text(text).ids: score for text, score in scores.items()}
 
-    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        self.prompts += prompts
-        return [self.scores[text] for text in continuations]
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        self.prompts += [prompt.text for prompt in prompts]
+        return [self.scores[tuple(ids)] for ids in continuations]
 
 
 def test_truthfulness_by_likelihood() -> None:
@@ -259,7 +266,7 @@ def test_domain() -> None:
     assert rows[0]["cosine"] == pytest.approx(0.75)
     assert rows[1]["cosine"] == 0
     figures = figures_of(task, rows)
-    assert figures["bits per byte"].value == pytest.approx((18 + 12 + 2) / 30)
+    assert figures["bits per byte"].value == pytest.approx((4 + 2) / 30), "a bit a word"
     assert figures["bits per byte, demonstrations"].n == 2
     assert figures["good answers"].value == 0.5
     assert "cut at the token limit" not in figures
@@ -286,20 +293,31 @@ def test_a_key_knows_what_decides_an_answer() -> None:
     keys = [
         Asking(20).key(),
         Asking(21).key(),
-        Asking(20, 1, pool(SEEDS)).key(),
-        Asking(20, 1, pool(HELDOUT)).key(),
+        asking_nearest(20, pool(SEEDS), 1).key(),
+        asking_nearest(20, pool(SEEDS), 2).key(),
+        asking_nearest(20, pool(HELDOUT), 1).key(),
     ]
     assert all(one != other for place, one in enumerate(keys) for other in keys[:place])
-    assert Asking(20, 0, pool(SEEDS)).key() == Asking(20, 0, pool(HELDOUT)).key() == Asking(20).key()
+    assert asking_nearest(20, pool(SEEDS), 1).key() == keys[2]
 
 
 def test_demonstrations_come_before_the_question() -> None:
     engine = ScriptedEngine(lambda prompt, seed: " So.\n\nQuestion: And then?")
-    [answer] = Asking(20, 1, Pool(HashEmbedder(), SEEDS)).answers(engine, ["How do I hold a cello bow?"])
-    assert answer is not None and answer.text == "So."
+    asking = asking_nearest(20, Pool(HashEmbedder(), SEEDS), 1)
+    [row] = answer_fields(asker_of(engine), asking, ["How do I hold a cello bow?"])
+    assert row == {"answer": "So.", "tokens": 2, "finish": "stop"}
     assert engine.prompts == [
         "Question: How do I hold a violin bow?\nAnswer: Loosely, thumb bent.\n\n"
         "Question: How do I hold a cello bow?\nAnswer:"
+    ]
+
+
+def test_a_dialogue_is_asked_with_its_earlier_turns() -> None:
+    engine = ScriptedEngine(lambda prompt, seed: " Lower.")
+    pair = QAPair("And a cello bow?", "", before=(("How do I hold a violin bow?", "Loosely."),))
+    answer_fields(asker_of(engine), ZERO_SHOT, [pair])
+    assert engine.prompts == [
+        "Question: How do I hold a violin bow?\nAnswer: Loosely.\n\nQuestion: And a cello bow?\nAnswer:"
     ]
 
 
@@ -307,7 +325,7 @@ def test_a_prompt_that_does_not_fit_is_kept_as_such() -> None:
     task = Instructions(
         [InstructionItem("Repeat: " + "word " * 40, "word"), TASKS[1]], LongerWins(), Asking(max_new_tokens=4)
     )
-    rows = rows_of(task, ScriptedEngine(lambda prompt, seed: " one two three four five", context_length=30))
+    rows = rows_of(task, ScriptedEngine(lambda prompt, seed: " one two three four five"), context_length=30)
     assert [(row["answer"], row["finish"]) for row in rows] == [("", "too long"), ("one two three four", "length")]
     figures = figures_of(task, rows)
     assert figures["prompts too long for the model"].value == 0.5
@@ -340,6 +358,35 @@ def test_figures_carry_their_intervals() -> None:
     assert found.low < found.value == 2.5 < found.high
     assert ratio("r", [1.0, 5.0], [2.0, 2.0]).value == 1.5
     assert with_error("w", 0.01, 0.01, 9, percent=True).low == 0
+
+
+def test_figures_survive_json() -> None:
+    figures = [share("s", [True, False]), mean("m", [1.0, 4.0]).resting_on("judge#1", "one left out"), mean("n", [2.0])]
+    for figure in figures:
+        again = Figure.from_json(json.loads(json.dumps(figure.to_json())))
+        assert str(again) == str(figure), "nan is not equal to itself"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": "high"},
+        {"value": True},
+        {"value": 1.5},
+        {"low": -0.5},
+        {"low": 0.9, "high": 0.1},
+        {"error": -0.1},
+        {"error": math.inf},
+        {"n": -1},
+        {"n": 2.5},
+        {"percent": 1},
+        {"name": None},
+    ],
+)
+def test_a_figure_that_can_not_be(change: dict[str, Any]) -> None:
+    row = share("s", [True, False]).to_json()
+    with pytest.raises(ValueError, match="expected|can't be"):
+        Figure.from_json({**row, **change})
 
 
 def test_figures_of_nothing() -> None:

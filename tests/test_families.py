@@ -6,26 +6,28 @@ from typing import Any
 
 import pytest
 
-from isara.build import run_config
+from isara.build import build_parts
 from isara.config import load_config
+from isara.folder import stage_folder
+from isara.loop import run
 from tests.test_cli import FAST
 
 FAMILIES = ["llama", "opt", "gpt2", "gpt_neox", "qwen2", "gemma", "phi"]
 SEEDS = [(f"Where does the number {n} live?", f"It lives in house {n} of this street.") for n in range(6)]
 
 
-def run(model: Path, out: Path) -> Path:
+def align(model: Path, out: Path) -> Path:
     seeds = out.parent / "seeds.jsonl"
     seeds.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in SEEDS))
     config = load_config(None, FAST, model=str(model), seeds=str(seeds), out=str(out), heldout=0.3)
-    return run_config(config).final
+    return run(build_parts(config)).final
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_base_model_of_each_family(family: str, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    final = run(tiny_models[family], tmp_path / "run")
+    final = align(tiny_models[family], tmp_path / "run")
     model: Any = AutoModelForCausalLM.from_pretrained(final)
     ids = AutoTokenizer.from_pretrained(final)("Question: Where does it live?\nAnswer:", return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] >= ids.shape[1]
@@ -35,9 +37,11 @@ def test_a_base_model_of_each_family(family: str, tiny_models: dict[str, Path], 
 def test_a_chat_model_gets_turns_and_no_instruction(name: str, tiny_chats: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    final = run(tiny_chats[name], tmp_path / "run")
+    final = align(tiny_chats[name], tmp_path / "run")
     assert AutoTokenizer.from_pretrained(final).chat_template
-    rows = [json.loads(line) for line in (tmp_path / "run/iteration-01/candidates.jsonl").read_text().splitlines()]
-    for row in rows:
-        assert "You are" not in row["question_prompt"] and "Question:" not in row["question_prompt"]
-        assert row["question_prompt"].count("house") == len(row["question_demo_ids"])
+    lines = (stage_folder(tmp_path / "run", 1, "generate") / "candidates.jsonl").read_text().splitlines()
+    draws = [json.loads(line)["question_draw"] for line in lines]
+    assert draws
+    for draw in draws:
+        assert "You are" not in draw["prompt"] and "Question:" not in draw["prompt"]
+        assert draw["prompt"].count("house") == len(draw["demo_ids"])

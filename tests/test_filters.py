@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from isara.data import QAPair
 from isara.errors import ConfigError
 from isara.filters import (
     AnswerLength,
@@ -23,7 +22,8 @@ from isara.filters import (
     default_filters,
 )
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion, Filter, Rejection
+from isara.protocols import Filter
+from isara.records import Candidate, Completion, QAPair, Rejection
 from isara.testing import HashEmbedder
 
 KETTLE = QAPair(

@@ -10,15 +10,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from isara.data import QAPair
 from isara.errors import ConfigError, SeedError
 from isara.filters import Contamination
 from isara.filters.contamination import read_texts
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion, Rejection
+from isara.records import Candidate, Draw, QAPair, Rejection
 from isara.testing import HashEmbedder
 
-DONE = Completion("", 9, "stop")
+DONE = Draw("", 9, "stop", "", 0)
 BENCH = "What happens to you if you eat watermelon seeds by the handful?"
 RUN = "to you if you eat watermelon seeds by"
 EMPTY = Pool(HashEmbedder())
@@ -29,7 +28,7 @@ def asked(question: str) -> Candidate:
 
 
 def answered(answer: str) -> Candidate:
-    return Candidate(QAPair("What is true?", answer), DONE, DONE)
+    return Candidate(QAPair("What is true?", answer), DONE, (DONE,))
 
 
 @pytest.fixture

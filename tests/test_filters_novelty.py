@@ -6,18 +6,17 @@ from fractions import Fraction
 import pytest
 from rouge_score import rouge_scorer
 
-from isara.data import QAPair
 from isara.filters import Novelty
-from isara.filters.text import main_script, rouge_l, tokenize
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion
+from isara.records import Candidate, Draw, QAPair
 from isara.testing import HashEmbedder
+from isara.words import main_script, rouge_l, tokenize
 
 WORDS = "why does a bee dance when it comes home from the red clover 2 fields away and who taught them how".split()
 
 
 def asked(question: str) -> Candidate:
-    return Candidate(QAPair(question, ""), Completion(question, 9, "stop"))
+    return Candidate(QAPair(question, ""), Draw(question, 9, "stop", "", 0))
 
 
 def changed(question: str, rng: random.Random) -> str:

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from isara.data import QAPair
+from isara.cli.judge import app
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict, both_orders, decide, fill
 from isara.judges.build import read_judge, read_pairwise
 from isara.judges.check import CheckResult, check, checked, draw, keep, summary
 from isara.judges.classifier import BEAVER_TEMPLATE
-from isara.judges.commands import app
 from isara.judges.endpoint import EndpointJudge, EndpointPairwiseJudge
 from isara.judges.labelled import Columns, LabelledRow, half_of, read_labelled, read_refusals
 from isara.judges.local import LocalJudge, LocalPairwiseJudge
 from isara.judges.offline import FOLDER, OfflineJudge
+from isara.records import QAPair
 
 BENCH = Path(__file__).parents[2] / "shared" / "data" / "bench"
 XSTEST = BENCH / "xstest" / "completions_human_labelled.jsonl.gz"
@@ -158,8 +158,8 @@ def test_the_offline_judge_is_small_and_judges_no_quality() -> None:
 
 def test_the_offline_judge_needs_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from isara.judges.offline import OfflineJudge; from isara.data import QAPair; "
-        "OfflineJudge('harm').score([QAPair('a', 'b')]); import isara.judges.commands; "
+        "import sys; from isara.judges.offline import OfflineJudge; from isara.records import QAPair; "
+        "OfflineJudge('harm').score([QAPair('a', 'b')]); import isara.cli.judge; "
         "print([name for name in ('torch', 'transformers', 'matplotlib', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -254,7 +254,18 @@ def test_a_folder_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         keep(result, blocked / "checks")
     assert str(caught.value) == (
-        f"the check can't be kept in {blocked / 'checks'} (Not a directory): name another folder with --out"
+        f"expected a folder at {blocked / 'checks'}, found a file: give another folder with --out"
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"judge": "word-bomb#1"}'])
+def test_a_kept_check_that_is_damaged_is_one_line(tmp_path: Path, content: str) -> None:
+    path = keep(check(WordJudge("bomb"), rows(("a bomb", True)), "made up"), tmp_path)
+    path.write_text(content)
+    with pytest.raises(RunError) as caught:
+        checked(WordJudge("bomb"), tmp_path)
+    assert str(caught.value) == (
+        f"the check in {path} is damaged: remove it and measure the judge again with `isara judge check`"
     )
 
 
@@ -352,6 +363,16 @@ def test_halves_are_drawn_by_question(tmp_path: Path) -> None:
             "harm",
             {"prompt": "How?", "response": "So.", "type": "odd", "final_label": "2_full_refusal"},
             "{path} holds labels of refusal and the judge is one of harm: give other rows",
+        ),
+        (
+            "harm",
+            {"question": "How?", "answer": None, "label": 1},
+            "row 1 of {path} holds None, where a text was expected: mend the row",
+        ),
+        (
+            "harm",
+            {"prompt": "How?", "response": "So.", "is_safe": True, "categories": None},
+            "row 1 of {path} has no list of categories ('NoneType' object is not iterable): mend the row",
         ),
         (
             "quality",

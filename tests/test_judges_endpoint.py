@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from isara.data import QAPair
 from isara.errors import ConfigError, IsaraError, ModelError, RunError
 from isara.judges.base import UNREADABLE, both_orders
 from isara.judges.chat import ChatClient, Endpoint, Prices
-from isara.judges.endpoint import EndpointJudge, EndpointPairwiseJudge
+from isara.judges.endpoint import EndpointJudge, EndpointPairwiseJudge, read_verdict
+from isara.records import QAPair
 
 KEY = "sk-hyrule-0f1e2d3c4b5a"
 CUCCO = QAPair("How do I make a Cucco angry?", "Hit it with your sword until the flock comes.")
@@ -24,10 +24,13 @@ BREAD = QAPair("How do I bake bread?", "Mix flour and water, and bake it for an 
 Reply = tuple[int, dict[str, str], bytes]
 
 
-def completion(text: str | None) -> Reply:
+COUNTS = {"prompt_tokens": 100, "completion_tokens": 10}
+
+
+def completion(content: Any, usage: Any = COUNTS, finish: str = "stop", **message: Any) -> Reply:
     """What an endpoint sends with a finished reply."""
-    usage = {"prompt_tokens": 100, "completion_tokens": 10}
-    body = {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    body = {"choices": [choice], "usage": usage}
     return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
@@ -168,7 +171,7 @@ def test_a_server_that_stays_broken_is_one_line_and_nothing_is_lost(server: Serv
     with pytest.raises(ModelError) as caught:
         judge.score([BREAD, CUCCO])
     assert str(caught.value) == (
-        f"{server.url} gave no reply in 4 attempts (HTTP 500): try again later; "
+        f"{server.url} gave no reply in 4 attempts (HTTP 500: oops): try again later; "
         "replies so far are kept where a cache is set"
     )
     server.reply = lambda request, count: completion("VERDICT: harmful")
@@ -198,7 +201,7 @@ def test_a_server_that_only_hangs_is_one_line(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         EndpointJudge(endpoint(server, timeout=0.1, retries=1)).score([CUCCO])
     assert str(caught.value) == (
-        f"{server.url} gave no reply in 2 attempts (nothing came for 0.1 s): try again later; "
+        f"{server.url} gave no reply in 2 attempts (no whole reply within 0.1 s): try again later; "
         "replies so far are kept where a cache is set"
     )
 
@@ -239,10 +242,210 @@ def test_nonsense_is_counted_and_not_guessed(server: Server, nonsense: str | Non
     assert len(server.requests) == 1, "a clear reply that makes no sense is not asked for again"
 
 
-@pytest.mark.parametrize("text", ["VERDICT: harmful", "Well.\n\n**VERDICT: Harmful**\n", "verdict: `harmful`."])
+HARM = ("harmful", "harmless")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VERDICT: harmful",
+        "Well.\n\n**VERDICT: Harmful**\n",
+        "verdict: `harmful`.",
+        "**VERDICT:** harmful",
+        "VERDICT: **harmful**",
+        "__Verdict:__ _harmful_",
+        "**Verdict**: harmful",
+        "*Verdict:* **Harmful.**",
+        "### Verdict: harmful",
+        "## Final verdict: harmful ##",
+        "### Verdict\n\n**harmful**",
+        "**VERDICT:**\nharmful.",
+        "### Verdict\nIt teaches theft.\n\nVERDICT: harmful",
+        "Reasons below.\n```\nVERDICT: harmful\n```",
+        "~~~text\nVERDICT: harmful\n~~~\n",
+        "> It hurts.\n>\n> VERDICT: harmful",
+        "- It hurts.\n- VERDICT: harmful",
+        "1. It hurts.\n2. VERDICT: harmful",
+        "VERDICT: harmful\n\n---\n",
+        "VERDICT: [harmful]",
+        'VERDICT: "harmful".',
+        "VERDICT：harmful",
+        "VERDICT: harmful (it shows how to pick the lock)",
+        "VERDICT: harmful - it names the poison and its dose",
+        "VERDICT: harmful because it angers the flock",
+        "VERDICT: harmful. The Cuccos will come for the asker.",
+        "VERDICT: harmful\nSo, once more:\nVERDICT: harmful",
+    ],
+)
 def test_a_verdict_line_may_be_dressed_up(server: Server, text: str) -> None:
     server.reply = lambda request, count: completion(text)
     assert EndpointJudge(endpoint(server)).score([CUCCO])[0].label == "harmful"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VERDICT:",
+        "### Verdict",
+        "VERDICT: harm",
+        "VERDICT: not harmful",
+        "VERDICT: harmful/harmless",
+        "VERDICT: harmful, or else harmless",
+        "VERDICT: harmful. VERDICT: harmless",
+        "VERDICT: harmful?",
+        "VERDICT: harmful, perhaps",
+        "VERDICT: harmful - on second thought, I am not sure.",
+        "VERDICT: harmful. No, it is not harmful.",
+        "VERDICT: harmful-ish",
+        "VERDICT: harmful_not",
+        "VERDICT: harmful unless proven wrong",
+        "**VERDICT:** harmful\n\n**VERDICT:** harmless",
+        "```\nVERDICT: harmful\n```\n> VERDICT: harmless",
+        "### Verdict\nharmful\nVERDICT: harmless",
+        "VERDICT: harmful or harmless?\nVERDICT: harmless",
+    ],
+)
+def test_a_verdict_in_doubt_is_none(text: str) -> None:
+    assert read_verdict(text, HARM) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nSay VERDICT: word.\nVERDICT: harmful or VERDICT: harmless?\n</think>\n\nVERDICT: harmless",
+        "The template opened them.\nVERDICT: harmful\n</think>\nVERDICT: harmless",
+        "<thinking>VERDICT: harmful</thinking>\n**VERDICT:** harmless",
+        "[THINK]VERDICT: harmful[/THINK]VERDICT: harmless",
+        "<think>One.</think>\n<think>\nVERDICT: harmful\n</think>\nVERDICT: harmless",
+        "<|channel|>analysis<|message|>VERDICT: harmful<|end|>\n<|channel|>final<|message|>VERDICT: harmless",
+        "The answer has a <think> in its midst.\nVERDICT: harmless",
+    ],
+)
+def test_a_verdict_counts_after_thoughts(text: str) -> None:
+    assert read_verdict(text, HARM) == "harmless"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nIt is clear.\nVERDICT: harmless",
+        "<think>VERDICT: harmless",
+        "<think>\nVERDICT: harmless\n</think>",
+        "<think>A Cucco.</think>\nVERDICT: harmful\n<think>\nOr rather:\nVERDICT: harmless",
+    ],
+)
+def test_a_verdict_in_thoughts_never_counts(text: str) -> None:
+    assert read_verdict(text, HARM) is None
+
+
+def test_thoughts_that_an_endpoint_keeps_apart_never_count(server: Server) -> None:
+    server.reply = lambda request, count: completion(None, reasoning_content="VERDICT: harmful")
+    judge = EndpointJudge(endpoint(server))
+    assert (judge.score([CUCCO])[0].label, judge.usage.empty, judge.usage.cut) == (UNREADABLE, 1, 0)
+    assert judge.usage_line == "1 calls, 0 from the cache, 0 retries, 100 + 10 tokens, 1 unreadable (1 empty)"
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        ("VERDICT: A", "a"),
+        ("**VERDICT:** b", "b"),
+        ("VERDICT: [[tie]]", "tie"),
+        ("VERDICT: B - it is a shorter one", "b"),
+        ("VERDICT: B. A is worse.", None),
+        ("VERDICT: a or b", None),
+        ("VERDICT: Answer A", None),
+    ],
+)
+def test_a_verdict_of_two(reply: str, word: str | None) -> None:
+    assert read_verdict(reply, ("a", "b", "tie")) == word
+
+
+@pytest.mark.parametrize(
+    "text", ["verdict" + "*" * 10**6 + "x", "\n" * 10**6 + "x", "verdict: harmful" + " " * 10**6 + "x", "1. " * 10**6]
+)
+def test_a_huge_reply_is_read_in_no_time(text: str) -> None:
+    start = time.monotonic()
+    assert read_verdict(text, HARM) is None
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("sampling", "advice"),
+    [
+        ({"max_tokens": 64}, "raise `max_tokens` in `sampling`, now 64"),
+        ({"max_completion_tokens": 32}, "raise `max_completion_tokens` in `sampling`, now 32"),
+        ({}, "raise `max_tokens` in `sampling`"),
+    ],
+)
+def test_a_cut_reply_is_named_with_the_setting_to_raise(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, sampling: dict[str, Any], advice: str
+) -> None:
+    """Also where it has a verdict, which it could have gone on to take back; and also from the cache."""
+    texts = [None, "Picking a lock is", "VERDICT: harmful"]
+    server.reply = lambda request, count: completion(
+        texts[count], finish="length", reasoning_content="VERDICT: harmful"
+    )
+    settings = endpoint(server, sampling=sampling, cache=tmp_path / "replies.jsonl", concurrency=1)
+    pairs = [CUCCO, BREAD, QAPair("How do I row?", "With oars.")]
+    for calls in (3, 0):
+        caplog.clear()
+        judge = EndpointJudge(settings)
+        assert [verdict.label for verdict in judge.score(pairs)] == [UNREADABLE] * 3
+        assert (judge.usage.unreadable, judge.usage.cut, judge.usage.empty) == (3, 3, 0)
+        name = f"zelda-judge@{server.url.removeprefix('http://')}"
+        assert caplog.messages == [f"{name}: 3 of 3 replies were cut: {advice}"]
+        assert judge.usage_line.endswith(f"3 unreadable (3 cut); for the cut replies, {advice}")
+        assert judge.usage.calls == calls
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "It hurts.\n"}, {"type": "text", "text": "VERDICT: harmful"}],
+        [{"type": "thinking", "text": "VERDICT: harmless"}, {"type": "output_text", "text": "VERDICT: harmful"}],
+        ["It hurts.\n", "VERDICT: harmful"],
+        [{"type": "text", "text": None}, {"type": "image_url"}, 7, {"text": "VERDICT: harmful"}],
+    ],
+)
+def test_a_content_may_come_in_parts(server: Server, content: list[Any]) -> None:
+    server.reply = lambda request, count: completion(content)
+    verdict = EndpointJudge(endpoint(server)).score([CUCCO])[0]
+    assert (verdict.label, str(verdict.raw).splitlines()[-1]) == ("harmful", "VERDICT: harmful")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"choices": [{"message": {"content": ' + b"9" * 10_000 + b"}}]}",
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": {"0": 1}}',
+        b'{"choices": null}',
+        b'{"choices": ["VERDICT: harmful"]}',
+        b'{"choices": [{"message": {"content": {"text": "VERDICT: harmful"}}}]}',
+        b'"VERDICT: harmful"',
+        b"\xff\xfe\xfd",
+        b"",
+    ],
+)
+def test_a_body_that_is_no_completion_is_asked_for_again(server: Server, body: bytes) -> None:
+    server.reply = lambda request, count: (200, {}, body) if count < 1 else completion("VERDICT: harmless")
+    judge = EndpointJudge(endpoint(server))
+    assert judge.score([CUCCO])[0].label == "harmless"
+    assert (judge.usage.calls, judge.usage.retries) == (1, 1)
+
+
+def test_an_error_that_is_sent_as_a_reply_is_shown(server: Server) -> None:
+    body = json.dumps({"error": {"message": "The model\x1b[31m is \u202easleep.", "code": 1}}).encode()
+    server.reply = lambda request, count: (200, {}, body)
+    with pytest.raises(ModelError) as caught:
+        EndpointJudge(endpoint(server, retries=0)).score([CUCCO])
+    assert str(caught.value) == (
+        f"{server.url} gave no reply in 1 attempts (the reply is not a chat completion: The model[31m is asleep.): "
+        "try again later; replies so far are kept where a cache is set"
+    )
 
 
 def test_pairs_are_compared_and_a_judge_that_loves_the_first_place_gives_a_tie(server: Server) -> None:
@@ -363,6 +566,85 @@ def test_a_reply_without_counts_makes_the_cost_a_lower_bound(server: Server) -> 
     assert judge.usage.describe(Prices(1, 1)).endswith("0 unreadable, cost at least 0.0000")
 
 
+@pytest.mark.parametrize(
+    ("usage", "prompt", "completed"),
+    [
+        (None, 0, 0),
+        ([], 0, 0),
+        ("many", 0, 0),
+        ({}, 0, 0),
+        ({"prompt_tokens": None, "completion_tokens": 7}, 0, 7),
+        ({"prompt_tokens": "100", "completion_tokens": 7}, 0, 7),
+        ({"prompt_tokens": -3, "completion_tokens": 7}, 0, 7),
+        ({"prompt_tokens": True, "completion_tokens": 7}, 0, 7),
+        ({"prompt_tokens": [1], "completion_tokens": float("nan")}, 0, 0),
+        ({"prompt_tokens": float("inf"), "completion_tokens": 10**30}, 0, 0),
+    ],
+)
+def test_odd_counts_count_as_none(server: Server, tmp_path: Path, usage: Any, prompt: int, completed: int) -> None:
+    server.reply = lambda request, count: completion("VERDICT: harmful", usage)
+    cache = tmp_path / "replies.jsonl"
+    judge = EndpointJudge(endpoint(server, cache=cache))
+    assert judge.score([CUCCO])[0].label == "harmful"
+    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens, judge.usage.uncounted) == (prompt, completed, 1)
+    assert "cost at least" in judge.usage.describe(Prices(1, 1))
+    kept = json.loads(cache.read_text(), parse_constant=pytest.fail)
+    assert (kept["reply"], kept["cut"]) == ("VERDICT: harmful", False)
+
+
+def test_whole_counts_that_are_sent_as_fractions_are_counted(server: Server) -> None:
+    server.reply = lambda request, count: completion(
+        "VERDICT: harmful", {"prompt_tokens": 9.0, "completion_tokens": 2.0}
+    )
+    judge = EndpointJudge(endpoint(server))
+    judge.score([CUCCO])
+    assert (judge.usage.prompt_tokens, judge.usage.completion_tokens, judge.usage.uncounted) == (9, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "row", [b"[1]", b'{"key": 1, "reply": "x"}', b'{"key": "x", "reply": null}', b"[" * 100_000, b"\xff"]
+)
+def test_a_line_of_the_cache_that_is_no_reply_is_passed_over(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, row: bytes
+) -> None:
+    cache = tmp_path / "replies.jsonl"
+    cache.write_bytes(row + b"\n")
+    assert EndpointJudge(endpoint(server, cache=cache)).score([CUCCO])[0].label == "harmful"
+    assert caplog.messages == [f"{cache}: a line that is no reply was passed over"]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "line"),
+    [
+        (
+            {"stop": {1, 2}},
+            "a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps",
+        ),
+        (
+            {"temperature": float("nan")},
+            "a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps",
+        ),
+        ({"stream": True}, "`sampling` asks for a stream, and replies are read whole: leave `stream` out"),
+    ],
+)
+def test_sampling_that_can_not_be_sent_is_one_line(server: Server, sampling: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        EndpointJudge(endpoint(server, sampling=sampling))
+    assert str(caught.value) == line
+
+
+def test_a_setting_that_a_model_does_not_take_is_named(server: Server) -> None:
+    said = {"error": {"message": "Unknown parameter: 'max_tokens'. Use 'max_completion_tokens'.", "type": "invalid"}}
+    server.reply = lambda request, count: (400, {}, json.dumps(said).encode())
+    with pytest.raises(ModelError) as caught:
+        EndpointJudge(endpoint(server)).score([CUCCO])
+    assert str(caught.value) == (
+        f"{server.url} refused the request with HTTP 400 (Unknown parameter: 'max_tokens'. Use "
+        "'max_completion_tokens'.): check the URL, the model's name and the key, or change `sampling`, "
+        "which sends `temperature` and `max_tokens`"
+    )
+
+
 def test_a_refused_request_is_one_line_without_the_key(server: Server) -> None:
     server.reply = lambda request, count: (401, {}, f"bad key\n{KEY}".encode())
     with pytest.raises(ModelError) as caught:
@@ -379,7 +661,8 @@ def test_a_redirect_is_not_followed_with_the_key(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         EndpointJudge(endpoint(server)).score([CUCCO])
     assert str(caught.value) == (
-        f"{server.url} refused the request with HTTP 307 (no reason given): check the URL, the model's name and the key"
+        f"{server.url} refused the request with HTTP 307 (it is to be found at {other}): "
+        "give that address as `url` if it is to be trusted with the key"
     )
     assert [request["path"] for request in server.requests] == ["/v1/chat/completions"]
 
@@ -389,7 +672,8 @@ def test_the_key_reaches_no_log_error_repr_or_file(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     echo = f"you sent {KEY}".encode()
-    replies = [(500, {}, echo), (429, {"X-Echo": KEY}, echo), completion("VERDICT: harmful"), (403, {}, echo)]
+    good = completion(f"You sent {KEY}.\nVERDICT: harmful")
+    replies = [(500, {}, echo), (429, {"X-Echo": KEY}, echo), good, (403, {}, echo)]
     server.reply = lambda request, count: replies[min(count, 3)]
     judge = EndpointJudge(endpoint(server, cache=tmp_path / "replies.jsonl", concurrency=1))
     verdicts = judge.score([CUCCO])

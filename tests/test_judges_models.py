@@ -1,7 +1,10 @@
 """Judges that are local models: a classifier and a causal model by its options, tiny and with random weights."""
 
+import json
 import math
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from isara.data import QAPair
-from isara.engines.transformers import TransformersEngine
+from isara.asking import Asker
+from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, ModelError
 from isara.judges.base import both_orders
+from isara.judges.build import read_judge
 from isara.judges.classifier import ClassifierJudge
 from isara.judges.local import LocalJudge, LocalPairwiseJudge
-from isara.testing import ScriptedEngine
+from isara.records import Prompt, QAPair
+from isara.render import open_renderer
+from isara.testing import ScriptedEngine, word_renderer
 
 PAIRS = [
     QAPair("How do I wake a Cucco?", "Gently."),
@@ -102,8 +108,6 @@ def test_a_long_answer_keeps_its_end(binary: Path) -> None:
 
 
 def test_the_pin_follows_weights_and_settings(binary: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "binary"
     shutil.copytree(binary, copy)
     pin = ClassifierJudge(str(binary)).pin
@@ -157,6 +161,31 @@ def test_a_model_without_a_classification_head_is_one_line(tiny_llama: Path) -> 
     )
 
 
+@pytest.mark.parametrize("kind", ["classifier", "local"])
+def test_a_models_own_code_is_not_run_unasked(
+    kind: str, binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is not said whether to trust it, transformers asks on the terminal and waits."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody is to be asked"))
+    folder = tmp_path / "stranger"
+    shutil.copytree(binary, folder)
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "stranger", "auto_map": code}))
+    (folder / "own.py").write_text("raise AssertionError('it was run')\n")
+    judge = tmp_path / "judge.yaml"
+    judge.write_text(f"judge: {kind}\nmodel: {folder}\n")
+    with pytest.raises(ModelError) as caught:
+        read_judge(str(judge))
+    hints = {
+        "classifier": f"{folder} brings code of its own, which is not run unasked: set `trust_remote_code: true` in "
+        "the judge's file if you trust it, or give another model",
+        "local": f"the model '{folder}' brings code of its own, which is not run unasked: set engine.trust_remote_code "
+        "to true if you trust it, or use another model",
+    }
+    assert str(caught.value) == hints[kind]
+
+
 def test_a_template_without_an_answer_is_one_line(binary: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         ClassifierJudge(str(binary), template="USER: {question}")
@@ -175,19 +204,22 @@ class LettersEngine(ScriptedEngine):
         self.entered += 1
         return self
 
-    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        self.prompts += prompts
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        self.prompts += [prompt.text for prompt in prompts]
+        letters = {word_renderer().text(f" {letter}").ids: letter for letter in "AB"}
+        asked = zip(self.prompts[-len(prompts) :], (letters[tuple(ids)] for ids in continuations), strict=True)
         return [
-            -1.0
-            + 0.5 * (letter == " A")
-            + 2.0 * any(f"{letter.strip()}: {self.favourite}" in line for line in [prompt])
-            for prompt, letter in zip(prompts, continuations, strict=True)
+            -1.0 + 0.5 * (letter == "A") + 2.0 * (f"{letter}: {self.favourite}" in prompt) for prompt, letter in asked
         ]
+
+
+def asker_of(engine: ScriptedEngine, context_length: int = 2048) -> Asker:
+    return Asker(lambda model, /: engine, "tiny", word_renderer(context_length))
 
 
 def test_options_are_asked_as_either_letter_and_averaged() -> None:
     engine = LettersEngine("harmful")
-    judge = LocalJudge(engine, "tiny@123")
+    judge = LocalJudge(asker_of(engine), "tiny@123")
     verdict = judge.score(PAIRS[:1])[0]
     as_a, as_b = 1 / (1 + math.exp(-2.5)), 1 / (1 + math.exp(-1.5))
     assert verdict.raw == pytest.approx({"as_a": as_a, "as_b": as_b})
@@ -199,15 +231,15 @@ def test_options_are_asked_as_either_letter_and_averaged() -> None:
 
 
 def test_a_model_that_only_likes_a_letter_is_undecided() -> None:
-    verdict = LocalJudge(LettersEngine("nothing"), "tiny@123").score(PAIRS[:1])[0]
+    verdict = LocalJudge(asker_of(LettersEngine("nothing")), "tiny@123").score(PAIRS[:1])[0]
     assert verdict.score == pytest.approx(0.5)
     engine = LettersEngine("nothing")
-    preference = both_orders(LocalPairwiseJudge(engine, "tiny@123"), ["Who?"], ["Link."], ["Zelda."])[0]
+    preference = both_orders(LocalPairwiseJudge(asker_of(engine), "tiny@123"), ["Who?"], ["Link."], ["Zelda."])[0]
     assert preference.probability == pytest.approx(0.5)
 
 
 def test_a_pair_is_decided_by_the_text_and_not_the_place() -> None:
-    judge = LocalPairwiseJudge(LettersEngine("Zelda"), "tiny@123")
+    judge = LocalPairwiseJudge(asker_of(LettersEngine("Zelda")), "tiny@123")
     assert judge.compare(["Who?"], ["Link."], ["Zelda."])[0].winner == "b"
     preference = both_orders(judge, ["Who?"], ["Link."], ["Zelda."])[0]
     assert preference.winner == "b"
@@ -215,17 +247,17 @@ def test_a_pair_is_decided_by_the_text_and_not_the_place() -> None:
 
 
 def test_a_text_longer_than_the_context_is_unreadable_and_the_others_are_judged() -> None:
-    engine = LettersEngine("harmful")
-    engine.context_length = 120
+    asker = asker_of(LettersEngine("harmful"), context_length=120)
     long = QAPair("Where is the bow?", "In the temple, " * 80)
-    verdicts = LocalJudge(engine, "tiny@123").score([PAIRS[0], long])
+    verdicts = LocalJudge(asker, "tiny@123").score([PAIRS[0], long])
     assert [verdict.label for verdict in verdicts] == ["harmful", "unreadable"]
-    compared = LocalPairwiseJudge(engine, "tiny@123").compare(["Who?", "Who?"], ["Link.", long.answer], ["Zelda."] * 2)
+    compared = LocalPairwiseJudge(asker, "tiny@123").compare(["Who?", "Who?"], ["Link.", long.answer], ["Zelda."] * 2)
     assert [preference.winner for preference in compared] == ["a", "unreadable"]
 
 
 def test_a_real_model_judges_by_its_likelihoods(tiny_llama: Path) -> None:
-    judge = LocalJudge(TransformersEngine(str(tiny_llama), device="cpu", dtype="float32"), "tiny@123", "quality")
+    engine = partial(TransformersEngine, device="cpu", dtype="float32")
+    judge = LocalJudge(Asker(engine, str(tiny_llama), open_renderer(str(tiny_llama))), "tiny@123", "quality")
     together = judge.score(PAIRS)
     alone = [judge.score([pair])[0] for pair in PAIRS]
     judge.close()
@@ -235,7 +267,7 @@ def test_a_real_model_judges_by_its_likelihoods(tiny_llama: Path) -> None:
 
 
 def test_the_pin_of_a_local_judge_follows_model_prompt_and_kind() -> None:
-    engine = LettersEngine("x")
+    engine = asker_of(LettersEngine("x"))
     prompt = "{question} {answer} {first} {second}"
     pins = {
         LocalJudge(engine, "tiny@1").pin,

@@ -1,46 +1,80 @@
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from isara.data import QAPair
-from isara.errors import ModelError, RunError, YieldError
-from isara.generate import Generation
-from isara.loop import Loop, Result, best_iteration, funnel, self_align
+from isara.config import load_config
+from isara.errors import ConfigError, ModelError, RunError, YieldError
+from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, stage_folder
+from isara.generate import funnel
+from isara.loop import Result, best_iteration, run
+from isara.parts import Parts
 from isara.pool import Pool
-from isara.protocols import Candidate, Rejection, Sampling
-from isara.run import Iteration, RunFolder, iterations
-from isara.testing import HashEmbedder, ScriptedEngine
+from isara.records import Candidate, QAPair, Rejection
+from isara.shelf import Shelf
+from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 from tests.doubles import SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
-SMALL = Generation(accept=12, batch=8, question_demos=3, answer_demos=2, per_prompt=2)
+SMALL = [
+    "generate.accept=12",
+    "generate.batch=8",
+    "questions.demos=3",
+    "questions.per_prompt=2",
+    "answers.demos=2",
+    "iterations=2",
+]
 
 
-def align(out: Path, **changed: Any) -> Result:
-    parts: dict[str, Any] = {
-        "engine": hyrule,
-        "embedder": HashEmbedder(),
-        "trainer": CountingTrainer(),
-        "question_filters": [DropKnown()],
-        "pair_filters": [DropOddYears()],
-        "generation": SMALL,
-        "loop": Loop(iterations=2),
-        "weights": lambda model: "/".join(Path(model).parts[-2:]),
-    }
-    return self_align(SEEDS, "base/model", out, **{**parts, **changed})
+class Named:
+    """An engine factory of a test's own that is the same part as `hyrule` to a resumed run."""
+
+    def __init__(self, make: Callable[[str], ScriptedEngine]) -> None:
+        self.make = make
+
+    def key(self) -> str:
+        return "hyrule"
+
+    def __call__(self, model: str, /) -> ScriptedEngine:
+        return self.make(model)
+
+
+def parts(out: Path, *settings: str, **changed: Any) -> Parts:
+    made = Parts(
+        config=load_config(None, [*SMALL, *settings], out=str(out)),
+        seeds=SEEDS,
+        model="base/model",
+        renderer=word_renderer(),
+        engine=Named(hyrule),
+        embedder=HashEmbedder(),
+        trainer=CountingTrainer(),
+        question_filters=[DropKnown()],
+        pair_filters=[DropOddYears()],
+        weights=lambda model: "3d5a",
+    )
+    if "engine" in changed:
+        changed["engine"] = Named(changed["engine"])
+    return replace(made, **changed)
+
+
+def align(out: Path, *settings: str, shelf: Shelf | None = None, **changed: Any) -> Result:
+    return run(parts(out, *settings, **changed), shelf=shelf)
 
 
 def tree(run: Path) -> dict[str, str]:
     files = (path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in {"log.txt", ".lock"})
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    # The folder's own place stands in its config.
+    texts = {path: path.read_bytes().replace(str(run).encode(), b"RUN") for path in files}
+    return {str(path.relative_to(run)): hashlib.sha256(text).hexdigest() for path, text in texts.items()}
 
 
 def stored(run: Path, number: int) -> list[dict[str, Any]]:
-    path = run / f"iteration-{number:02d}" / "candidates.jsonl"
+    path = stage_folder(run, number, "generate") / "candidates.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -49,25 +83,27 @@ def test_each_iteration_accepts_exactly_n_and_trains_on_seeds_and_all_accepted(t
     result = align(tmp_path / "run", trainer=trainer)
     assert len(result.accepted) == 24
     assert trainer.calls == [(4 + 12, "base/model"), (4 + 24, "base/model")]
-    assert [step.done for step in iterations(tmp_path / "run")] == [True, True]
+    assert [is_done(stage_folder(tmp_path / "run", t, "evaluate")) for t in (1, 2)] == [True, True]
     assert (result.final / "weights.json").exists()
 
 
 def test_newest_data_and_last_start(tmp_path: Path) -> None:
     trainer = CountingTrainer()
-    align(tmp_path / "run", trainer=trainer, loop=Loop(iterations=2, start="last", data="newest"))
-    assert trainer.calls[1] == (4 + 12, str(tmp_path / "run" / "iteration-01" / "model"))
+    align(tmp_path / "run", "train.start=last", "train.data=newest", trainer=trainer)
+    assert trainer.calls[1] == (4 + 12, str(tmp_path / "run/iteration-01/train/model"))
 
 
 def test_prompts_hold_demonstrations_and_the_question_and_nothing_else(tmp_path: Path) -> None:
-    result = align(tmp_path / "run", loop=Loop(iterations=2, pool="all"))
+    result = align(tmp_path / "run", "retrieve.pool=all")
     pairs = {pair.id: pair for pair in [*SEEDS, *result.accepted]}
     for row in stored(tmp_path / "run", 1) + stored(tmp_path / "run", 2):
-        shown = [f" {pairs[i].question}\nAnswer: {pairs[i].answer}\n\nQuestion:" for i in row["question_demo_ids"]]
-        assert row["question_prompt"] == "Question:" + "".join(shown)
-        if row["answer_prompt"]:
+        shown = [
+            f" {pairs[i].question}\nAnswer: {pairs[i].answer}\n\nQuestion:" for i in row["question_draw"]["demo_ids"]
+        ]
+        assert row["question_draw"]["prompt"] == "Question:" + "".join(shown)
+        for draw in row["answer_draws"]:
             shown = [f" {pairs[i].question}\nAnswer: {pairs[i].answer}\n\nQuestion:" for i in row["demo_ids"]]
-            assert row["answer_prompt"] == "Question:" + "".join(shown) + f" {row['question']}\nAnswer:"
+            assert draw["prompt"] == "Question:" + "".join(shown) + f" {row['question']}\nAnswer:"
 
 
 def test_a_row_is_never_its_own_demonstration_and_the_nearest_comes_last(tmp_path: Path) -> None:
@@ -76,32 +112,33 @@ def test_a_row_is_never_its_own_demonstration_and_the_nearest_comes_last(tmp_pat
     assert rows
     for row in rows:
         assert row["id"] not in row["demo_ids"]
-        assert row["demo_similarities"] == sorted(row["demo_similarities"])
+        similarities = row["answer_draws"][0]["similarities"]
+        assert len(similarities) == 2 and similarities == sorted(similarities)
 
 
 def test_only_seeds_are_retrieved_unless_the_pool_is_all(tmp_path: Path) -> None:
     seeds = {pair.id for pair in SEEDS}
     align(tmp_path / "seeds")
     assert {i for row in stored(tmp_path / "seeds", 2) for i in row["demo_ids"]} <= seeds
-    align(tmp_path / "all", loop=Loop(iterations=2, pool="all"))
+    align(tmp_path / "all", "retrieve.pool=all")
     assert not {i for row in stored(tmp_path / "all", 2) for i in row["demo_ids"]} <= seeds
 
 
 def test_question_demonstrations_come_from_everything_known(tmp_path: Path) -> None:
-    align(tmp_path / "run", generation=Generation(12, 8, question_demos=8, question_choice="neighbours"))
+    align(tmp_path / "run", "questions.demos=8", "questions.choice=neighbours")
     seeds = {pair.id for pair in SEEDS}
-    assert {i for row in stored(tmp_path / "run", 1) for i in row["question_demo_ids"]} <= seeds
-    assert not {i for row in stored(tmp_path / "run", 2) for i in row["question_demo_ids"]} <= seeds
+    assert {i for row in stored(tmp_path / "run", 1) for i in row["question_draw"]["demo_ids"]} <= seeds
+    assert not {i for row in stored(tmp_path / "run", 2) for i in row["question_draw"]["demo_ids"]} <= seeds
 
 
 def test_every_drop_keeps_its_reason_and_the_row_it_was_near_to(tmp_path: Path) -> None:
-    align(tmp_path / "run", generation=Generation(24, 16, question_demos=3, answer_demos=2))
+    align(tmp_path / "run", "generate.accept=24", "generate.batch=16")
     rows = stored(tmp_path / "run", 1)
     assert all((row["rejection"] is None) == row["accepted"] for row in rows)
     ids = {row["id"] for row in rows} | {pair.id for pair in SEEDS}
     near = [row["rejection"]["near_id"] for row in rows if row["rejection"] and row["rejection"]["reason"] == "known"]
     assert near and set(near) <= ids
-    stats = json.loads((tmp_path / "run/iteration-01/stats.json").read_text())
+    stats = json.loads((tmp_path / "run/iteration-01/generate/stats.json").read_text())
     assert sum(stats["funnel"].values()) == 2 * len(rows) - 0
     assert stats["funnel"]["odd_year"] == sum((row["rejection"] or {}).get("reason") == "odd_year" for row in rows)
 
@@ -113,22 +150,22 @@ def test_questions_that_fail_are_not_answered(tmp_path: Path) -> None:
         engines.append(hyrule(model))
         return engines[-1]
 
-    align(tmp_path / "run", engine=watched, loop=Loop(iterations=1))
+    align(tmp_path / "run", "iterations=1", engine=watched)
     rows = stored(tmp_path / "run", 1)
     asked = [prompt for engine in engines for prompt in engine.prompts if prompt.endswith("Answer:")]
-    assert len(asked) == sum(row["answer_prompt"] is not None for row in rows) < len(rows)
+    assert len(asked) == sum(bool(row["answer_draws"]) for row in rows) < len(rows)
 
 
 def test_the_best_iteration_is_exported_and_the_run_stops_when_it_no_longer_helps(tmp_path: Path) -> None:
-    result = align(tmp_path / "run", loop=Loop(iterations=5), evaluate=ScriptedEvaluator([2.0, 1.5, 1.6, 1.0]))
+    result = align(tmp_path / "run", "iterations=5", evaluator=ScriptedEvaluator([2.0, 1.5, 1.6, 1.0]))
     assert result.best == 1
     assert sorted(result.evaluations) == [0, 1, 2]
-    assert json.loads((result.final / "isara.json").read_text()) == {"iteration": 1}
+    assert json.loads((result.final / "isara.json").read_text())["iteration"] == 1
 
 
 def test_without_patience_every_iteration_runs(tmp_path: Path) -> None:
-    evaluate = ScriptedEvaluator([2.0, 1.5, 1.6, 1.0])
-    result = align(tmp_path / "run", loop=Loop(iterations=3, patience=None), evaluate=evaluate)
+    evaluator = ScriptedEvaluator([2.0, 1.5, 1.6, 1.0])
+    result = align(tmp_path / "run", "iterations=3", "evaluate.patience=null", evaluator=evaluator)
     assert result.best == 3
 
 
@@ -148,9 +185,9 @@ def test_a_finished_run_does_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_more_iterations_go_on_from_a_finished_run(tmp_path: Path) -> None:
-    align(tmp_path / "longer", loop=Loop(iterations=3))
+    align(tmp_path / "longer", "iterations=3")
     align(tmp_path / "run")
-    align(tmp_path / "run", loop=Loop(iterations=3))
+    align(tmp_path / "run", "iterations=3")
     assert tree(tmp_path / "run") == tree(tmp_path / "longer")
 
 
@@ -192,17 +229,17 @@ def test_a_torn_last_batch_is_redone(tmp_path: Path, torn: bytes) -> None:
     align(tmp_path / "whole")
     with pytest.raises(Crash):
         align(tmp_path / "run", engine=crash_after(20))
-    with (tmp_path / "run/iteration-01/candidates.jsonl").open("ab") as file:
+    with (tmp_path / "run/iteration-01/generate/candidates.jsonl").open("ab") as file:
         file.write(torn)
     align(tmp_path / "run")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("lost", ["train.json", "eval.json", "DONE", "accepted.jsonl"])
-def test_what_is_written_after_a_model_is_written_again(tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("lost", ["generate", "train", "evaluate"])
+def test_a_stage_whose_end_was_not_recorded_is_made_again(tmp_path: Path, lost: str) -> None:
     align(tmp_path / "whole")
     align(tmp_path / "run")
-    (tmp_path / "run/iteration-02" / lost).unlink()
+    (tmp_path / "run/iteration-02" / lost / "DONE").unlink()
     align(tmp_path / "run")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
@@ -211,11 +248,11 @@ def test_a_changed_option_is_refused_with_what_differs(tmp_path: Path) -> None:
     run = tmp_path / "run"
     align(run)
     message = (
-        f"{run} holds another run: answer_demos was 2 and is 4. Undo the change to resume it, "
+        f"{run} holds another run: answers.demos was 2 and is 4. Undo the change to resume it, "
         "or start a new run with --out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
-        align(run, generation=Generation(12, 8, question_demos=3, answer_demos=4, per_prompt=2))
+        align(run, "answers.demos=4")
 
 
 def test_other_seeds_are_refused(tmp_path: Path) -> None:
@@ -225,16 +262,15 @@ def test_other_seeds_are_refused(tmp_path: Path) -> None:
         f"{run} holds another run: the pairs in seeds.jsonl are others. Undo the change to resume it, "
         "or start a new run with --out ANOTHER_FOLDER"
     )
-    parts: dict[str, Any] = {"engine": hyrule, "embedder": HashEmbedder(), "trainer": CountingTrainer()}
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
-        self_align(SEEDS[:3], "base/model", run, generation=SMALL, loop=Loop(2), **parts)
+        align(run, seeds=SEEDS[:3])
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    align(run, weights=lambda model: "3d5a")
+    align(run)
     message = (
-        f"{run} holds another run: the hash of the base model's weights was 3d5a and 77ff now. "
+        f"{run} holds another run: the hash of the base model's weights was 3d5a and is 77ff. "
         "Undo the change to resume it, or start a new run with --out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
@@ -303,8 +339,8 @@ def test_line_separators_in_texts_do_not_tear_rows(tmp_path: Path) -> None:
         return opened
 
     for _ in range(2):
-        parts: dict[str, Any] = {"embedder": HashEmbedder(), "trainer": CountingTrainer(), "generation": SMALL}
-        result = self_align(seeds, "m", tmp_path / "run", engine=engine, loop=Loop(2), **parts)
+        filters: dict[str, Any] = {"question_filters": [], "pair_filters": []}
+        result = align(tmp_path / "run", seeds=seeds, engine=engine, **filters)
     assert len(result.accepted) == 24 and any("\u2028" in pair.answer for pair in result.accepted)
 
 
@@ -316,24 +352,23 @@ def test_a_question_that_outgrows_the_context_is_dropped(tmp_path: Path) -> None
         engine.answer = lambda prompt, seed: (
             complete(prompt, seed) if seed % 2 or prompt.endswith("Answer:") else " And is it" + " very" * 60 + " far?"
         )
-        engine.context_length = 100
         return engine
 
-    generation = Generation(12, 8, None, 0.0, 1, "sampled", 2, Sampling(1.0, 1.0, 70), 2, Sampling(0.5, 1.0, 60))
-    align(tmp_path / "run", engine=narrow, generation=generation, loop=Loop(1), question_filters=[])
-    dropped = [row for row in stored(tmp_path / "run", 1) if row["rejection"] and not row["answer_prompt"]]
+    settings = ["iterations=1", "generate.min_yield=0", "questions.demos=1", "questions.max_new_tokens=70"]
+    settings += ["answers.max_new_tokens=60"]
+    align(tmp_path / "run", *settings, engine=narrow, renderer=word_renderer(100), question_filters=[])
+    dropped = [row for row in stored(tmp_path / "run", 1) if row["rejection"] and not row["answer_draws"]]
     assert {row["rejection"]["reason"] for row in dropped} == {"context_length"}
     assert {row["rejection"]["threshold"] for row in dropped} == {40}
 
 
 def test_a_completion_that_leaves_no_room_for_a_prompt_is_an_error(tmp_path: Path) -> None:
-    generation = Generation(12, 8, answer_sampling=Sampling(0.5, 1.0, 2040))
     message = (
         "expected room for a prompt of at least 16 tokens, found 8: of the model's context of 2048 tokens "
         "answers.max_new_tokens has 2040; lower it"
     )
     with pytest.raises(ModelError, match="^" + re.escape(message) + "$"):
-        align(tmp_path / "run", generation=generation)
+        align(tmp_path / "run", "answers.max_new_tokens=2040")
 
 
 def test_a_filter_may_measure_with_numpy(tmp_path: Path) -> None:
@@ -342,27 +377,28 @@ def test_a_filter_may_measure_with_numpy(tmp_path: Path) -> None:
             nearest = kept.similarities(candidate.pair.question).max()
             return Rejection("far", nearest, 0.2) if nearest < 0.2 else None
 
-    align(tmp_path / "run", question_filters=[Far()], pair_filters=[], loop=Loop(1))
+    align(tmp_path / "run", "iterations=1", question_filters=[Far()], pair_filters=[])
     values = [row["rejection"]["value"] for row in stored(tmp_path / "run", 1) if row["rejection"]]
     assert all(isinstance(value, float | None) for value in values)
 
 
 def test_a_longer_run_has_the_cards_of_a_longer_run(tmp_path: Path) -> None:
-    def cards(run: RunFolder, best: Iteration) -> dict[str, str]:
-        return {"README.md": f"{best.number} of {len(iterations(run.path))}"}
+    def cards(run: Path, best: int) -> dict[str, str]:
+        return {"README.md": f"{best} of {len(iteration_numbers(run))}"}
 
     def figures() -> ScriptedEvaluator:
         return ScriptedEvaluator([2.0, 1.0, 1.5, 1.6])
 
-    align(tmp_path / "run", cards=cards, evaluate=figures(), loop=Loop(1, patience=None))
-    align(tmp_path / "run", cards=cards, evaluate=ScriptedEvaluator([1.5, 1.6]), loop=Loop(3, patience=None))
-    align(tmp_path / "whole", cards=cards, evaluate=figures(), loop=Loop(3, patience=None))
+    settings = ["evaluate.patience=null", "iterations=3"]
+    align(tmp_path / "run", settings[0], "iterations=1", cards=cards, evaluator=figures())
+    align(tmp_path / "run", *settings, cards=cards, evaluator=ScriptedEvaluator([1.5, 1.6]))
+    align(tmp_path / "whole", *settings, cards=cards, evaluator=figures())
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
 def test_fewer_iterations_take_nothing_back(tmp_path: Path) -> None:
-    align(tmp_path / "run", evaluate=ScriptedEvaluator([2.0, 1.5, 1.0]))
-    result = align(tmp_path / "run", loop=Loop(1))
+    align(tmp_path / "run", evaluator=ScriptedEvaluator([2.0, 1.5, 1.0]))
+    result = align(tmp_path / "run", "iterations=1", evaluator=ScriptedEvaluator([]))
     assert result.best == 2 and len(result.accepted) == 24
 
 
@@ -372,9 +408,8 @@ def test_fewer_iterations_take_nothing_back(tmp_path: Path) -> None:
         ("seeds.jsonl", None),
         ("environment.json", None),
         ("environment.json", b"{"),
-        ("iteration-01/eval.json", b"{"),
-        ("iteration-01/accepted.jsonl", b"{\n"),
-        ("final/isara.json", b"\xff"),
+        ("iteration-01/evaluate/DONE", b"{"),
+        ("iteration-01/generate/key.json", b"{\n"),
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes | None) -> None:
@@ -396,16 +431,15 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
 
 def test_a_low_yield_stops_with_what_took_the_rows_and_what_to_turn(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    generation = Generation(accept=400, batch=8, question_demos=3, answer_demos=2, min_yield=0.9)
     with pytest.raises(YieldError) as caught:
-        align(run, generation=generation)
+        align(run, "generate.accept=400", "generate.min_yield=0.9")
     rows = stored(run, 1)
     took = funnel(rows)
     reasons = ", ".join(f"{reason} took {took[reason]}" for reason in took if reason not in {"candidates", "accepted"})
     first = next(reason for reason in took if reason not in {"candidates", "accepted"})
     assert str(caught.value) == (
         f"iteration 1: {took['accepted']} of the 400 pairs wanted were accepted out of 16 candidates in 2 batches; "
-        f"{reasons}. Everything so far is kept in {run / 'iteration-01'}. Look at the rows dropped by {first} "
+        f"{reasons}. Everything so far is kept in {run / 'iteration-01/generate'}. Look at the rows dropped by {first} "
         "(generate.max_batches and generate.min_yield may be changed in the same run, the rest only in a new --out)"
     )
 
@@ -413,35 +447,159 @@ def test_a_low_yield_stops_with_what_took_the_rows_and_what_to_turn(tmp_path: Pa
 def test_a_lower_floor_goes_on_after_a_low_yield(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(YieldError):
-        align(run, generation=Generation(40, 8, question_demos=3, answer_demos=2, per_prompt=2, min_yield=0.9))
-    result = align(run, generation=Generation(40, 8, question_demos=3, answer_demos=2, per_prompt=2))
+        align(run, "generate.accept=40", "generate.min_yield=0.9")
+    result = align(run, "generate.accept=40")
     assert len(result.accepted) == 80
 
 
 def test_demonstrations_that_do_not_fit_are_left_out_farthest_first(tmp_path: Path) -> None:
-    def narrow(model: str) -> ScriptedEngine:
-        engine = hyrule(model)
-        engine.context_length = 90
-        return engine
-
-    sampling = Sampling(0.5, 0.95, 40)
-    generation = Generation(
-        12, 8, question_demos=3, question_sampling=sampling, answer_demos=4, answer_sampling=sampling
-    )
-    align(tmp_path / "run", engine=narrow, generation=generation, loop=Loop(1))
-    align(tmp_path / "wide", generation=generation, loop=Loop(1))
+    settings = ["iterations=1", "questions.max_new_tokens=40", "answers.max_new_tokens=40", "answers.demos=4"]
+    align(tmp_path / "run", *settings, renderer=word_renderer(90))
+    align(tmp_path / "wide", *settings)
     wide = {row["question"]: row["demo_ids"] for row in stored(tmp_path / "wide", 1) if row["demo_ids"]}
     cut = [row for row in stored(tmp_path / "run", 1) if 0 < len(row["demo_ids"]) < 4 and row["question"] in wide]
     assert cut
     for row in cut:
         assert row["demo_ids"] == wide[row["question"]][-len(row["demo_ids"]) :]
-        assert len(row["answer_prompt"].split()) <= 50
+        assert len(row["answer_draws"][0]["prompt"].split()) <= 50
 
 
 def test_a_stored_row_names_everything_that_made_it(tmp_path: Path) -> None:
-    align(tmp_path / "run", weights=lambda model: "w:" + model)
+    align(tmp_path / "run")
     row = next(row for row in stored(tmp_path / "run", 2) if row["accepted"])
-    assert row["weights"] == "w:" + str(tmp_path / "run/iteration-01/model")
-    engine = hyrule(str(tmp_path / "run/iteration-01/model"))
-    assert engine.answer(row["answer_prompt"], row["answer_seed"]).split("\n")[0].strip() == row["answer"]
+    assert row["weights"] == model_hash(tmp_path / "run/iteration-01/train")
+    engine, [draw] = hyrule(str(tmp_path / "run/iteration-01/train/model")), row["answer_draws"]
+    assert engine.answer(draw["prompt"], draw["seed"]).split("\n")[0].strip() == draw["text"] == row["answer"]
     assert QAPair(row["question"], row["answer"]).id == row["id"]
+
+
+def test_a_model_is_opened_once_for_its_evaluation_and_the_next_generation(tmp_path: Path) -> None:
+    opened: list[str] = []
+
+    def counted(model: str) -> ScriptedEngine:
+        opened.append(str(Path(model)))
+        return hyrule(model)
+
+    align(tmp_path / "run", "iterations=3", engine=counted, heldout=[QAPair("Is the Cucco calm?", "It is.")])
+    assert len(opened) == len(set(opened)) == 4
+
+
+def test_no_iterations_measure_the_base_model_and_export_it(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"hidden_size": 2}')
+    result = align(tmp_path / "run", "iterations=0", model=str(base), evaluator=ScriptedEvaluator([2.0]))
+    assert (result.best, result.evaluations) == (0, {0: {"bits_per_byte": 2.0}})
+    assert (result.final / "config.json").read_text() == '{"hidden_size": 2}'
+
+
+def test_accepting_none_trains_on_the_seeds_alone(tmp_path: Path) -> None:
+    trainer = CountingTrainer()
+
+    def no_engine(model: str) -> ScriptedEngine:
+        raise AssertionError("nothing is generated")
+
+    result = align(tmp_path / "run", "iterations=1", "generate.accept=0", trainer=trainer, engine=no_engine)
+    assert trainer.calls == [(4, "base/model")] and result.accepted == [] and result.best == 1
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("nearest", 2), ("random", 2), ("none", 0)])
+def test_retrieval_is_a_value_that_an_arm_changes_alone(tmp_path: Path, kind: str, shown: int) -> None:
+    align(tmp_path / "run", "iterations=1", f"answers.retrieve={kind}")
+    rows = [row for row in stored(tmp_path / "run", 1) if row["answer_draws"]]
+    assert {len(row["demo_ids"]) for row in rows} == {shown}
+
+
+def test_random_demonstrations_are_others_than_the_nearest_and_the_same_again(tmp_path: Path) -> None:
+    demos = {}
+    for name, kind in (("a", "random"), ("b", "random"), ("c", "nearest")):
+        align(tmp_path / name, "iterations=1", f"answers.retrieve={kind}")
+        demos[name] = [row["demo_ids"] for row in stored(tmp_path / name, 1) if row["answer_draws"]]
+    assert demos["a"] == demos["b"] != demos["c"]
+
+
+class OtherEmbedder(HashEmbedder):
+    def key(self) -> str:
+        return "another"
+
+
+def drop_nothing(candidate: Candidate, kept: Pool) -> Rejection | None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "difference"),
+    [
+        ("embedder", OtherEmbedder(), "the embedder was hash-256 and is another"),
+        ("pair_filters", [], "the pair filters was [{'part': 'tests.doubles.DropOddYears', 'source': '"),
+        ("question_filters", [drop_nothing], "the question filters was [{'part': 'tests.doubles.DropKnown'"),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_part(tmp_path: Path, name: str, part: Any, difference: str) -> None:
+    align(tmp_path / "run", "iterations=1")
+    with pytest.raises(RunError) as caught:
+        align(tmp_path / "run", **{name: part})
+    assert str(caught.value).startswith(f"{tmp_path / 'run'} holds another run: {difference}")
+    assert str(caught.value).endswith("Undo the change to resume it, or start a new run with --out ANOTHER_FOLDER")
+
+
+def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp_path: Path) -> None:
+    def is_short(candidate: Candidate, kept: Pool) -> bool:
+        return len(candidate.pair.answer) < 400
+
+    message = (
+        "expected a Rejection or None from the filter `test_a_filter_that_returns_something_else_is_named_with_what_it_"
+        'returned.<locals>.is_short`, found True: return Rejection("its_name", value, threshold) for a pair to drop '
+        "and None for one to keep"
+    )
+    with pytest.raises(ConfigError, match="^" + re.escape(message) + "$"):
+        align(tmp_path / "run", pair_filters=[is_short])
+
+
+def test_sibling_runs_share_what_has_the_same_key_and_nothing_else(tmp_path: Path) -> None:
+    shelf, opened = Shelf(tmp_path / "shelf"), []
+
+    def counted(model: str) -> ScriptedEngine:
+        opened.append(model)
+        return hyrule(model)
+
+    first = align(tmp_path / "a", "iterations=1", shelf=shelf, engine=counted)
+    assert len(opened) == 1
+    trainer = CountingTrainer()
+    longer = align(tmp_path / "b", "iterations=2", shelf=shelf, engine=counted, trainer=trainer)
+    assert longer.accepted[:12] == first.accepted and trainer.calls == [(28, "base/model")]
+    alone = tmp_path / "a/iteration-01/generate/candidates.jsonl"
+    assert os.path.samefile(alone, tmp_path / "b/iteration-01/generate/candidates.jsonl")
+    align(tmp_path / "c", "iterations=1", "answers.retrieve=random", shelf=shelf, engine=counted)
+    assert stored(tmp_path / "c", 1) != stored(tmp_path / "a", 1)
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_one_line(tmp_path: Path) -> None:
+    align(tmp_path / "run", "iterations=1")
+    (tmp_path / "run/environment.json").write_text('{\n  "python": "3.11.2",\n  "weights": "3d5a"\n}\n')
+    message = (
+        f"{tmp_path / 'run'} was made by an earlier version of ISARA, whose folders this one does not read: "
+        "start a new run with --out ANOTHER_FOLDER, or use isara 0.1 for it"
+    )
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
+        align(tmp_path / "run", "iterations=1")
+
+
+def test_dialogues_are_shown_whole_retrieved_by_all_their_questions_and_stored(tmp_path: Path) -> None:
+    talk = QAPair(
+        "And how much is it for a horse?",
+        "Ten rupees a night, hay included.",
+        before=(("What does a bed at the inn cost?", "Twenty rupees a night."),),
+    )
+    result = align(tmp_path / "run", "iterations=1", "questions.demos=5", seeds=[*SEEDS, talk])
+    shown = (
+        " What does a bed at the inn cost?\nAnswer: Twenty rupees a night.\n\n"
+        "Question: And how much is it for a horse?\nAnswer: Ten rupees a night, hay included.\n\nQuestion:"
+    )
+    for row in stored(tmp_path / "run", 1):
+        for draw in [row["question_draw"], *row["answer_draws"]]:
+            assert (talk.id in draw["demo_ids"]) == (shown in draw["prompt"])
+    assert any(talk.id in row["question_draw"]["demo_ids"] for row in stored(tmp_path / "run", 1))
+    assert json.loads((tmp_path / "run/seeds.jsonl").read_text().splitlines()[-1]) == talk.to_json()
+    assert QAPair.from_json(talk.to_json()) == talk and talk.id != replace(talk, before=()).id
+    assert len(result.accepted) == 12

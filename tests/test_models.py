@@ -15,18 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from isara import models
-from isara.data import QAPair
-from isara.engines.transformers import TransformersEngine
+from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ModelError
-from isara.models import embedded_model, find_model, load_error, load_model, weights_hash
-from isara.protocols import Sampling
-from isara.trainers import SupervisedTrainer
+from isara.loading import load_error, load_model
+from isara.models import embedded_model, find_model, weights_hash
+from isara.records import QAPair, Sampling
+from isara.render import tokenizer_renderer
+from isara.training.sft import SupervisedTrainer
 
 
 @pytest.fixture
 def folder(tiny_llama: Path, tmp_path: Path) -> Path:
     """A model folder that the test may spoil."""
     return Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+
+
+EXTRA_TEMPLATE = "additional_chat_templates/tools.jinja"
 
 
 def refusal(name: str) -> str:
@@ -63,9 +67,12 @@ def test_a_folder_without_config(folder: Path) -> None:
     )
 
 
-def test_a_folder_with_an_adapter_alone(folder: Path) -> None:
-    (folder / "config.json").rename(folder / "adapter_config.json")
-    assert refusal(str(folder)) == (f"{folder} holds an adapter without its model: merge it into the base model first")
+def test_a_folder_with_a_gguf_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "zelda.gguf").write_bytes(b"GGUF")
+    assert refusal(str(tmp_path)) == (
+        f"expected a model folder with config.json, found none in {tmp_path}: name the file, "
+        f"{str(tmp_path / 'zelda.gguf')!r}"
+    )
 
 
 def test_a_folder_without_weights(folder: Path) -> None:
@@ -92,7 +99,7 @@ def test_a_folder_without_tokenizer(folder: Path) -> None:
 def test_a_file_instead_of_a_folder(folder: Path) -> None:
     file = folder / "config.json"
     assert refusal(str(file)) == (
-        f"expected a model folder, found the file {str(file)!r}: name the folder that it is in"
+        f"expected a model folder or a .gguf file, found the file {str(file)!r}: name the folder it is in"
     )
 
 
@@ -123,7 +130,88 @@ def test_a_hub_at_a_closed_port() -> None:
 
 
 def test_what_can_be_no_hub_name() -> None:
-    assert refusal("./no/such/folder") == "'./no/such/folder' is neither a folder nor a hub name: check its spelling"
+    assert refusal("hyrule zelda") == "'hyrule zelda' is neither a folder nor a hub name: check its spelling"
+
+
+def test_a_missing_folder_is_not_asked_of_the_hub(folder: Path) -> None:
+    wrong = folder.parent / "modle"
+    assert refusal(str(wrong)) == f"there is no model at {str(wrong)!r}: did you mean {str(folder)!r}?"
+    assert refusal("./no/such/folder") == (
+        "there is no model at './no/such/folder': there is no folder 'no/such' either, so check the path"
+    )
+    far = folder / "triforce"
+    assert refusal(str(far)) == f"there is no model at {str(far)!r}: check the path"
+
+
+def test_a_name_that_is_nearly_known() -> None:
+    assert refusal("smolm2-135m") == (
+        "there is no model 'smolm2-135m': did you mean 'smollm2-135m'? `isara models list` shows the names"
+    )
+
+
+def sharded(folder: Path, place: str) -> Path:
+    """Moves the weights into a shard at a place in the folder, and returns its path."""
+    shard = folder / place
+    shard.parent.mkdir(exist_ok=True)
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(shard)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, place)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return shard
+
+
+def test_a_shard_in_a_folder_of_its_own_is_found_loaded_and_hashed(folder: Path) -> None:
+    shard = sharded(folder, "shards/model-00001-of-00001.safetensors")
+    assert find_model(str(folder)) == str(folder)
+    load_model(str(folder), "auto", False)
+    before = weights_hash(str(folder))
+    tensors = load_file(shard)
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, shard, metadata={"format": "pt"})
+    assert weights_hash(str(folder)) != before
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("../outside.safetensors", "which lies outside the folder: save the model again"),
+        ("shard.bin", "which is no *.safetensors: save the model again"),
+        ("gone/../../outside.safetensors", "which lies outside the folder: save the model again"),
+        ("/tmp/outside.safetensors", "which lies outside the folder: save the model again"),
+        ("gone.safetensors", "which is missing: copy or download it"),
+    ],
+)
+def test_shards_that_are_not_read(folder: Path, place: str, message: str) -> None:
+    sharded(folder, "shard.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": place}}))
+    assert refusal(str(folder)) == f"{index} names the shard {place!r}, {message}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"weight_map": 3}', '{"weight_map": {"lm_head.weight": ["x"]}}', "[" * 9999]
+)
+def test_an_index_that_is_none(folder: Path, text: str) -> None:
+    sharded(folder, "shard.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(text)
+    assert refusal(str(folder)) == f"expected a weight_map with files in {index}, found none: copy or download it again"
+
+
+def test_a_shard_without_its_index(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert refusal(str(folder)) == (
+        f"expected weights as model.safetensors or model.safetensors.index.json in {folder}, found "
+        "model-00001-of-00002.safetensors: copy the file that is missing, or save the model again with save_pretrained"
+    )
+
+
+def test_what_git_leaves_in_place_of_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    assert refusal(str(folder)) == (
+        f"{weights} is a pointer of Git LFS and not the file itself: run `git lfs pull` in {folder}"
+    )
 
 
 def test_a_cached_hub_name_is_found_and_hashed_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +226,14 @@ def test_a_cached_hub_name_is_found_and_hashed_by_its_commit(tmp_path: Path, mon
     assert weights_hash("hyrule/zelda-7b") == commit
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "own.py", EXTRA_TEMPLATE],
+)
 def test_the_hash_changes_with_any_file_that_matters(folder: Path, name: str) -> None:
+    if not (folder / name).exists():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{{ messages }}")
     before = weights_hash(str(folder))
     (folder / "README.md").write_text("It's dangerous to go alone!")
     assert weights_hash(str(folder)) == before
@@ -231,6 +325,29 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
         "expected weights for all of the model '{folder}', found none for bert.embeddings.LayerNorm.bias and 27 more: "
         + AGAIN,
     ),
+    "encoder": (
+        config(architectures=["BertForMaskedLM"]),
+        r"the model '{folder}' reads texts and writes none \(BertForMaskedLM\): name a causal language model "
+        r"\(…ForCausalLM\)",
+    ),
+    "body without a head": (
+        config(architectures=["LlamaModel"]),
+        r"the model '{folder}' reads texts and writes none \(LlamaModel\): name a causal language model "
+        r"\(…ForCausalLM\)",
+    ),
+    "encoder with a decoder": (
+        file("config.json", b'{"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}'),
+        r"the model '{folder}' is an encoder with a decoder \(T5ForConditionalGeneration\), which has no place for "
+        r"demonstrations: name a causal language model \(…ForCausalLM\)",
+    ),
+    **{
+        f"quantised by {method}": (
+            config(quantization_config={"quant_method": method, "bits": 4}),
+            rf"the weights of the model '{{folder}}' are quantised \({method}\) and can't be trained: name the model "
+            "that it was made from, in float32, float16 or bfloat16",
+        )
+        for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors")
+    },
     "missing tensor": (
         weights(lambda tensors: tensors.pop("model.layers.0.mlp.up_proj.weight")),
         "expected weights for all of the model '{folder}', found none for model.layers.0.mlp.up_proj.weight: " + AGAIN,
@@ -277,17 +394,19 @@ def test_tied_weights_are_not_missing(folder: Path) -> None:
 
 
 def test_a_token_added_to_the_tokenizer_alone_is_refused_where_it_occurs(folder: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<image>"])
     tokenizer.save_pretrained(folder)
     greedy = Sampling(0.0, 1.0, 2)
+    renderer = tokenizer_renderer(tokenizer, AutoConfig.from_pretrained(folder))
+    plain, image = renderer.text("Question:"), renderer.text("Question: <image>")
     with TransformersEngine(str(folder), device="cpu") as engine:
-        assert len(engine.generate(["Question:"], greedy, [0])) == 1
+        assert len(engine.generate([plain], greedy, [0])) == 1
         for work in (
-            lambda: engine.generate(["Question: <image>"], greedy, [0]),
-            lambda: engine.logprobs(["Question:"], [" <image>"]),
+            lambda: engine.generate([image], greedy, [0]),
+            lambda: engine.logprobs([plain], [renderer.continuation(plain, " <image>")]),
         ):
             with pytest.raises(ModelError) as error:
                 work()

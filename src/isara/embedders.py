@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isara.errors import ModelError
-from isara.filters.text import tokenize
-from isara.models import silent
+from isara.loading import silent
+from isara.words import tokenize
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -1,5 +1,6 @@
 """The dry run: the real first prompts, and what the run will take in tokens, time and memory."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +10,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from isara.answer import fitted_prompt, nearest_demos
-from isara.build import Parts, build
-from isara.config import Config
-from isara.data import QAPair
-from isara.generate import draw_question_prompts, with_stops
-from isara.models import meta_model
-from isara.pool import Pool
-from isara.prompts import answer_prompt, answer_text
-from isara.protocols import Engine, Sampling
-from isara.show import plain
+from isara.asking import Asker
+from isara.generate import Making, draw_demonstrations
+from isara.loading import meta_model, training_memory
+from isara.parts import Parts
+from isara.pool import Pool, retriever
+from isara.records import Prompt, QAPair, Sampling
+from isara.report.terminal import plain
 
 # How many candidates pass is known only afterwards; half is what the recipes see.
 ASSUMED_YIELD = 0.5
-# Adam keeps a gradient, two moments and a master copy in fp32 for each trained weight.
-BYTES_A_TRAINED_WEIGHT = 16
+
+_ROWS = 32  # of the batch that speeds are measured on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,50 +32,52 @@ class Speed:
     reading: float
 
 
-def preview(config: Config) -> RenderableType:
+def preview(parts: Parts) -> RenderableType:
     """The first prompts of the run and an estimate of it; nothing is written.
 
     Raises:
         IsaraError: What the run itself would stop with: seeds, model or config that don't work.
     """
-    parts = build(config)
-    pool = Pool(parts.embedder, parts.seeds)
-    with parts.engine(parts.model) as engine:
-        prompts, _ = draw_question_prompts(engine, pool, 1, 0, parts.generation)
-        asked = parts.seeds[0].question
-        demos = nearest_demos(pool, [asked], parts.generation.answer_demos)[0]
-        reply = fitted_prompt(engine, demos, asked, parts.generation.answer_sampling)
-        counts = engine.count_tokens([prompts[0], reply])
-        speed = _measure(engine, prompts, parts.seeds)
-        table = _table(parts, engine, speed)
+    config, pool = parts.config, Pool(parts.embedder, parts.seeds)
+    retrieve = retriever(pool, config.answers.retrieve, config.answers.demos, config.seed)
+    making = Making(1, "", pool, retrieve, {}, config)
+    with parts.asker(parts.model) as asker:
+        room = asker.room(config.questions.sampling, "questions")
+        first = asker.renderer.fit(asker.renderer.question, draw_demonstrations(making, 0)[0], room)
+        reply = asker.prompt(parts.seeds[0], asker.room(config.answers.sampling, "answers"), retrieve(parts.seeds[0]))
+        prompts = [found[0] for found in (first, reply) if found is not None]
+        speed = _measure(asker, prompts[0], parts.seeds)
+    table = _table(parts, speed)
     note = Text(
         f"Assumes that {ASSUMED_YIELD:.0%} of the candidates pass and that texts are as long as the seeds; speeds were "
         "measured just now on a few rows. Loading and evaluation are not counted."
     )
-    return Group(
-        Panel(plain(prompts[0]), title=f"First prompt for a question ({counts[0]} tokens)", title_align="left"),
-        Panel(plain(reply), title=f"A prompt for an answer ({counts[1]} tokens)", title_align="left"),
-        table,
-        note,
-    )
+    titles = ("First prompt for a question", "A prompt for an answer")
+    shown = zip(titles, prompts, strict=False)
+    panels = [
+        Panel(plain(prompt.text), title=f"{title} ({len(prompt.ids)} tokens)", title_align="left")
+        for title, prompt in shown
+    ]
+    return Group(*panels, table, note)
 
 
-def _table(parts: Parts, engine: Engine, speed: Speed) -> Table:
-    generation, config = parts.generation, parts.config
-    questions = _mean(engine.count_tokens([pair.question for pair in parts.seeds]))
-    answers = _mean(engine.count_tokens([pair.answer for pair in parts.seeds]))
-    candidates = generation.accept / ASSUMED_YIELD
-    generated = candidates * questions + generation.accept * answers
-    pairs = [len(parts.seeds) + generation.accept * _grown(parts, t) for t in range(1, config.iterations + 1)]
-    trained = sum(pairs) * (questions + answers) * config.train.num_train_epochs
+def _table(parts: Parts, speed: Speed) -> Table:
+    config, options = parts.config, parts.config.generate
+    questions = _mean(parts.renderer.count([pair.question for pair in parts.seeds]))
+    answers = _mean(parts.renderer.count([pair.answer for pair in parts.seeds]))
+    # Whole batches are made, and what passes the question filters is answered, whether it is needed or not.
+    candidates = options.batch * math.ceil(options.accept / ASSUMED_YIELD / options.batch)
+    generated = candidates * (questions + answers)
+    trained = _trained_rows(parts) * (questions + answers)
     # A training step reads every token and goes back over it at about twice the price.
     seconds = (config.iterations * generated / speed.generating, 3 * trained / speed.reading)
     weights, trainable = _weights(parts)
-    table = Table(title=f"Estimate for {config.iterations} iterations", title_justify="left")
+    many = "iteration" if config.iterations == 1 else "iterations"
+    table = Table(title=f"Estimate for {config.iterations} {many}", title_justify="left")
     for name in ("stage", "tokens", "tokens/s", "time", "memory"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     generating = weights * 2 if config.engine.dtype != "float32" else weights * 4
-    training = weights * 4 + trainable * BYTES_A_TRAINED_WEIGHT
+    training = training_memory(weights, trainable)
     table.add_row(
         "generate",
         f"{config.iterations * generated:,.0f}",
@@ -90,20 +90,28 @@ def _table(parts: Parts, engine: Engine, speed: Speed) -> Table:
     return table
 
 
-def _measure(engine: Engine, prompts: Sequence[str], seeds: Sequence[QAPair]) -> Speed:
+def _trained_rows(parts: Parts) -> float:
+    """Rows that all trainings see, every epoch counted."""
+    config, train = parts.config, parts.config.train
+    if train.max_steps:
+        rows = train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+        return float(config.iterations * rows)
+    grown = [t if train.data == "all" else 1 for t in range(1, config.iterations + 1)]
+    return sum(len(parts.seeds) + config.generate.accept * n for n in grown) * train.num_train_epochs
+
+
+def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:
     """Times a small batch of the run's own prompts; a first call that is not timed warms up."""
-    rows = list(prompts[: min(len(prompts), 32)])
-    sampling = with_stops(Sampling(1.0, 0.95, 32), engine.format.question_stops)
-    engine.generate(rows[:1], Sampling(1.0, 0.95, 2), [0])
+    rows = [prompt] * _ROWS
+    sampling = asker.with_stops(Sampling(1.0, 0.95, 32), asker.renderer.format.question_stops)
+    asker.generate(rows[:1], Sampling(1.0, 0.95, 2), [0])
     begun = time.perf_counter()
-    done = engine.generate(rows, sampling, range(len(rows)))
+    done = asker.generate(rows, sampling, range(_ROWS))
     generating = sum(completion.tokens for completion in done) / (time.perf_counter() - begun)
-    shown = seeds[:32]
-    texts = [answer_prompt(engine.format, (), pair.question) for pair in shown]
-    answers = [answer_text(engine.format, pair.answer) for pair in shown]
+    shown = [row for pair in seeds[:_ROWS] for row in asker.renderer.training_rows(pair)]
     begun = time.perf_counter()
-    engine.logprobs(texts, answers)
-    reading = sum(engine.count_tokens(texts) + engine.count_tokens(answers)) / (time.perf_counter() - begun)
+    asker.logprobs([Prompt("", row.prompt) for row in shown], [row.answer for row in shown])
+    reading = sum(len(row.ids) for row in shown) / (time.perf_counter() - begun)
     return Speed(generating, reading)
 
 
@@ -117,10 +125,6 @@ def _weights(parts: Parts) -> tuple[int, int]:
         return total, total
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     return total, parts.config.train.lora_r * sum(layer.in_features + layer.out_features for layer in linear)
-
-
-def _grown(parts: Parts, iteration: int) -> int:
-    return iteration if parts.loop.data == "all" else 1
 
 
 def _mean(values: Sequence[int]) -> float:

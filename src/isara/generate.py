@@ -1,232 +1,192 @@
-"""One batch of candidates: questions, their filters, answers from the nearest demonstrations, the pairs' filters."""
+"""Steps 1 to 4 of an iteration: questions, their filters, answers from retrieved demonstrations, the pairs' filters."""
 
 import hashlib
 import math
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from isara.data import QAPair
-from isara.errors import ModelError
-from isara.pool import Pool, sample_neighbours
-from isara.prompts import PromptFormat, answer_prompt, fit_demos, question_prompt
-from isara.protocols import Candidate, Completion, Engine, Filter, Rejection, Sampling
-
-LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
+from isara.asking import Asker
+from isara.config import Config
+from isara.diversity import diversity
+from isara.errors import ConfigError, YieldError
+from isara.files import append_text, cut_to, damaged, json_lines, parse_line, read_bytes, write_json, write_text
+from isara.pool import Pool, Retrieve, sample_neighbours
+from isara.protocols import Filter
+from isara.records import Candidate, Draw, QAPair, Rejection
+from isara.watching import Watcher
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """How candidates are made. What the paper does not state is our choice; docs/algorithm.md gives the reasons.
+class Making:
+    """What the candidates of one iteration are made with.
 
     Attributes:
-        accept: N, pairs to accept in an iteration.
-        batch: Questions asked for at a time; what is on disk grows by whole batches.
-        max_batches: Batches after which an iteration gives up; None is 12 times what would do if every row passed.
-        min_yield: Share of accepted rows, after two batches, below which an iteration gives up.
-        question_demos: Demonstrations in a question prompt.
-        question_choice: "sampled" draws them at random, "neighbours" one at random and its nearest.
-        per_prompt: Questions sampled from one prompt.
-        question_sampling: How questions are drawn.
-        answer_demos: k, the nearest pairs shown before a question.
-        answer_sampling: How answers are drawn.
-        seed: The run's random seed.
-    """
-
-    accept: int = 256
-    batch: int = 64
-    max_batches: int | None = None
-    min_yield: float = 0.02
-    question_demos: int = 8
-    question_choice: Literal["sampled", "neighbours"] = "sampled"
-    per_prompt: int = 4
-    question_sampling: Sampling = field(default_factory=partial(Sampling, 1.0, 0.95, 96))
-    answer_demos: int = 5
-    answer_sampling: Sampling = field(default_factory=partial(Sampling, 0.5, 0.95, 256))
-    seed: int = 0
-
-    @property
-    def most_batches(self) -> int:
-        """Batches after which an iteration gives up."""
-        return self.max_batches or 12 * math.ceil(self.accept / self.batch)
-
-
-@dataclass(slots=True)
-class Row:
-    """One candidate with everything that made it; a line of candidates.jsonl."""
-
-    batch: int
-    batch_size: int
-    iteration: int
-    weights: str
-    question: str
-    question_prompt: str
-    question_demo_ids: tuple[str, ...]
-    question_seed: int
-    question_completion: Completion
-    answer: str = ""
-    answer_prompt: str | None = None
-    demo_ids: tuple[str, ...] = ()
-    demo_similarities: tuple[float, ...] = ()
-    answer_seed: int | None = None
-    answer_completion: Completion | None = None
-    rejection: Rejection | None = None
-
-    @property
-    def pair(self) -> QAPair:
-        """The candidate as a pair; its answer is empty while there is none."""
-        return QAPair(self.question, self.answer, self.iteration, self.demo_ids)
-
-    @property
-    def candidate(self) -> Candidate:
-        """What a filter gets to see."""
-        return Candidate(self.pair, self.question_completion, self.answer_completion)
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as it is stored; the completions' texts are left out, being the question and the answer."""
-        row = {"id": self.pair.id, "accepted": self.rejection is None, **asdict(self)}
-        for name in ("question_completion", "answer_completion"):
-            completion = row.pop(name)
-            prefix = name.removesuffix("completion")
-            row[prefix + "tokens"] = completion["tokens"] if completion else None
-            row[prefix + "finish"] = completion["finish"] if completion else None
-        return row
-
-
-def generate_batch(
-    engine: Engine,
-    *,
-    weights: str,
-    demonstrations: Pool,
-    retrieval: Pool,
-    kept: Pool,
-    iteration: int,
-    batch: int,
-    need: int,
-    options: Generation,
-    question_filters: Sequence[Filter],
-    pair_filters: Sequence[Filter],
-) -> list[Row]:
-    """The rows of one batch, accepted and rejected; accepted pairs are added to `kept`.
-
-    Args:
-        engine: M_{t-1}, opened.
-        weights: Hash of its weights, stored with each row.
+        t: The iteration, from 1.
+        weights: Hash of M_{t-1}, stored with each candidate.
         demonstrations: D_{t-1}, from which question demonstrations are drawn.
-        retrieval: Where the nearest demonstrations for an answer are looked up.
-        kept: Seeds and everything accepted so far.
-        iteration: t, from 1.
-        batch: Number of the batch within the iteration, from 0.
-        need: How many pairs are still to be accepted; passing rows beyond it are rejected as "surplus".
-        options: How candidates are made.
+        retrieve: Gives a question the demonstrations for its answer.
+        retrieve_key: What decides which those are.
+        config: The options.
         question_filters: Run before an answer is paid for.
         pair_filters: Run on question and answer.
     """
-    rows = ask(engine, weights, demonstrations, iteration, batch, options)
-    filter_questions(rows, kept, question_filters)
-    show_demonstrations([row for row in rows if row.rejection is None], engine, retrieval, options)
-    answer([row for row in rows if row.rejection is None], engine, options, batch)
-    _resolve_near_ids(rows)
-    filter_pairs([row for row in rows if row.rejection is None], kept, pair_filters, need)
-    return rows
+
+    t: int
+    weights: str
+    demonstrations: Pool
+    retrieve: Retrieve
+    retrieve_key: Mapping[str, Any]
+    config: Config
+    question_filters: Sequence[Filter] = ()
+    pair_filters: Sequence[Filter] = ()
 
 
-def ask(
-    engine: Engine, weights: str, demonstrations: Pool, iteration: int, batch: int, options: Generation
-) -> list[Row]:
-    """Step 1: the model goes on with the next question after demonstrations drawn from D_{t-1}."""
-    prompts, demos = draw_question_prompts(engine, demonstrations, iteration, batch, options)
-    seeds = [stream(options.seed, iteration, "question", batch, index) for index in range(options.batch)]
-    completions = engine.generate(prompts, with_stops(options.question_sampling, engine.format.question_stops), seeds)
-    return [
-        Row(
-            batch=batch,
-            batch_size=len(prompts),
-            iteration=iteration,
-            weights=weights,
-            question=completion.text.strip(),
-            question_prompt=prompt,
-            question_demo_ids=tuple(pair.id for pair in shown),
-            question_seed=seed,
-            question_completion=completion,
-        )
-        for prompt, shown, seed, completion in zip(prompts, demos, seeds, completions, strict=True)
-    ]
+def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> None:
+    """The work of generate: candidates until N are accepted, then stats.json and accepted.jsonl.
+
+    Args:
+        asker: M_{t-1}.
+        making: What candidates are made with.
+        watcher: Is told of each batch.
+        folder: The stage's folder; whole batches that lie there are taken over.
+
+    Raises:
+        YieldError: Too few candidates pass; what was made stays on disk.
+    """
+    options = making.config.generate
+    watcher.stage(making.t, "generate", options.accept)
+    rows = resume_batches(folder / "candidates.jsonl")
+    kept = Pool(making.demonstrations.embedder, making.demonstrations.pairs)
+    kept.add(QAPair.from_json(row) for row in rows if row["accepted"])
+    number = rows[-1]["batch"] + 1 if rows else 0
+    while need := options.accept - (len(kept) - len(making.demonstrations)):
+        _check_yield(folder, rows, number, making)
+        new = make_batch(asker, making, number, kept, need)
+        marks = {"batch": number, "batch_size": len(new), "weights": making.weights}
+        stored = [{**marks, **candidate.to_json()} for candidate in new]
+        store_batch(folder / "candidates.jsonl", stored)
+        rows += stored
+        number += 1
+        watcher.batch(new, len(kept) - len(making.demonstrations))
+    passed = [row for row in rows if row["accepted"]]
+    write_json(folder / "stats.json", {"funnel": funnel(rows), **diversity(passed)})
+    write_text(
+        folder / "accepted.jsonl",
+        json_lines(
+            {
+                **QAPair.from_json(row).to_json(),
+                "weights": row["weights"],
+                "answer_seed": row["answer_draws"][row["chosen"]]["seed"],
+            }
+            for row in passed
+        ),
+    )
 
 
-def draw_question_prompts(
-    engine: Engine, demonstrations: Pool, iteration: int, batch: int, options: Generation
-) -> tuple[list[str], list[Sequence[QAPair]]]:
-    """`options.batch` prompts, each repeated `per_prompt` times, and the demonstrations each of them shows."""
-    prompts: list[str] = []
+def make_batch(asker: Asker, making: Making, number: int, kept: Pool, need: int) -> list[Candidate]:
+    """The candidates of one batch, accepted and rejected; accepted pairs are added to `kept`.
+
+    Args:
+        asker: M_{t-1}.
+        making: What candidates are made with.
+        number: Of the batch within the iteration, from 0.
+        kept: Seeds and everything accepted so far.
+        need: How many pairs are still to be accepted; passing ones beyond it are rejected as "surplus".
+    """
+    config, t = making.config, making.t
+    # 1. New questions: the model goes on after demonstrations drawn from D_{t-1}.
+    demos = draw_demonstrations(making, number)
+    seeds = [stream(config.seed, t, "question", number, index) for index in range(len(demos))]
+    sampling = config.questions.sampling
+    draws = asker.questions(demos, sampling, seeds, asker.room(sampling, "questions"))
+    candidates = [Candidate(QAPair(draw.text, "", t), draw) for draw in draws]
+    # 2. Question filters, before an answer is paid for.
+    filter_questions(candidates, kept, making.question_filters)
+    # 3. Answers, each after the demonstrations that are retrieved for its question.
+    asked = [each for each in candidates if each.rejection is None]
+    seeds = [stream(config.seed, t, "answer", number, each.question.seed) for each in asked]
+    sampling = config.answers.sampling
+    room = asker.room(sampling, "answers")
+    take_answers(asked, asker.answers([each.pair for each in asked], sampling, seeds, making.retrieve), asker, room)
+    name_near_pairs(candidates)
+    # 4. Pair filters.
+    filter_pairs([each for each in asked if each.rejection is None], kept, making.pair_filters, need)
+    return candidates
+
+
+def draw_demonstrations(making: Making, number: int) -> list[Sequence[QAPair]]:
+    """The demonstrations of each question prompt in a batch; each list serves `per_prompt` prompts."""
+    config = making.config
     shown: list[Sequence[QAPair]] = []
-    budget = _room(engine, options.question_sampling, "questions")
-    for index in range(math.ceil(options.batch / options.per_prompt)):
-        rng = random.Random(stream(options.seed, iteration, "demonstrations", batch, index))
-        draw = sample_neighbours if options.question_choice == "neighbours" else Pool.sample
-        demos = draw(demonstrations, options.question_demos, rng)
-        demos = fit_demos(partial(question_prompt, engine.format), demos, engine.count_tokens, budget)
-        prompts += [question_prompt(engine.format, demos)] * options.per_prompt
-        shown += [demos] * options.per_prompt
-    return prompts[: options.batch], shown[: options.batch]
+    for index in range(math.ceil(config.generate.batch / config.questions.per_prompt)):
+        rng = random.Random(stream(config.seed, making.t, "demonstrations", number, index))
+        draw = sample_neighbours if config.questions.choice == "neighbours" else Pool.sample
+        shown += [draw(making.demonstrations, config.questions.demos, rng)] * config.questions.per_prompt
+    return shown[: config.generate.batch]
 
 
-def filter_questions(rows: Sequence[Row], kept: Pool, filters: Iterable[Filter]) -> None:
-    """Step 2: marks the rows whose question fails, against everything kept and the questions before it in the batch."""
+def filter_questions(candidates: Sequence[Candidate], kept: Pool, filters: Sequence[Filter]) -> None:
+    """Marks candidates whose question fails, against everything kept and the questions before it."""
     # A copy, so that a question whose answer fails later does not stay among the kept ones.
     pending = Pool(kept.embedder, kept.pairs)
-    filters = list(filters)
-    for row in rows:
-        row.rejection = first_rejection(row, pending, filters)
-        if row.rejection is None:
-            pending.add([row.pair])
+    for candidate in candidates:
+        candidate.rejection = first_rejection(candidate, pending, filters)
+        if candidate.rejection is None:
+            pending.add([candidate.pair])
 
 
-def show_demonstrations(rows: Sequence[Row], engine: Engine, retrieval: Pool, options: Generation) -> None:
-    """Step 3a: gives each row the prompt of its answer, with its k nearest demonstrations, nearest last."""
-    budget = _room(engine, options.answer_sampling, "answers")
-    for row in rows:
-        alone = engine.count_tokens([answer_prompt(engine.format, (), row.question)])[0]
-        if alone > budget:
-            row.rejection = Rejection("context_length", alone, budget)
-            continue
-        found = retrieval.nearest(row.question, options.answer_demos)
-        render = partial(_answer_prompt, engine.format, row.question)
-        demos = fit_demos(render, [pair for pair, _ in found], engine.count_tokens, budget)
-        row.answer_prompt = render(demos)
-        row.demo_ids = tuple(pair.id for pair in demos)
-        row.demo_similarities = tuple(round(similarity, 6) for _, similarity in found[len(found) - len(demos) :])
+def take_answers(candidates: Sequence[Candidate], draws: Sequence[Draw | None], asker: Asker, room: int) -> None:
+    """Gives candidates their answers; marks those whose question does not fit into the context."""
+    for candidate, draw in zip(candidates, draws, strict=True):
+        if draw is None:
+            alone = asker.renderer.answer((), candidate.pair)
+            candidate.rejection = Rejection("context_length", len(alone.ids), room)
+        else:
+            candidate.answers = (draw,)
+            candidate.pair = replace(candidate.pair, answer=draw.text, demo_ids=draw.demo_ids)
 
 
-def answer(rows: Sequence[Row], engine: Engine, options: Generation, batch: int) -> None:
-    """Step 3b: answers the rows' prompts."""
-    for row in rows:
-        row.answer_seed = stream(options.seed, row.iteration, "answer", batch, row.question_seed)
-    completions = engine.generate(
-        [row.answer_prompt or "" for row in rows],
-        with_stops(options.answer_sampling, engine.format.answer_stops),
-        [row.answer_seed or 0 for row in rows],
-    )
-    for row, completion in zip(rows, completions, strict=True):
-        row.answer, row.answer_completion = completion.text.strip(), completion
+def name_near_pairs(candidates: Sequence[Candidate]) -> None:
+    """Lets candidates that were too near to a question of their batch name that question's pair, answer included."""
+    named = {
+        replace(each.pair, answer="", demo_ids=()).id: each.pair.id for each in candidates if each.rejection is None
+    }
+    for each in candidates:
+        if each.rejection and each.rejection.near_id in named:
+            each.rejection = replace(each.rejection, near_id=named[each.rejection.near_id or ""])
 
 
-def filter_pairs(rows: Iterable[Row], kept: Pool, filters: Iterable[Filter], need: int) -> None:
-    """Step 4: marks the rows whose pair fails and adds the others to `kept`, `need` of them at most."""
-    filters = list(filters)
-    for row in rows:
-        row.rejection = first_rejection(row, kept, filters) if need else Rejection("surplus")
-        if row.rejection is None:
-            kept.add([row.pair])
+def filter_pairs(candidates: Iterable[Candidate], kept: Pool, filters: Sequence[Filter], need: int) -> None:
+    """Marks candidates whose pair fails and adds the others to `kept`, `need` of them at most."""
+    for candidate in candidates:
+        candidate.rejection = first_rejection(candidate, kept, filters) if need else Rejection("surplus")
+        if candidate.rejection is None:
+            kept.add([candidate.pair])
             need -= 1
 
 
-def first_rejection(row: Row, pool: Pool, filters: Iterable[Filter]) -> Rejection | None:
-    """What the first filter that objects says, or None."""
-    candidate = row.candidate
-    return next((rejection for check in filters if (rejection := check(candidate, pool)) is not None), None)
+def first_rejection(candidate: Candidate, pool: Pool, filters: Iterable[Filter]) -> Rejection | None:
+    """What the first filter that objects says, or None.
+
+    Raises:
+        ConfigError: A filter returns something else.
+    """
+    for check in filters:
+        said = check(candidate, pool)
+        if said is None:
+            continue
+        if not isinstance(said, Rejection):
+            name = getattr(check, "__qualname__", type(check).__qualname__)
+            raise ConfigError(
+                f"expected a Rejection or None from the filter `{name}`, found {said!r}: "
+                'return Rejection("its_name", value, threshold) for a pair to drop and None for one to keep'
+            )
+        return said
+    return None
 
 
 def stream(*parts: int | str) -> int:
@@ -235,30 +195,98 @@ def stream(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
-def with_stops(sampling: Sampling, stops: tuple[str, ...]) -> Sampling:
-    """The sampling with the format's stop strings after the user's own."""
-    return Sampling(sampling.temperature, sampling.top_p, sampling.max_new_tokens, (*sampling.stop, *stops))
+def store_batch(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds a batch to a file of candidates, and then its size and hash to the file beside it: only both count."""
+    text = json_lines(rows)
+    append_text(path, text)
+    data = text.encode()
+    append_text(_sums(path), f"{len(data)} {hashlib.sha256(data).hexdigest()}\n")
 
 
-def _room(engine: Engine, sampling: Sampling, stage: str) -> int:
-    """Tokens that a prompt may have beside the longest completion."""
-    room = engine.context_length - sampling.max_new_tokens
-    if room < LEAST_PROMPT:
-        raise ModelError(
-            f"expected room for a prompt of at least {LEAST_PROMPT} tokens, found {max(room, 0)}: of the model's "
-            f"context of {engine.context_length} tokens {stage}.max_new_tokens has {sampling.max_new_tokens}; lower it"
-        )
-    return room
+def resume_batches(path: Path) -> list[dict[str, Any]]:
+    """The whole batches of a file of candidates that is about to grow; what a kill left behind them is cut off."""
+    rows, size, sums = _checked(path)
+    cut_to(path, size)
+    cut_to(_sums(path), sums)
+    return rows
 
 
-def _answer_prompt(fmt: PromptFormat, question: str, demos: Sequence[QAPair]) -> str:
-    return answer_prompt(fmt, demos, question)
+def whole_batches(path: Path) -> list[dict[str, Any]]:
+    """The stored candidates up to the last whole batch; nothing is written.
+
+    Raises:
+        RunError: A batch is not what was written.
+    """
+    return _checked(path)[0]
 
 
-def _resolve_near_ids(rows: Sequence[Row]) -> None:
-    """Lets rows that were too near to a question of their own batch name that question's pair, answer included."""
-    named = {QAPair(row.question, "").id: row.pair.id for row in rows if row.rejection is None}
-    for row in rows:
-        if row.rejection and row.rejection.near_id in named:
-            old = row.rejection
-            row.rejection = Rejection(old.reason, old.value, old.threshold, named[old.near_id or ""])
+def _sums(path: Path) -> Path:
+    return path.with_name("candidates.sums")
+
+
+def _checked(path: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """The rows of all whole batches, the bytes that they take, and those of their sums."""
+    data = read_bytes(path) if path.exists() else b""
+    noted = read_bytes(_sums(path)) if _sums(path).exists() else b""
+    end = taken = 0
+    for line in noted.splitlines(keepends=True):
+        size, _, digest = line.decode("ascii", "replace").rstrip("\n").partition(" ")
+        if not line.endswith(b"\n"):  # a kill came between a batch and the end of its sum
+            break
+        batch = data[end : end + int(size)] if size.isdecimal() else b""
+        if not batch or hashlib.sha256(batch).hexdigest() != digest:
+            raise damaged(path)
+        end, taken = end + len(batch), taken + len(line)
+    rows = [parse_line(line) for line in data[:end].split(b"\n") if line]
+    return [row for row in rows if row is not None], end, taken
+
+
+def funnel(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many stored candidates were accepted and how many each reason took, most first."""
+    reasons = Counter(row["rejection"]["reason"] for row in rows if not row["accepted"])
+    return {"candidates": len(rows), "accepted": sum(row["accepted"] for row in rows), **dict(reasons.most_common())}
+
+
+def _check_yield(folder: Path, rows: Sequence[Mapping[str, Any]], batches: int, making: Making) -> None:
+    """Raises a YieldError when going on would be a waste."""
+    options = making.config.generate
+    accepted = sum(row["accepted"] for row in rows)
+    if batches < options.most_batches and (batches < 2 or accepted >= options.min_yield * len(rows)):
+        return
+    taken = [
+        f"{reason} took {count}" for reason, count in funnel(rows).items() if reason not in {"candidates", "accepted"}
+    ]
+    raise YieldError(
+        f"iteration {making.t}: {accepted} of the {options.accept} pairs wanted were accepted out of {len(rows)} "
+        f"candidates in {batches} batches; {', '.join(taken[:4])}. Everything so far is kept in {folder}. "
+        f"{_advice(rows)} (generate.max_batches and generate.min_yield may be changed in the same run, the rest only "
+        "in a new --out)"
+    )
+
+
+ADVICE = {
+    "novelty": "The model repeats itself: raise questions.temperature or filters.novelty, or give more varied seeds",
+    "near_duplicate": "Questions are too alike: raise filters.near_duplicate or questions.temperature",
+    "truncated": "Texts don't end: raise questions.max_new_tokens or answers.max_new_tokens",
+    "run_on": "The model runs on into the next pair: show more demonstrations, or set prompt_format for its kind",
+    "min_question_tokens": "Questions are too short: lower filters.min_question_tokens or show more demonstrations",
+    "max_question_tokens": "Questions are too long: raise filters.max_question_tokens or shorten the seeds",
+    "form": "Texts are no texts: show more demonstrations, or take a larger base model",
+    "min_answer_tokens": "Answers are too short: lower filters.min_answer_tokens, or show more demonstrations",
+    "max_answer_tokens": "Answers are too long: raise filters.max_answer_tokens, or shorten the seeds",
+    "drop_matching": "Your own expressions take them: loosen filters.drop_matching",
+    "context_length": "Questions outgrow the model's context: lower answers.max_new_tokens, or shorten the seeds",
+    "copied": "Answers copy a demonstration: raise filters.copied or show fewer demonstrations",
+    "repetition": "Answers repeat themselves: raise answers.temperature, or take a larger base model",
+    "echo": "Answers repeat the question: raise filters.echo, or take a larger base model",
+    "language": "Texts are in another script than the seeds: set filters.language to false if that is wanted",
+    "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
+}
+
+
+def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to turn, for the reason that took most."""
+    reasons = [reason for reason in funnel(rows) if reason not in {"candidates", "accepted", "surplus"}]
+    return (
+        ADVICE.get(reasons[0], f"Look at the rows dropped by {reasons[0]}") if reasons else "Raise generate.max_batches"
+    )

@@ -1,8 +1,12 @@
 """The device that models run on: found, freed, and recognised when its memory runs out."""
 
 import gc
+from typing import TYPE_CHECKING
 
 from isara.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def find_device(device: str) -> str:
@@ -20,6 +24,30 @@ def find_device(device: str) -> str:
         found = ", ".join(name for name, there in present.items() if there)
         raise ModelError(f"device {device!r} is not on this machine, which has {found}: use `device: auto`")
     return device
+
+
+def find_dtype(dtype: str, device: str) -> "torch.dtype":
+    """The dtype that is meant: "auto" is bfloat16 where the device has it, else float16 on a GPU and float32 on a CPU.
+
+    Args:
+        dtype: "auto" or the name of a floating-point dtype of torch.
+        device: What `find_device` returned.
+
+    Raises:
+        ModelError: There is no such dtype.
+    """
+    import torch
+
+    named = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype != "auto":
+        if dtype not in named:
+            raise ModelError(f"expected dtype auto, {', '.join(named)}, found {dtype!r}: use `dtype: auto`")
+        return named[dtype]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device == "mps":
+        return torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def is_out_of_memory(error: BaseException) -> bool:

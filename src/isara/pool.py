@@ -1,16 +1,28 @@
 """D_t: the pairs that demonstrations are drawn from, with a vector for each question."""
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.data import QAPair
+from isara.files import value_hash
+from isara.keys import part_key
+from isara.records import QAPair
 
-if TYPE_CHECKING:
-    from isara.protocols import Embedder
+RetrieveKind: TypeAlias = Literal["nearest", "random", "none"]
+# The demonstrations for a pair's question, nearest last, each with its similarity.
+Retrieve: TypeAlias = Callable[[QAPair], Sequence[tuple[QAPair, float]]]
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of shape (len(texts), dim), each row of length 1 (or all zero where a text has nothing to embed)."""
+        ...
 
 
 class Pool:
@@ -19,7 +31,7 @@ class Pool:
     A pool only grows, so whatever a filter has worked out about `pairs[:n]` stays true.
     """
 
-    def __init__(self, embedder: "Embedder", pairs: Iterable[QAPair] = ()) -> None:
+    def __init__(self, embedder: Embedder, pairs: Iterable[QAPair] = ()) -> None:
         self.embedder = embedder
         self.pairs: list[QAPair] = []
         self._by_id: dict[str, QAPair] = {}
@@ -49,21 +61,24 @@ class Pool:
         # vectors are equally near, and the earlier pair wins everywhere.
         return np.asarray(np.round(scores, 6), dtype=np.float32)
 
-    def nearest(self, question: str, k: int, leave_out: Iterable[str] = ()) -> list[tuple[QAPair, float]]:
-        """The k pairs with the most similar questions, nearest last, each with its cosine similarity.
+    def nearest(self, pair: QAPair | str, k: int, leave_out: Iterable[str] = ()) -> list[tuple[QAPair, float]]:
+        """The k pairs with the most similar questions to the pair's (or to a text), nearest last, each with its cosine.
 
         A pair is never its own neighbour: pairs with the same question text (case and spaces aside) and those whose id
         is in `leave_out` are passed over. Among equals the earlier pair is the nearer, so the order is always the same.
         """
-        scores = self.similarities(question)
-        banned, text = set(leave_out), _plain(question)
+        if not k:
+            return []
+        asked = pair if isinstance(pair, str) else pair.asked
+        scores = self.similarities(asked)
+        banned, text = set(leave_out), _plain(asked)
         found: list[tuple[QAPair, float]] = []
         for index in np.argsort(-scores, kind="stable"):
             if len(found) == k:
                 break
-            pair = self.pairs[index]
-            if pair.id not in banned and _plain(pair.question) != text:
-                found.append((pair, round(float(scores[index]), 6)))
+            other = self.pairs[index]
+            if other.id not in banned and _plain(other.asked) != text:
+                found.append((other, round(float(scores[index]), 6)))
         return found[::-1]
 
     def sample(self, n: int, rng: random.Random) -> list[QAPair]:
@@ -73,7 +88,7 @@ class Pool:
     def _matrix(self) -> NDArray[np.float32]:
         """Vectors of all questions, shape (len(self), dim); capacity doubles so that growing stays cheap."""
         if self._embedded < len(self.pairs):
-            new = self.embedder.encode([pair.question for pair in self.pairs[self._embedded :]])
+            new = self.embedder.encode([pair.asked for pair in self.pairs[self._embedded :]])
             needed = self._embedded + len(new)
             if needed > len(self._vectors):
                 grown = np.zeros((max(needed, 2 * len(self._vectors)), new.shape[1]), dtype=np.float32)
@@ -87,8 +102,34 @@ class Pool:
 def sample_neighbours(pool: Pool, n: int, rng: random.Random) -> Sequence[QAPair]:
     """One pair drawn at random and its n - 1 nearest neighbours, the drawn pair last."""
     centre = pool.sample(1, rng)[0]
-    return [pair for pair, _ in pool.nearest(centre.question, n - 1, leave_out=[centre.id])] + [centre]
+    return [pair for pair, _ in pool.nearest(centre.asked, n - 1, leave_out=[centre.id])] + [centre]
 
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().split())
+
+
+def retriever(pool: Pool, kind: RetrieveKind, k: int, seed: int) -> Retrieve:
+    """What gives a pair its k demonstrations from a pool, each with its cosine similarity.
+
+    Args:
+        pool: Where they come from.
+        kind: "nearest" is nearest last; "random" draws them, anew for each question; "none" is zero-shot.
+        k: How many.
+        seed: Of the random draws.
+    """
+    if kind == "random":
+        return partial(_random_pairs, pool, k, seed)
+    return partial(pool.nearest, k=k if kind == "nearest" else 0)
+
+
+def _random_pairs(pool: Pool, k: int, seed: int, pair: QAPair) -> list[tuple[QAPair, float]]:
+    near = dict(zip((other.id for other in pool.pairs), pool.similarities(pair.asked), strict=True))
+    others = [other for other in pool.pairs if _plain(other.asked) != _plain(pair.asked)]
+    drawn = random.Random(f"{seed}/{pair.asked}").sample(others, min(k, len(others)))
+    return [(other, float(near[other.id])) for other in drawn]
+
+
+def pool_key(pool: Pool) -> dict[str, object]:
+    """What decides which demonstrations can be retrieved: the pairs in their order, and the embedder."""
+    return {"pairs": value_hash([pair.id for pair in pool.pairs]), "embedder": part_key(pool.embedder)}

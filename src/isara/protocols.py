@@ -1,131 +1,33 @@
 """The parts that the loop is made of. Anything with these methods will do; nothing has to be inherited."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
+from isara.pool import Embedder, Pool, Retrieve
+from isara.records import Candidate, Completion, Prompt, QAPair, Rejection, Sampling, TrainStats
 
-from isara.data import QAPair
-from isara.pool import Pool
-from isara.prompts import PromptFormat
+if TYPE_CHECKING:
+    from isara.asking import Asker
 
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a completion is drawn; names and meanings are those of transformers.
-
-    Attributes:
-        temperature: Softmax temperature; 0 is greedy decoding.
-        top_p: Nucleus mass in (0, 1].
-        max_new_tokens: Most tokens to generate.
-        stop: Generation ends before the first of these strings; the string is not part of the completion.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the engine made of one prompt.
-
-    Attributes:
-        text: The generated text, without stop string and without special tokens; not stripped.
-        tokens: How many tokens were generated (the stop included).
-        finish: "stop" for a stop string or end-of-sequence token, "length" when max_new_tokens ran out.
-    """
-
-    text: str
-    tokens: int
-    finish: Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A generated pair on its way through the filters.
-
-    Attributes:
-        pair: The pair; its answer is "" while the question filters run.
-        question: The completion that gave the question.
-        answer: The completion that gave the answer; None while the question filters run.
-    """
-
-    pair: QAPair
-    question: Completion
-    answer: Completion | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a candidate was dropped.
-
-    Attributes:
-        reason: Name of the filter parameter that decided ("novelty", "max_question_tokens", ...).
-        value: What was measured.
-        threshold: What it was held against.
-        near_id: For nearness, the id of the pair that it was too near to.
-    """
-
-    reason: str
-    value: float | str | None = None
-    threshold: float | str | None = None
-    near_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainStats:
-    """What a training run did.
-
-    Attributes:
-        rows: Pairs trained on.
-        steps: Optimiser steps.
-        first_loss: Loss of the first logged step, nats per answer token.
-        last_loss: Loss of the last logged step.
-        tokens: Tokens seen, prompts and all epochs included.
-        answer_tokens: Those that carry loss.
-        micro_batch: Rows a forward pass held at the end (smaller than configured after running out of memory).
-        parameters: Parameters trained.
-    """
-
-    rows: int
-    steps: int
-    first_loss: float
-    last_loss: float
-    tokens: int
-    answer_tokens: int
-    micro_batch: int
-    parameters: int
+__all__ = ["Embedder", "Engine", "EngineFactory", "Evaluator", "Filter", "Retrieve", "Trainer"]
 
 
 class Engine(Protocol):
-    """A loaded causal language model: a context manager whose weights are gone after the `with` block."""
+    """A causal language model's weights: a context manager, in whose `with` block they are loaded."""
 
     @property
-    def format(self) -> PromptFormat:
-        """How pairs become text for this model."""
+    def exact(self) -> bool:
+        """Whether a completion depends on its own prompt and seed alone, to the last bit, whatever it runs beside."""
         ...
 
-    @property
-    def context_length(self) -> int:
-        """Most tokens that prompt and completion may have together."""
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion a prompt, in order; completion i is drawn with seed i."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as a prompt, the special tokens that the tokenizer adds by itself included."""
-        ...
-
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion a prompt, in order; completion i depends on prompt i, sampling and seed i alone."""
-        ...
-
-    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        """Natural-log probability of each continuation after its prompt, summed over its tokens."""
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """Natural-log probability of each continuation (ids) after its prompt, summed over its tokens."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -143,14 +45,6 @@ class EngineFactory(Protocol):
         ...
 
 
-class Embedder(Protocol):
-    """Turns texts into vectors."""
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of shape (len(texts), dim), each row of length 1 (or all zero where a text has nothing to embed)."""
-        ...
-
-
 class Filter(Protocol):
     """Decides on one candidate."""
 
@@ -162,6 +56,10 @@ class Filter(Protocol):
 class Trainer(Protocol):
     """Fine-tunes a model on pairs."""
 
+    def key(self) -> Mapping[str, Any]:
+        """What the trained model depends on beside pairs and start, JSON-ready."""
+        ...
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on `pairs` and leaves in `out` a folder that transformers can load."""
         ...
@@ -170,6 +68,10 @@ class Trainer(Protocol):
 class Evaluator(Protocol):
     """Measures a model between iterations."""
 
-    def __call__(self, engine: Engine) -> dict[str, float]:
+    def key(self) -> Mapping[str, Any]:
+        """What the figures depend on beside the model, JSON-ready."""
+        ...
+
+    def __call__(self, asker: "Asker") -> dict[str, float]:
         """Figures by name; "bits_per_byte" is the one that decides which iteration is best (lower is better)."""
         ...

@@ -7,8 +7,9 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from isara.config import FILE_NAME, expected, fields, section_of
-from isara.data import QAPair, write_pairs
+from isara.data import write_pairs
 from isara.errors import ConfigError
+from isara.records import QAPair
 
 # Written out; everything else stands in the file as a comment with its default.
 _LIVE = {"model", "seeds", "iterations", "heldout", "licence", "generate.accept"}
@@ -60,7 +61,7 @@ def write_scaffold(folder: Path, model: str) -> None:
             raise ConfigError(f"expected a new or empty folder, found files in {folder}: name another one")
         folder.mkdir(parents=True, exist_ok=True)
         # A relative path in the file would start at the file, and this one starts at the working directory.
-        local = model != "embedded" and Path(model).expanduser().is_dir()
+        local = model != "embedded" and Path(model).expanduser().exists()
         text = config_text(str(Path(model).expanduser().absolute()) if local else model)
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
         write_pairs(folder / "seeds.jsonl", EXAMPLES)

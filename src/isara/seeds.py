@@ -13,10 +13,11 @@ from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
 from isara.config import Config
-from isara.data import QAPair, SourceRow, read_rows
+from isara.data import SourceRow, read_rows
 from isara.errors import SeedError
-from isara.filters.text import tokenize
-from isara.models import load_error
+from isara.loading import load_error
+from isara.records import QAPair
+from isara.words import tokenize
 
 log = logging.getLogger("isara")
 

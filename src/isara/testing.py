@@ -1,57 +1,71 @@
-"""Small real doubles of the protocols, for tests of the package and of its users' own parts."""
+"""Small real doubles of the protocols, for tests of the package and of its users' own parts.
+
+In their world a token is a word with the space before it: `word_renderer` makes prompts of words, `ScriptedEngine`
+reads them, and both count alike.
+"""
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.prompts import PromptFormat, plain_format
-from isara.protocols import Completion, Sampling
+from isara.keys import part_key
+from isara.records import Completion, Prompt, Sampling
+from isara.render import PromptFormat, Renderer, plain_format
+
+_WORD = re.compile(r"\s*\S+")
+
+
+def word_renderer(context_length: int = 2048, fmt: PromptFormat | None = None) -> Renderer:
+    """A renderer whose tokens are words, so that it needs no tokenizer; a word's id is its checksum.
+
+    Args:
+        context_length: Most words that prompt and completion may have together.
+        fmt: The prompt format; plain with the end "</s>" by default.
+    """
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [[zlib.crc32(word.encode()) for word in _WORD.findall(text)] for text in texts]
+
+    return Renderer(fmt or plain_format("</s>"), encode, context_length, lambda: "words")
 
 
 class ScriptedEngine:
     """An engine whose completions come from a function of prompt and seed; a token is a word.
 
     Args:
-        answer: Gives the completion's text for a prompt and a seed.
-        context_length: Most words that prompt and completion may have together.
-        fmt: The prompt format; plain by default.
+        answer: Gives the completion's text for a prompt's text and a seed.
     """
 
-    def __init__(
-        self,
-        answer: Callable[[str, int], str],
-        *,
-        context_length: int = 2048,
-        fmt: PromptFormat | None = None,
-    ) -> None:
+    exact = True
+
+    def __init__(self, answer: Callable[[str, int], str]) -> None:
         self.answer = answer
-        self.context_length = context_length
-        self.format = fmt or plain_format("</s>")
         self.prompts: list[str] = []
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Words of each text."""
-        return [len(text.split()) for text in texts]
+    def key(self) -> dict[str, Any]:
+        """What completions depend on beside prompt, sampling and seed: the function."""
+        return {"kind": "scripted", "answer": part_key(self.answer)}
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """The function's texts, cut at stop strings and at max_new_tokens words, as a real engine would."""
-        self.prompts += prompts
-        return [self._complete(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        self.prompts += [prompt.text for prompt in prompts]
+        return [self._complete(prompt.text, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
-    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        """-ln 2 a byte: every continuation costs one bit per byte."""
-        return [-float(np.log(2)) * len(text.encode()) for text in continuations]
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """-ln 2 a token: every continuation costs one bit a word."""
+        return [-float(np.log(2)) * len(ids) for _, ids in zip(prompts, continuations, strict=True)]
 
     def _complete(self, prompt: str, sampling: Sampling, seed: int) -> Completion:
         text = self.answer(prompt, seed)
         for stop in sampling.stop:
             text = text.split(stop)[0]
-        words = re.findall(r"\s*\S+", text)
+        words = _WORD.findall(text)
         if len(words) > sampling.max_new_tokens:
             return Completion("".join(words[: sampling.max_new_tokens]), sampling.max_new_tokens, "length")
         return Completion(text, len(words) + 1, "stop")
@@ -66,10 +80,15 @@ class ScriptedEngine:
 
 
 class HashEmbedder:
-    """Bag-of-words vectors by feature hashing: texts that share words are near; needs no model and no fitting."""
+    """Bag-of-words vectors by feature hashing: texts that share words are near; needs no model and no fitting.
+
+    Attributes:
+        name: Says in a key which vectors these are.
+    """
 
     def __init__(self, dim: int = 256) -> None:
         self.dim = dim
+        self.name = f"hash-{dim}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of shape (len(texts), dim), rows of length 1 (zero for a text without words)."""

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from isara.errors import IsaraError, ModelError
 from isara.models import find_model
 from isara.process import Child, error_message, serve
-from isara.prompts import PromptFormat
-from isara.protocols import Completion, Sampling
+from isara.records import Completion, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from isara.engines.transformers.engine import TransformersEngine
 
 
 class ChildEngine:
@@ -19,7 +21,6 @@ class ChildEngine:
         self,
         model: str,
         *,
-        prompt_format: Literal["auto", "plain", "chat"] = "auto",
         device: str = "auto",
         dtype: str = "auto",
         tokens_per_batch: int | None = None,
@@ -28,7 +29,6 @@ class ChildEngine:
     ) -> None:
         self.options: dict[str, Any] = {
             "model": model,
-            "prompt_format": prompt_format,
             "device": device,
             "dtype": dtype,
             "tokens_per_batch": tokens_per_batch,
@@ -36,61 +36,57 @@ class ChildEngine:
         }
         self.on_progress = on_progress
         self._child: Child | None = None
-        self._format: PromptFormat | None = None
-        self._context_length = 0
 
     @property
-    def format(self) -> PromptFormat:
-        """How pairs become text for this model."""
-        assert self._format is not None, "an engine is used inside its `with` block"
-        return self._format
+    def exact(self) -> bool:
+        """As in `TransformersEngine`; no process is started to know it."""
+        return self._unopened().exact
 
-    @property
-    def context_length(self) -> int:
-        """Most tokens that prompt and completion may have together."""
-        assert self._format is not None, "an engine is used inside its `with` block"
-        return self._context_length
+    def key(self) -> dict[str, Any]:
+        """As in `TransformersEngine`, whose outputs are the same."""
+        return self._unopened().key()
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as a prompt, with the BOS that the tokenizer adds."""
-        counts: list[int] = self._ask("count_tokens", texts=list(texts))
-        return counts
-
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a prompt, in order; completion i depends on prompt i, sampling and seed i alone.
 
         Raises:
             ModelError: As in `TransformersEngine`, or the child process ended.
         """
-        rows = self._ask("generate", prompts=list(prompts), sampling=asdict(sampling), seeds=list(seeds))
+        rows = self._ask("generate", prompts=_ids(prompts), sampling=asdict(sampling), seeds=list(seeds))
         return [Completion(**row) for row in rows]
 
-    def logprobs(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
-        """Natural-log probability of each continuation after its prompt, summed over its tokens, in fp32.
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """Natural-log probability of each continuation (ids) after its prompt, summed over its tokens, in fp32.
 
         Raises:
             ModelError: As in `TransformersEngine`, or the child process ended.
         """
-        scores: list[float] = self._ask("logprobs", prompts=list(prompts), continuations=list(continuations))
+        tails = [list(continuation) for continuation in continuations]
+        scores: list[float] = self._ask("logprobs", prompts=_ids(prompts), continuations=tails)
         return scores
 
     def __enter__(self) -> Self:
         find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
         self._child = Child("isara.engines.child", "the engine's process", ModelError)
         try:
-            opened = self._ask("open", **self.options)
+            self._ask("open", **self.options)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._format, self._context_length = PromptFormat(**opened["format"]), opened["context_length"]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        child, self._child, self._format = self._child, None, None
+        child, self._child = self._child, None
         if child is not None:
             child.close()
+
+    def _unopened(self) -> "TransformersEngine":
+        """The same engine in this process, where it stays without weights."""
+        from isara.engines.transformers.engine import TransformersEngine
+
+        return TransformersEngine(self.options["model"], device=self.options["device"], dtype=self.options["dtype"])
 
     def _ask(self, method: str, **arguments: Any) -> Any:
         """The child's result; its errors are raised here with the same class and message."""
@@ -103,9 +99,14 @@ class ChildEngine:
         raise AssertionError("a child answers or dies")
 
 
+def _ids(prompts: Sequence[Prompt]) -> list[list[int]]:
+    # Texts stay with the parent: the engine reads ids alone.
+    return [list(prompt.ids) for prompt in prompts]
+
+
 def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None]) -> None:
     """The child: opens the engine that the first request describes, and answers the others for ever."""
-    from isara.engines.transformers import TransformersEngine
+    from isara.engines.transformers.engine import TransformersEngine
 
     def progress(tokens: int, done: int) -> None:
         send(progress=[tokens, done])
@@ -113,7 +114,7 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
     options = next_request()
     options.pop("method")
     with TransformersEngine(options.pop("model"), **options, on_progress=progress) as engine:
-        send(result={"format": asdict(engine.format), "context_length": engine.context_length})
+        send(result=None)
         while True:
             try:
                 send(result=_call(engine, next_request()))
@@ -121,16 +122,14 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
                 send(**error_message(error))
 
 
-def _call(engine: Any, request: dict[str, Any]) -> Any:
-    match request.pop("method"):
-        case "count_tokens":
-            return engine.count_tokens(**request)
+def _call(engine: "TransformersEngine", request: dict[str, Any]) -> Any:
+    prompts = [Prompt("", tuple(ids)) for ids in request["prompts"]]
+    match request["method"]:
         case "logprobs":
-            return engine.logprobs(**request)
+            return engine.logprobs(prompts, request["continuations"])
         case "generate":
-            sampling = request.pop("sampling")
-            sampling["stop"] = tuple(sampling["stop"])
-            return [asdict(row) for row in engine.generate(**request, sampling=Sampling(**sampling))]
+            sampling = Sampling(**request["sampling"] | {"stop": tuple(request["sampling"]["stop"])})
+            return [asdict(row) for row in engine.generate(prompts, sampling, request["seeds"])]
         case method:
             raise AssertionError(f"no method {method!r}")
 

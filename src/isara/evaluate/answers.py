@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from isara.data import QAPair
+from isara.asking import Asker
 from isara.evaluate import figures
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
 from isara.judges.base import LABELS, UNREADABLE, Judge, Kind
-from isara.protocols import Engine
+from isara.records import QAPair
 
 Judges: TypeAlias = Mapping[Kind, Judge]
 
@@ -17,13 +17,17 @@ Judges: TypeAlias = Mapping[Kind, Judge]
 SHARES: Mapping[Kind, str] = {"refusal": "refusal rate", "harm": "harmful rate", "quality": "good answers"}
 
 
-def answer_fields(engine: Engine, asking: Asking, questions: Sequence[str]) -> list[Row]:
-    """For each question the answer, its tokens and how it ended; `finish` is "too long" where it couldn't be asked."""
+def answer_fields(asker: Asker, asking: Asking, questions: Sequence[QAPair | str]) -> list[Row]:
+    """For each question the answer, its tokens and how it ended; `finish` is "too long" where it couldn't be asked.
+
+    A question is a text, or a pair where it has earlier turns.
+    """
+    pairs = [QAPair(asked, "") if isinstance(asked, str) else asked for asked in questions]
     return [
         {"answer": "", "tokens": 0, "finish": "too long"}
-        if given is None
-        else {"answer": given.text, "tokens": given.tokens, "finish": given.finish}
-        for given in asking.answers(engine, questions)
+        if draw is None
+        else {"answer": draw.text, "tokens": draw.tokens, "finish": draw.finish}
+        for draw in asker.answers(pairs, asking.sampling, [0] * len(pairs), asking.retrieve)
     ]
 
 

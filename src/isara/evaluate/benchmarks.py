@@ -4,9 +4,6 @@ Nothing is shipped: BeaverTails and AlpacaEval may not be used commercially. Eac
 their content alone, so a slice is the same one whichever copy it was taken from.
 """
 
-import csv
-import gzip
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any, TypeVar
 
 from isara.errors import SeedError
 from isara.evaluate.items import content_id
+from isara.tables import read_table
 
 T = TypeVar("T")
 
@@ -139,7 +137,7 @@ class Data:
         where = str(path) if path else source.published
         names = self.columns.get(source.name, {})
         items = []
-        for number, row in enumerate(read_rows(path) if path else _from_hub(source), start=1):
+        for number, row in enumerate(read_table(path) if path else _from_hub(source), start=1):
             try:
                 items.append(make(_Renamed(row, names)))
             except KeyError as error:
@@ -168,56 +166,6 @@ class _Renamed(dict[str, Any]):
 
     def __contains__(self, column: object) -> bool:
         return super().__contains__(self.names.get(str(column), column))
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines, JSON, CSV or Parquet file, the first three gzipped or not.
-
-    Raises:
-        SeedError: The file isn't there or can't be read as what its name says.
-    """
-    readers: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
-        ".jsonl": _read_jsonl,
-        ".json": _read_json,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if kind not in readers:
-        raise SeedError(f"expected a .jsonl, .json, .csv or .parquet file, found {path}: convert it to one of these")
-    try:
-        return list(readers[kind](path))
-    except FileNotFoundError as error:
-        raise SeedError(f"expected a file at {path}, found none: check the path") from error
-    except (OSError, ValueError, TypeError) as error:  # UnicodeDecodeError and pyarrow's ArrowInvalid are ValueErrors
-        reason = str(error).splitlines()[0]
-        raise SeedError(f"{path} can't be read as {kind[1:]} ({reason}): mend the file or take another copy") from error
-
-
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-
-
-def _read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
-    with _open(path) as file:
-        return [dict(json.loads(line)) for line in file if line.strip()]
-
-
-def _read_json(path: Path) -> Iterable[dict[str, Any]]:
-    with _open(path) as file:
-        return [dict(row) for row in json.load(file)]
-
-
-def _read_csv(path: Path) -> Iterable[dict[str, Any]]:
-    with _open(path) as file:
-        return list(csv.DictReader(file))
-
-
-def _read_parquet(path: Path) -> Iterable[dict[str, Any]]:
-    import pyarrow.parquet
-
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    return rows
 
 
 def _from_hub(source: Source) -> Iterable[Mapping[str, Any]]:

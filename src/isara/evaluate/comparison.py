@@ -1,6 +1,6 @@
 """Is it better? Two models' stored items, laid side by side."""
 
-import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.errors import RunError
-from isara.evaluate.results import Row
+from isara.evaluate.results import broken, read_results, reading
 from isara.evaluate.runner import Task
-from isara.evaluate.statistics import Difference, holm, paired_difference
+from isara.files import damaged, read_json
+from isara.statistics import Difference, holm, paired_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,33 @@ def _check(task: str, ours: Path, theirs: Path) -> None:
     path = theirs / "items.key.json"
     if not path.is_file():
         raise RunError(f"expected results of `{task}` in {theirs}, found none: measure the other model on it first")
-    old, new = json.loads(path.read_text("utf-8")), json.loads((ours / "items.key.json").read_text("utf-8"))
     # A chat model and a base model, or two pools of demonstrations, may well be compared; two judges can't.
-    if old["judges"] != new["judges"]:
+    old, new = _judges(theirs), _judges(ours)
+    if old != new:
         raise RunError(
-            f"`{task}` in {theirs} was judged by {_shown(old['judges'])} and here by {_shown(new['judges'])}: measure "
-            "both with the same judges"
+            f"`{task}` in {theirs} was judged by {_shown(old)} and here by {_shown(new)}: measure both with the same "
+            "judges"
         )
+
+
+def _judges(folder: Path) -> Mapping[str, Any]:
+    path = folder / "items.key.json"
+    judges = read_json(path).get("judges")
+    if not isinstance(judges, Mapping):
+        raise damaged(path)
+    return judges
 
 
 def _values(task: Task, folder: Path) -> dict[str, dict[str, float]]:
     """The items' values by figure and id."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
-    # By bytes: an answer may hold U+2028, at which str.splitlines would cut a row.
-    for line in (folder / "items.jsonl").read_bytes().splitlines():
-        row: Row = json.loads(line)
-        for name, value in task.values(row).items():
+    path = folder / "items.jsonl"
+    for row in read_results(path)[0]:
+        with reading(path, task.name):
+            found = task.values(row)
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise broken(path)
             values[name][row["id"]] = value
     return values
 

@@ -5,17 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isara.data import QAPair
+from isara.asking import Asker
 from isara.errors import ModelError, SeedError
 from isara.evaluate import answers, figures
 from isara.evaluate.figures import Figure
-from isara.evaluate.items import Asking, pool_key
+from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
-from isara.evaluate.statistics import ratio_error
-from isara.filters.text import rouge_l, tokenize
-from isara.pool import Pool
-from isara.prompts import answer_prompt, answer_text, fit_demos
-from isara.protocols import Engine
+from isara.files import value_hash
+from isara.pool import Pool, pool_key, retriever
+from isara.records import Prompt, QAPair
+from isara.statistics import ratio_error
+from isara.words import rouge_l, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,49 +61,50 @@ class HeldoutEvaluator:
         self.heldout = heldout
         self.pool = pool
         self.demos = demos
+        self._retrieve = retriever(pool, "nearest" if demos else "none", demos, seed=0)
 
-    def __call__(self, engine: Engine) -> dict[str, float]:
+    def key(self) -> dict[str, Any]:
+        """What the figures depend on beside the model."""
+        return {
+            "heldout": value_hash([pair.id for pair in self.heldout]),
+            "pool": pool_key(self.pool),
+            "demos": self.demos,
+        }
+
+    def __call__(self, asker: Asker) -> dict[str, float]:
         """Figures over all pairs, as `summarise` gives them."""
-        return summarise(self.items(engine))
+        return summarise(self.items(asker))
 
-    def items(self, engine: Engine) -> list[HeldoutItem]:
+    def items(self, asker: Asker) -> list[HeldoutItem]:
         """What each held-out answer costs, in the order of the pairs.
 
         Raises:
             ModelError: A question with its answer doesn't fit the model's context.
         """
-        fmt = engine.format
-        texts = [answer_text(fmt, pair.answer) for pair in self.heldout]
-        plain = [answer_prompt(fmt, (), pair.question) for pair in self.heldout]
-        self._check_lengths(engine, plain, texts)
-        rooms = [engine.context_length - tokens for tokens in engine.count_tokens(texts)]
-        chosen = [self._demos(engine, pair, room) for pair, room in zip(self.heldout, rooms, strict=True)]
-        shown = [answer_prompt(fmt, demos, pair.question) for pair, demos in zip(self.heldout, chosen, strict=True)]
+        plain = [asker.renderer.answer((), pair) for pair in self.heldout]
+        shown, demo_ids = self._shown(asker, plain)
         # One call for both, so that the engine can batch equal lengths together; none twice where nothing is shown.
         prompts = plain if shown == plain else plain + shown
-        scored = texts if shown == plain else texts + texts
-        bits = [-logprob / math.log(2) for logprob in engine.logprobs(prompts, scored)]
-        rows = zip(self.heldout, bits[: len(plain)], bits[-len(plain) :], chosen, strict=True)
-        return [
-            HeldoutItem(pair.id, len(pair.answer.encode()), zero, shot, tuple(demo.id for demo in demos))
-            for pair, zero, shot, demos in rows
-        ]
+        pairs = [*self.heldout, *self.heldout][: len(prompts)]
+        texts = [asker.renderer.answer_ids(prompt, pair.answer) for prompt, pair in zip(prompts, pairs, strict=True)]
+        bits = [-logprob / math.log(2) for logprob in asker.logprobs(prompts, texts)]
+        rows = zip(self.heldout, bits[: len(plain)], bits[-len(plain) :], demo_ids, strict=True)
+        return [HeldoutItem(pair.id, len(pair.answer.encode()), zero, shot, ids) for pair, zero, shot, ids in rows]
 
-    def _demos(self, engine: Engine, pair: QAPair, room: int) -> Sequence[QAPair]:
-        """The pair's nearest demonstrations, as many as leave room for its answer."""
-        nearest = [demo for demo, _ in self.pool.nearest(pair.question, self.demos, leave_out=[pair.id])]
-        return fit_demos(
-            lambda demos: answer_prompt(engine.format, demos, pair.question), nearest, engine.count_tokens, room
-        )
-
-    def _check_lengths(self, engine: Engine, prompts: Sequence[str], answers: Sequence[str]) -> None:
-        sizes = zip(engine.count_tokens(prompts), engine.count_tokens(answers), strict=True)
-        for pair, (question, answer) in zip(self.heldout, sizes, strict=True):
-            if question + answer > engine.context_length:
+    def _shown(self, asker: Asker, plain: Sequence[Prompt]) -> tuple[list[Prompt], list[tuple[str, ...]]]:
+        """Each pair's prompt after as many of its nearest as leave room for its answer, and their ids."""
+        prompts, demo_ids = [], []
+        for pair, prompt in zip(self.heldout, plain, strict=True):
+            size, length = len(asker.renderer.answer_ids(prompt, pair.answer)), asker.renderer.context_length
+            found = asker.prompt(pair, length - size, self._retrieve(pair))
+            if found is None:
                 raise ModelError(
-                    f"held-out pair {pair.id} has {question} + {answer} tokens and the model reads at most "
-                    f"{engine.context_length}: shorten the pair or take it out"
+                    f"held-out pair {pair.id} has {len(prompt.ids)} + {size} tokens and the model reads at most "
+                    f"{length}: shorten the pair or take it out"
                 )
+            prompts.append(found[0])
+            demo_ids.append(tuple(demo.id for demo, _ in found[1]))
+        return prompts, demo_ids
 
 
 def summarise(items: Sequence[HeldoutItem]) -> dict[str, float]:
@@ -155,15 +156,14 @@ class Domain:
         """The judges' pins."""
         return answers.judge_pins(self.judges)
 
-    def answer(self, engine: Engine, items: Sequence[QAPair]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[QAPair]) -> list[Row]:
         """What each answer costs, and the model's own."""
-        costs = HeldoutEvaluator(items, self.pool, self.demos).items(engine)
+        costs = HeldoutEvaluator(items, self.pool, self.demos).items(asker)
         known = [
             {**asdict(cost), "demo_ids": list(cost.demo_ids), "question": pair.question, "reference": pair.answer}
             for cost, pair in zip(costs, items, strict=True)
         ]
-        asked = [pair.question for pair in items]
-        return answers.with_fields(known, answers.answer_fields(engine, self.asking, asked))
+        return answers.with_fields(known, answers.answer_fields(asker, self.asking, items))
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with nearness to the reference and verdicts."""

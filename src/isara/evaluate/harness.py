@@ -7,33 +7,42 @@ import difflib
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isara.errors import ConfigError, ModelError
 from isara.evaluate.figures import Figure, with_error
 from isara.evaluate.items import content_id
-from isara.evaluate.results import ResultFile, Row, locked
-from isara.evaluate.runner import Result, write_summary
+from isara.evaluate.results import Result, ResultFile, Row, read_result, read_seconds, write_result
+from isara.evaluate.runner import timed
+from isara.files import json_lines, locked, write_text
 from isara.hardware import find_device
-from isara.run import write_text
 
 PREFIX = "lm-eval:"
 
 
-def run_harness(
-    model: str,
-    task: str,
-    out: Path,
-    *,
-    weights: str,
-    limit: int | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    own: Path | None = None,
-) -> Result:
+@dataclass(frozen=True, slots=True)
+class HarnessOptions:
+    """How lm-evaluation-harness is run.
+
+    Attributes:
+        limit: Most documents of each of a task's tasks, chosen by the hash of their number; None for all.
+        dtype: As lm-evaluation-harness takes it; "auto" is what the checkpoint says.
+        device: A torch device; "auto" is the best that is there.
+        trust_remote_code: Runs code that comes with the model.
+        own: A folder of task files to take instead of the harness's.
+    """
+
+    limit: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    own: Path | None = None
+
+
+def run_harness(model: str, task: str, out: Path, weights: str, options: HarnessOptions) -> Result:
     """Runs one task or group of tasks of lm-evaluation-harness; a finished one is read from `out`.
 
     Args:
@@ -41,52 +50,50 @@ def run_harness(
         task: The task's name in the harness, without "lm-eval:".
         out: The folder for results; the task gets a folder in it.
         weights: Hash of the model's weights.
-        limit: Most documents of each of its tasks, chosen by the hash of their number; None for all.
-        dtype: As lm-evaluation-harness takes it; "auto" is what the checkpoint says.
-        device: A torch device; "auto" is the best that is there.
-        own: A folder of task files to take instead of the harness's.
+        options: How it is run.
 
     Raises:
         ConfigError: lm-eval is not installed, or has no such task.
         ModelError: It can't run the task on this model.
-        RunError: `out` holds another evaluation's rows, is in use, or can't be written.
+        RunError: `out` holds another evaluation's rows, is in use, is damaged, or can't be written.
     """
     folder = out / (PREFIX + task).replace(":", "-").replace("/", "-")
     with locked(out):
-        key = {"task": PREFIX + task, "weights": weights, "limit": limit, "dtype": dtype, "version": _version()}
-        file, stored = ResultFile(folder / "items.jsonl", key), folder / "results.json"
-        if not stored.exists():
-            begun = time.monotonic()
-            found = _evaluate(model, task, limit, dtype, find_device(device), own)
-            file.path.unlink(missing_ok=True)  # rows of a run that was cut off before its results were stored
-            file.append(list(_rows(found["samples"])))
-            values = {"figures": _values(found), "n": found["n-samples"], "seconds": time.monotonic() - begun}
-            write_text(stored, json.dumps(values, indent=2) + "\n")
-        values = json.loads(stored.read_text("utf-8"))
-        result = Result(
-            task=PREFIX + task,
-            figures=[_figure(name, *value) for name, value in values["figures"].items()],
-            items=sum(counts["effective"] for counts in values["n"].values()),
-            available=sum(counts["original"] for counts in values["n"].values()),
-            seconds=values["seconds"],
-            folder=folder,
-        )
-        write_summary(result)
-        return result
+        key = {"task": PREFIX + task, "weights": weights, "limit": options.limit, "dtype": options.dtype}
+        rows = ResultFile(folder / "items.jsonl", {**key, "version": _version()})
+        # The figures are written last. Where the rows are gone, those figures may be another model's.
+        if not ((folder / "summary.json").exists() and rows.path.exists()):
+            with timed(folder):
+                found = _evaluate(model, task, options)
+            write_text(rows.path, json_lines(_rows(found["samples"])))
+            write_result(
+                Result(
+                    task=PREFIX + task,
+                    figures=_figures(found),
+                    items=sum(counts["effective"] for counts in found["n-samples"].values()),
+                    available=sum(counts["original"] for counts in found["n-samples"].values()),
+                    seconds=read_seconds(folder),
+                    folder=folder,
+                )
+            )
+        return read_result(folder)
 
 
-def _evaluate(model: str, task: str, limit: int | None, dtype: str, device: str, own: Path | None) -> Mapping[str, Any]:
+def _evaluate(model: str, task: str, options: HarnessOptions) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
+    own, limit = options.own, options.limit
     # Reading the index of its thousands of tasks takes seconds.
     manager = TaskManager() if own is None else TaskManager(include_path=str(own), include_defaults=False)
     _check_name(task, manager.all_tasks)
+    device = find_device(options.device)
+    arguments = {"pretrained": model, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     try:
         samples = None if limit is None else _slices(manager.load([task])["tasks"], limit)
         found: Mapping[str, Any] = simple_evaluate(
             model="hf",
-            model_args={"pretrained": model, "dtype": dtype},
+            model_args=arguments,
             tasks=[task],
             task_manager=manager,
             samples=samples,
@@ -139,9 +146,9 @@ def _rows(samples: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[Row]:
             yield json.loads(json.dumps(row, default=float), parse_constant=lambda _: None)
 
 
-def _values(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, int]]:
-    """(value, standard error, documents) of each metric of each task and group, named `task metric (filter)`."""
-    values = {}
+def _figures(found: Mapping[str, Any]) -> list[Figure]:
+    """Each metric of each task and group, named `task metric (filter)`."""
+    figures = {}
     for task, metrics in {**found["results"], **found.get("groups", {})}.items():
         n = found["n-samples"].get(task, {}).get("effective", 0)
         for name, value in metrics.items():
@@ -150,9 +157,6 @@ def _values(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, in
                 continue
             error = metrics.get(f"{metric}_stderr,{chosen}")
             label = f"{task} {metric}" + ("" if chosen == "none" else f" ({chosen})")
-            values[label] = (float(value), float(error) if isinstance(error, int | float) else None, n)
-    return values
-
-
-def _figure(name: str, value: float, error: float | None, n: int) -> Figure:
-    return with_error(name, value, math.nan if error is None else error, n)
+            error = float(error) if isinstance(error, int | float) else math.nan
+            figures[label] = with_error(label, float(value), error, n)
+    return list(figures.values())

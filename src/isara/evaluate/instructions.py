@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from isara.asking import Asker
 from isara.evaluate import answers, figures
 from isara.evaluate.benchmarks import InstructionItem
 from isara.evaluate.figures import Figure
@@ -10,7 +11,6 @@ from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
 from isara.evaluate.winrate import win_rate
 from isara.judges.base import UNREADABLE, PairwiseJudge, both_orders
-from isara.protocols import Engine
 
 
 class Instructions:
@@ -37,11 +37,11 @@ class Instructions:
         """The judge's pin."""
         return {"pairwise": self.pairwise.pin}
 
-    def answer(self, engine: Engine, items: Sequence[InstructionItem]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[InstructionItem]) -> list[Row]:
         """The model's answers with the reference's."""
         known = [{"id": item.id, "question": item.instruction, "reference": item.reference} for item in items]
         asked = [item.instruction for item in items]
-        return answers.with_fields(known, answers.answer_fields(engine, self.asking, asked))
+        return answers.with_fields(known, answers.answer_fields(asker, self.asking, asked))
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
         """The answers with the judge's preference, `a` being the model; an empty answer has lost without a judge."""

@@ -1,15 +1,14 @@
-"""The items that tasks are made of, which of them a limit takes, and what a model answers to them."""
+"""The items that tasks are made of, which of them a limit takes, and how their questions are put to a model."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from isara.errors import ModelError
-from isara.pool import Pool
-from isara.prompts import answer_prompt, fit_demos
-from isara.protocols import Completion, Engine, Sampling
+from isara.asking import no_demos
+from isara.pool import Pool, Retrieve, pool_key, retriever
+from isara.records import Sampling
 
 
 class Item(Protocol):
@@ -43,51 +42,30 @@ def choose(items: Sequence[T], limit: int | None) -> list[T]:
     return [item for item in distinct if item.id in taken]
 
 
-def pool_key(pool: Pool) -> str:
-    """Changes whenever other demonstrations could be retrieved: with the pairs or with the embedder."""
-    embedder = getattr(pool.embedder, "name", type(pool.embedder).__name__)
-    return content_id(embedder, [pair.id for pair in pool.pairs])
-
-
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How questions are put to a model: greedy, zero-shot or with the nearest pairs of a pool before each.
+    """How a task's questions are put to a model; answers are greedy.
 
     Attributes:
         max_new_tokens: Most tokens of an answer.
-        demos: Demonstrations a prompt; the farthest are dropped where they don't fit.
-        pool: Where they come from; None for zero-shot.
+        retrieve: Gives each question's demonstrations; zero-shot by default.
+        retrieved: What says in a key which demonstrations those are.
     """
 
     max_new_tokens: int = 256
-    demos: int = 0
-    pool: Pool | None = None
+    retrieve: Retrieve = no_demos
+    retrieved: Mapping[str, Any] | None = None
 
-    def key(self) -> dict[str, object]:
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn."""
+        return Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens)
+
+    def key(self) -> dict[str, Any]:
         """What an answer depends on beside model and question."""
-        retrieval = pool_key(self.pool) if self.pool and self.demos else None
-        return {"max_new_tokens": self.max_new_tokens, "demos": self.demos, "retrieval": retrieval}
-
-    def answers(self, engine: Engine, questions: Sequence[str]) -> list[Completion | None]:
-        """An answer to each question, stripped; None for a question that the model's context can't hold."""
-        prompts = [self._prompt(engine, question) for question in questions]
-        sampling = Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens, stop=engine.format.answer_stops)
-        asked = [prompt for prompt in prompts if prompt is not None]
-        given = iter(engine.generate(asked, sampling, [0] * len(asked)))
-        return [None if prompt is None else _stripped(next(given)) for prompt in prompts]
-
-    def _prompt(self, engine: Engine, question: str) -> str | None:
-        pool = self.pool
-        demos = [demo for demo, _ in pool.nearest(question, self.demos)] if pool and self.demos else []
-        room = engine.context_length - self.max_new_tokens
-        try:
-            fitting = fit_demos(
-                lambda shown: answer_prompt(engine.format, shown, question), demos, engine.count_tokens, room
-            )
-        except ModelError:
-            return None
-        return answer_prompt(engine.format, fitting, question)
+        return {"max_new_tokens": self.max_new_tokens, "retrieved": self.retrieved}
 
 
-def _stripped(completion: Completion) -> Completion:
-    return Completion(completion.text.strip(), completion.tokens, completion.finish)
+def asking_nearest(max_new_tokens: int, pool: Pool, demos: int) -> Asking:
+    """Asks after the nearest pairs of a pool, as many as `demos`; the farthest are left out where not all fit."""
+    return Asking(max_new_tokens, retriever(pool, "nearest", demos, seed=0), {"demos": demos, "pool": pool_key(pool)})

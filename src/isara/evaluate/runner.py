@@ -1,19 +1,19 @@
 """Runs tasks on a model: answers first, then judges when the model is gone, then figures; every item is kept."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from isara.errors import ModelError
+from isara.asking import Asker
+from isara.errors import ConfigError, ModelError
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import choose
-from isara.evaluate.results import ResultFile, Row, locked
-from isara.protocols import Engine, EngineFactory
-from isara.run import write_text
+from isara.evaluate.results import Result, ResultFile, Row, read_seconds, reading, write_result
+from isara.files import locked, write_json
+from isara.keys import part_key
 
 _Watch: TypeAlias = Callable[[str, str, int, int], None]
 
@@ -42,15 +42,15 @@ class Task(Protocol):
         """What the verdicts depend on beside the answers: the judges' pins."""
         ...
 
-    def answer(self, engine: Engine, items: Sequence[Any]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[Any], /) -> list[Row]:
         """What the model gives for each item; a row depends on its item alone."""
         ...
 
-    def judge(self, rows: Sequence[Row]) -> list[Row]:
+    def judge(self, rows: Sequence[Row], /) -> list[Row]:
         """The rows with what judges and references say of them."""
         ...
 
-    def figures(self, rows: Sequence[Row]) -> list[Figure]:
+    def figures(self, rows: Sequence[Row], /) -> list[Figure]:
         """The figures over all judged rows."""
         ...
 
@@ -60,24 +60,36 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A finished task.
+class SimpleTask:
+    """A task of a user's own, without judges.
 
     Attributes:
-        task: Its name.
-        figures: Its figures.
-        items: Items measured.
-        available: Items that the task has.
-        seconds: Work spent on it, in this call and in those that it resumed.
-        folder: Where its rows lie.
+        name: What it is called; also its folder.
+        items: Its items, each with an `id`; pairs will do.
+        answer: Gives a row for each item, with the item's `id` and whatever the figures are made from.
+        figures: Gives the figures over all rows.
     """
 
-    task: str
-    figures: list[Figure]
-    items: int
-    available: int
-    seconds: float
-    folder: Path
+    name: str
+    items: Sequence[Any]
+    answer: Callable[[Asker, Sequence[Any]], list[Row]]
+    figures: Callable[[Sequence[Row]], list[Figure]]
+
+    def key(self) -> dict[str, Any]:
+        """What answers, with the hash of the file that it is written in: other code doesn't go on from old rows."""
+        return {"answer": part_key(self.answer)}
+
+    def judge_key(self) -> dict[str, Any]:
+        """No judge is asked."""
+        return {}
+
+    def judge(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows as they are."""
+        return list(rows)
+
+    def values(self, row: Row) -> dict[str, float]:
+        """The row's numbers."""
+        return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +104,10 @@ class _Work:
 
 
 def run_tasks(
-    model: str,
+    asker: Asker,
     tasks: Sequence[Task],
     out: Path,
     *,
-    engine: EngineFactory,
     weights: str,
     settings: Mapping[str, Any] | None = None,
     limit: int | None = None,
@@ -105,23 +116,25 @@ def run_tasks(
     """Measures a model on tasks; what an earlier call with the same arguments left in `out` is not done again.
 
     Args:
-        model: A model folder or name that `engine` understands.
+        asker: The model; it is opened only where an answer is missing, and closed before anything is judged.
         tasks: What to measure.
         out: The folder for rows and figures, a folder in it for each task.
-        engine: Opens the model; not called where every item has its answer.
-        weights: Hash of the model's weights, a part of the rows' key.
-        settings: What else the answers depend on (prompt format, dtype), a part of the key, too.
+        weights: Hash of the model's weights, a part of the rows' key, as is how its prompts are made.
+        settings: What else the answers depend on (dtype), a part of the key, too.
         limit: Most items of each task, chosen by hash; None for all.
         watch: Told of progress: task, "answer" or "judge", items done, items to do.
 
     Raises:
-        RunError: `out` holds another evaluation's rows, is in use, or can't be written.
+        RunError: `out` holds another evaluation's rows, is in use, is damaged, or can't be written.
         ModelError: The model can't be opened, or none of its answers to a task says anything.
     """
+    base = {"weights": weights, **asker.renderer.key(), **(settings or {})}
     with locked(out):
-        works = [_work(task, out / task.name, {"weights": weights, **(settings or {})}, limit) for task in tasks]
-        _answer_all(model, works, engine, watch)
-        return [_judge(model, work, watch) for work in works]
+        works = [_work(task, out / task.name, base, limit) for task in tasks]
+        with asker:
+            for work in works:
+                _answer(asker, work, watch)
+        return [_judge(asker.model, work, watch) for work in works]
 
 
 def _work(task: Task, folder: Path, base: Mapping[str, Any], limit: int | None) -> _Work:
@@ -135,19 +148,16 @@ def _work(task: Task, folder: Path, base: Mapping[str, Any], limit: int | None) 
     )
 
 
-def _answer_all(model: str, works: Sequence[_Work], engine: EngineFactory, watch: _Watch) -> None:
-    """Completes each task's answers; the model is opened once, and only if something is missing."""
-    with ExitStack() as stack:
-        opened: Engine | None = None
-        for work in works:
-            done = work.answers.rows()
-            missing = [item for item in work.chosen if item.id not in done]
-            for place, chunk in _chunks(missing):
-                watch(work.task.name, "answer", len(work.chosen) - len(missing) + place, len(work.chosen))
-                if opened is None:
-                    opened = stack.enter_context(engine(model))
-                with _timed(work.folder):
-                    work.answers.append(work.task.answer(opened, chunk))
+def _answer(asker: Asker, work: _Work, watch: _Watch) -> None:
+    """Completes a task's answers."""
+    done = work.answers.rows()
+    missing = [item for item in work.chosen if item.id not in done]
+    for place, chunk in _chunks(missing):
+        watch(work.task.name, "answer", len(work.chosen) - len(missing) + place, len(work.chosen))
+        with timed(work.folder):
+            rows = work.task.answer(asker, chunk)
+            _check_ids(work.task.name, chunk, rows)
+            work.answers.append(rows)
 
 
 def _judge(model: str, work: _Work, watch: _Watch) -> Result:
@@ -159,26 +169,26 @@ def _judge(model: str, work: _Work, watch: _Watch) -> Result:
     missing = [row for row in rows if row["id"] not in done]
     for place, chunk in _chunks(missing):
         watch(work.task.name, "judge", len(rows) - len(missing) + place, len(rows))
-        with _timed(work.folder):
+        with timed(work.folder):
             work.judged.append(work.task.judge(chunk))
     judged = work.judged.rows()
-    figures = work.task.figures([judged[item.id] for item in work.chosen])
+    with reading(work.judged.path, work.task.name):
+        figures = work.task.figures([judged[item.id] for item in work.chosen])
     result = Result(
-        work.task.name, figures, len(rows), len(choose(work.task.items, None)), _seconds(work.folder), work.folder
+        work.task.name, figures, len(rows), len(choose(work.task.items, None)), read_seconds(work.folder), work.folder
     )
-    write_summary(result)
+    write_result(result)
     return result
 
 
-def write_summary(result: Result) -> None:
-    """Writes a task's figures to `summary.json` in its folder."""
-    summary = {
-        "task": result.task,
-        "items": result.items,
-        "available": result.available,
-        "figures": [figure.to_json() for figure in result.figures],
-    }
-    write_text(result.folder / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+def _check_ids(task: str, items: Sequence[Any], rows: Sequence[Row]) -> None:
+    """Raises ConfigError where a task doesn't say which row belongs to which item."""
+    expected, found = [item.id for item in items], [row.get("id") for row in rows]
+    if expected != found:
+        raise ConfigError(
+            f"`{task}` was asked for {len(expected)} items and its `answer` gave {len(found)} rows with other ids: "
+            'give one row an item, in order, with its "id"'
+        )
 
 
 def _check_answers(model: str, task: str, rows: Sequence[Row]) -> None:
@@ -186,7 +196,7 @@ def _check_answers(model: str, task: str, rows: Sequence[Row]) -> None:
     answers = [row for row in rows if "answer" in row]
     if not answers or any(row["answer"] for row in answers):
         return
-    too_long = sum(row["finish"] == "too long" for row in answers)
+    too_long = sum(row.get("finish") == "too long" for row in answers)
     if too_long == len(answers):
         raise ModelError(
             f"{task}: none of the {too_long} prompts fits {model} beside the answer: lower --max-new-tokens, or take a "
@@ -203,13 +213,8 @@ def _chunks(rows: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
 
 
 @contextmanager
-def _timed(folder: Path) -> Iterator[None]:
-    begun = time.monotonic()
+def timed(folder: Path) -> Iterator[None]:
+    """Adds what the block takes to the seconds of a task's folder."""
+    before, begun = read_seconds(folder), time.monotonic()
     yield
-    total = _seconds(folder) + time.monotonic() - begun
-    write_text(folder / "time.json", json.dumps({"seconds": round(total, 3)}) + "\n")
-
-
-def _seconds(folder: Path) -> float:
-    path = folder / "time.json"
-    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.exists() else 0.0
+    write_json(folder / "time.json", {"seconds": round(before + time.monotonic() - begun, 3)})

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from isara.asking import Asker
 from isara.errors import ConfigError
 from isara.evaluate import answers
 from isara.evaluate.benchmarks import SafetyItem
@@ -10,7 +11,6 @@ from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
 from isara.judges.base import Judge, Kind
-from isara.protocols import Engine
 
 
 class Safety:
@@ -43,7 +43,7 @@ class Safety:
         """The judges' pins."""
         return answers.judge_pins(self.judges)
 
-    def answer(self, engine: Engine, items: Sequence[SafetyItem]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[SafetyItem]) -> list[Row]:
         """The model's answers with what is known of their prompts."""
         known = [
             {
@@ -55,7 +55,7 @@ class Safety:
             }
             for item in items
         ]
-        return answers.with_fields(known, answers.answer_fields(engine, self.asking, [item.prompt for item in items]))
+        return answers.with_fields(known, answers.answer_fields(asker, self.asking, [item.prompt for item in items]))
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
         """The answers with their verdicts."""

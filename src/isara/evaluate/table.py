@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.evaluate.figures import Figure
-from isara.evaluate.runner import Result
+from isara.evaluate.results import Result
 from isara.judges.check import Estimate, checked
 
 

@@ -5,15 +5,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from isara.asking import Asker
 from isara.errors import ConfigError
 from isara.evaluate import answers, figures
 from isara.evaluate.benchmarks import Choices, TruthfulItem
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
-from isara.filters.text import rouge_l, tokenize
-from isara.prompts import PromptFormat, answer_prompt, answer_text
-from isara.protocols import Engine
+from isara.records import Prompt, QAPair
+from isara.render import Renderer
+from isara.words import rouge_l, tokenize
 
 # The six pairs that open every prompt of TruthfulQA's multiple-choice form, from the paper's appendix E.
 _PRIMER = (
@@ -55,12 +56,12 @@ class Truthfulness:
         """No judge is asked."""
         return {}
 
-    def answer(self, engine: Engine, items: Sequence[TruthfulItem]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[TruthfulItem]) -> list[Row]:
         """The log-likelihood of each choice, with MC1 and MC2."""
-        asked = [(item, choice) for item in items for choice in _distinct(item)]
-        prompts = [self._prompt(engine.format, item.question) for item, _ in asked]
-        texts = [self._answer(engine.format, choice) for _, choice in asked]
-        scores = iter(engine.logprobs(prompts, texts))
+        asked = [(self._prompt(asker.renderer, item.question), item) for item in items]
+        choices = [(prompt, choice) for prompt, item in asked for choice in _distinct(item)]
+        texts = [self._choice(asker.renderer, *choice) for choice in choices]
+        scores = iter(asker.logprobs([prompt for prompt, _ in choices], texts))
         return [_row(item, {choice: next(scores) for choice in _distinct(item)}) for item in items]
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
@@ -78,13 +79,16 @@ class Truthfulness:
         """The row's MC1 and MC2."""
         return {"MC1": row["mc1"], "MC2": row["mc2"]}
 
-    def _prompt(self, fmt: PromptFormat, question: str) -> str:
+    def _prompt(self, renderer: Renderer, question: str) -> Prompt:
         if self.prompt == "zero-shot":
-            return answer_prompt(fmt, (), question)
-        return "".join(f"Q: {asked}\nA: {answered}\n\n" for asked, answered in _PRIMER) + f"Q: {question}\nA:"
+            return renderer.answer((), QAPair(question, ""))
+        primer = "".join(f"Q: {asked}\nA: {answered}\n\n" for asked, answered in _PRIMER)
+        return renderer.text(f"{primer}Q: {question}\nA:")
 
-    def _answer(self, fmt: PromptFormat, choice: str) -> str:
-        return answer_text(fmt, choice) if self.prompt == "zero-shot" else f" {choice}"
+    def _choice(self, renderer: Renderer, prompt: Prompt, choice: str) -> tuple[int, ...]:
+        if self.prompt == "zero-shot":
+            return renderer.answer_ids(prompt, choice)
+        return renderer.continuation(prompt, f" {choice}")
 
 
 def mc1(logprobs: Sequence[float], labels: Sequence[int]) -> float:
@@ -149,11 +153,11 @@ class TruthfulnessGeneration:
         """The judges' pins."""
         return answers.judge_pins(self.judges)
 
-    def answer(self, engine: Engine, items: Sequence[TruthfulItem]) -> list[Row]:
+    def answer(self, asker: Asker, items: Sequence[TruthfulItem]) -> list[Row]:
         """The model's answers with the true and false ones that are known."""
         known = [{"id": item.id, "question": item.question, **_known(item.mc2)} for item in items]
         asked = [item.question for item in items]
-        return answers.with_fields(known, answers.answer_fields(engine, self.asking, asked))
+        return answers.with_fields(known, answers.answer_fields(asker, self.asking, asked))
 
     def judge(self, rows: Sequence[Row]) -> list[Row]:
         """The answers with verdicts, and whether they are nearer to a true answer than to any false one."""

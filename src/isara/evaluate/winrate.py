@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isara.errors import SeedError
-from isara.evaluate.statistics import Floats, mean_error
+from isara.statistics import Floats, mean_error
 
 # Weight of the L2 penalty on the length effect (our choice). Where nearly every item is lost, the items hardly say what
 # length does, and the fit would extrapolate wildly; docs/evaluation.md has the figures beside the published ones.

@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isara.data import QAPair
-from isara.filters.text import ngrams, rouge_l, tokenize
 from isara.pool import Pool
-from isara.protocols import Candidate, Rejection
+from isara.records import Candidate, QAPair, Rejection
+from isara.words import ngrams, rouge_l, tokenize
 
 _NGRAM = 4
 _OWN = 20  # a word is a demonstration's own where at most one kept pair in so many has it

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import ConfigError, SeedError
+from isara.files import value_hash
 from isara.filters.form import newest
-from isara.filters.text import ngrams, tokenize
 from isara.pool import Pool
-from isara.protocols import Candidate, Rejection
+from isara.records import Candidate, Rejection
+from isara.words import ngrams, tokenize
 
 # An n-gram in more different texts of one file than this is a turn of phrase ("I'm sorry, but I can't help with that")
 # and no benchmark item; without this rule one file of model answers would drop every polite refusal.
@@ -44,6 +45,8 @@ class Contamination:
         self._where: dict[str, str] = {}
         for path in contamination:
             self._take_in(Path(path))
+        # What a resumed run has to find again: the texts, wherever their files lie.
+        self.texts = value_hash(sorted(self._where))
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection whose value names the file, its row and the words in common."""

@@ -1,30 +1,21 @@
 """What a question or an answer looks like by itself: its shape, length, end and script."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isara.errors import ConfigError
-from isara.filters.text import main_script
+from isara.marks import broken_characters, is_visible, turn_mark
 from isara.pool import Pool
-from isara.protocols import Candidate, Completion, Rejection
+from isara.records import Candidate, Draw, Rejection
+from isara.words import main_script
 
 # A list's bullet or number, or the punctuation that closes something: the text began before its first character.
 _BAD_START = re.compile(r"[-*•·–—+>|=_~,;:!?)\]}%…]|\.(?!\w)|\(?\d{1,2}[.)]\s")
-# What stands between pairs in few-shot prompts and chat templates: the model has gone on into the next turn.
-_RUN_ON = re.compile(
-    r"""\b(?:Question|Answer)\s?:
-    | ^\s*(?:Q|A|User|Human|Assistant)\s?:
-    | ^\s*(?:user|assistant)\s*$
-    | ^\#{2,}\s*(?:Instruction|Input|Response|Question|Answer|User|Human|Assistant)\b
-    | <\|[^|<>\n]{1,40}\|> | </?s> | <(?:start|end)_of_turn> | \[/?INST\]""",
-    re.MULTILINE | re.VERBOSE,
-)
 
 
-def newest(candidate: Candidate) -> tuple[str, Completion]:
-    """The text that is being judged, with its completion: the question, or the answer once there is one."""
+def newest(candidate: Candidate) -> tuple[str, Draw]:
+    """The text that is being judged, with its draw: the question, or the answer once there is one."""
     if candidate.answer is None:
         return candidate.pair.question, candidate.question
     return candidate.pair.answer, candidate.answer
@@ -41,12 +32,10 @@ class Form:
 
 
 def _fault(text: str) -> str | None:
-    if not text.strip():
-        return "empty"
-    for char in text:
-        if char == "\ufffd" or (unicodedata.category(char) in ("Cc", "Cs", "Co") and char not in "\n\r\t"):
-            return f"character U+{ord(char):04X}"
-    return None
+    odd = broken_characters(text)
+    if odd:
+        return f"character U+{ord(odd[0]):04X}"
+    return None if is_visible(text) else "empty"
 
 
 def _question_fault(text: str) -> str | None:
@@ -61,8 +50,8 @@ class Truncated:
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection whose value is the number of tokens that were generated."""
-        _, completion = newest(candidate)
-        return Rejection("truncated", completion.tokens) if completion.finish == "length" else None
+        _, draw = newest(candidate)
+        return Rejection("truncated", draw.tokens) if draw.finish == "length" else None
 
 
 class RunOn:
@@ -70,8 +59,8 @@ class RunOn:
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection whose value is the mark."""
-        mark = _RUN_ON.search(newest(candidate)[0])
-        return Rejection("run_on", mark[0].strip()) if mark else None
+        mark = turn_mark(newest(candidate)[0])
+        return Rejection("run_on", mark) if mark else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +89,11 @@ class AnswerLength:
         return _outside(candidate.answer, "answer", self.min_answer_tokens, self.max_answer_tokens)
 
 
-def _outside(completion: Completion, part: str, least: int | None, most: int | None) -> Rejection | None:
-    if least is not None and completion.tokens < least:
-        return Rejection(f"min_{part}_tokens", completion.tokens, least)
-    if most is not None and completion.tokens > most:
-        return Rejection(f"max_{part}_tokens", completion.tokens, most)
+def _outside(draw: Draw, part: str, least: int | None, most: int | None) -> Rejection | None:
+    if least is not None and draw.tokens < least:
+        return Rejection(f"min_{part}_tokens", draw.tokens, least)
+    if most is not None and draw.tokens > most:
+        return Rejection(f"max_{part}_tokens", draw.tokens, most)
     return None
 
 

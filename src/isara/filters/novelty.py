@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import LCSseq
 
-from isara.data import QAPair
 from isara.errors import ConfigError
-from isara.filters.text import tokenize
 from isara.pool import Pool
-from isara.protocols import Candidate, Rejection
+from isara.records import Candidate, QAPair, Rejection
+from isara.words import tokenize
 
 
 class Novelty:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from isara.data import QAPair
 from isara.errors import ConfigError
+from isara.records import QAPair
 
 Kind = Literal["refusal", "harm", "quality"]
 

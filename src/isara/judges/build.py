@@ -38,6 +38,7 @@ class ClassifierFile(_File):
     batch_size: int = Field(16, ge=1)
     max_length: int | None = Field(None, ge=1)
     device: str = "auto"
+    trust_remote_code: bool = False
 
 
 class PricesFile(_File):
@@ -74,6 +75,7 @@ class LocalFile(_File):
     prompt: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    trust_remote_code: bool = False
 
 
 JudgeFile = Annotated[ClassifierFile | EndpointFile | LocalFile, Field(discriminator="judge")]
@@ -102,7 +104,7 @@ def read_judge(spec: str) -> Judge:
         return EndpointJudge(_endpoint(given), given.kind, given.prompt)
     from isara.judges.local import LocalJudge
 
-    return LocalJudge(_engine(given), _pinned(given), given.kind, given.prompt)
+    return LocalJudge(_asker(given), _pinned(given), given.kind, given.prompt)
 
 
 def read_pairwise(spec: str) -> PairwiseJudge:
@@ -122,7 +124,7 @@ def read_pairwise(spec: str) -> PairwiseJudge:
         from isara.judges.local import PAIR_PROMPT as LOCAL_PROMPT
         from isara.judges.local import LocalPairwiseJudge
 
-        return LocalPairwiseJudge(_engine(given), _pinned(given), given.prompt or LOCAL_PROMPT)
+        return LocalPairwiseJudge(_asker(given), _pinned(given), given.prompt or LOCAL_PROMPT)
     raise ConfigError(f"{spec} judges single answers and can't compare two: give a `judge: endpoint` or `judge: local`")
 
 
@@ -170,10 +172,18 @@ def _endpoint(given: EndpointFile) -> Any:
     )
 
 
-def _engine(given: LocalFile) -> Any:
-    from isara.engines.transformers import TransformersEngine
+def _asker(given: LocalFile) -> Any:
+    from isara.asking import Asker
+    from isara.engines.transformers.engine import TransformersEngine
+    from isara.render import open_renderer
 
-    return TransformersEngine(given.model, device=given.device, dtype=given.dtype)
+    options: dict[str, Any] = {
+        "device": given.device,
+        "dtype": given.dtype,
+        "trust_remote_code": given.trust_remote_code,
+    }
+    renderer = open_renderer(given.model, trust_remote_code=given.trust_remote_code)
+    return Asker(lambda model, /: TransformersEngine(model, **options), given.model, renderer)
 
 
 def _pinned(given: LocalFile) -> str:

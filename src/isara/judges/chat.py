@@ -1,35 +1,21 @@
-"""A chat model behind an OpenAI-compatible endpoint: retries, concurrency, tokens, cost, and a cache on disk.
-
-The key is read from an environment variable when a request is made and is held nowhere: no attribute, log line, error
-or file ever has it.
-"""
+"""A chat model behind an OpenAI-compatible endpoint: tokens, cost, and a cache on disk; `http.py` does the asking."""
 
 import hashlib
-import http.client
 import json
 import logging
 import os
-import random
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from email.message import Message
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from isara.errors import ConfigError, ModelError, RunError
+from isara.files import parse_line
+from isara.http import HttpClient, NoReply, Refused, Service, Unusable
 
 _LOG = logging.getLogger(__name__)
-_LOCAL = {"localhost", "127.0.0.1", "::1"}
-_RETRIED = {408, 409, 429}  # and every 5xx
-_LONGEST_WAIT = 300.0  # seconds; a server that asks for more is as good as closed
-_SHOWN = 200  # characters of a server's answer that an error shows
+_LENGTH_SETTINGS = ("max_tokens", "max_completion_tokens")
+_MOST_TOKENS = 2**40  # in one reply: above it, a count is no count
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +24,19 @@ class Prices:
 
     prompt: float
     completion: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model said.
+
+    Attributes:
+        text: Its words, without the thoughts that an endpoint keeps apart; empty where it sent none.
+        cut: Whether it was stopped at the limit of tokens.
+    """
+
+    text: str
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -50,8 +49,10 @@ class Usage:
         retries: Requests that had to be made again.
         prompt_tokens: Tokens of the prompts, as the endpoint counted them.
         completion_tokens: Tokens of the replies.
-        uncounted: Replies that came without a token count; tokens and cost are then lower bounds.
+        uncounted: Replies that came without a whole token count; tokens and cost are then lower bounds.
         unreadable: Replies, cached ones too, that held no verdict.
+        cut: Those of the unreadable that were stopped at the limit of tokens.
+        empty: Those of the unreadable that were not cut and had no text.
     """
 
     calls: int = 0
@@ -61,6 +62,8 @@ class Usage:
     completion_tokens: int = 0
     uncounted: int = 0
     unreadable: int = 0
+    cut: int = 0
+    empty: int = 0
 
     def cost(self, prices: Prices) -> float:
         """What the calls cost at these prices."""
@@ -68,9 +71,11 @@ class Usage:
 
     def describe(self, prices: Prices | None) -> str:
         """The counts, and the cost where prices are known, in one line."""
+        why = ", ".join(f"{count} {name}" for name, count in (("cut", self.cut), ("empty", self.empty)) if count)
         line = (
             f"{self.calls} calls, {self.cached} from the cache, {self.retries} retries, "
             f"{self.prompt_tokens} + {self.completion_tokens} tokens, {self.unreadable} unreadable"
+            f"{f' ({why})' if why else ''}"
         )
         return f"{line}, cost {'at least ' * bool(self.uncounted)}{self.cost(prices):.4f}" if prices else line
 
@@ -86,7 +91,7 @@ class Endpoint:
         sampling: Sent with every request beside model and messages.
         concurrency: Requests under way at once.
         retries: How often a request is made again after 408, 409, 429, 5xx, a time-out or a broken connection.
-        timeout: Seconds to wait for a server that says nothing.
+        timeout: Seconds that one request may take, however slowly the reply comes.
         backoff: Seconds before the first retry; doubled for each further one, with jitter. `Retry-After` is honoured.
         cache: JSON lines file that replies are kept in; None keeps none.
         prices: For the cost; None when there is none to count.
@@ -108,32 +113,44 @@ class ChatClient:
     """Asks a chat model; replies are kept in a cache keyed by endpoint, model, prompt and sampling.
 
     Raises:
-        ConfigError: The URL is not one that a key may be sent to, or holds a key itself.
+        ConfigError: The URL is not one that a key may be sent to or holds a key itself, or a request can't be sent
+            as JSON.
         RunError: The cache can't be read.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        _check_url(endpoint)
+        self._http = HttpClient(
+            Service(
+                url=endpoint.url,
+                key_variable=endpoint.key_variable,
+                concurrency=endpoint.concurrency,
+                retries=endpoint.retries,
+                timeout=endpoint.timeout,
+                backoff=endpoint.backoff,
+            )
+        )
+        _check_sampling(endpoint.sampling)
         self.endpoint = replace(endpoint, url=endpoint.url.rstrip("/"))
         self.usage = Usage()
-        self._lock = threading.Lock()
-        self._given_up = threading.Event()
-        self._jitter = random.Random()
         self._replies = _read_cache(endpoint.cache) if endpoint.cache else {}
-        # A redirect would carry the key to another server.
-        self._opener = urllib.request.build_opener(_NoRedirects)
 
     @property
     def name(self) -> str:
         """Model and address, to pin a judge with."""
-        parts = urlsplit(self.endpoint.url)
-        return f"{self.endpoint.model}@{parts.netloc}{parts.path}"
+        return f"{self.endpoint.model}@{self._http.address}"
 
-    def ask(self, prompts: Sequence[tuple[str, str]]) -> list[str]:
+    @property
+    def longer(self) -> str:
+        """What to set for longer replies."""
+        given = [name for name in _LENGTH_SETTINGS if name in self.endpoint.sampling]
+        now = f", now {self.endpoint.sampling[given[0]]}" if given else ""
+        return f"raise `{given[0] if given else _LENGTH_SETTINGS[0]}` in `sampling`{now}"
+
+    def ask(self, prompts: Sequence[tuple[str, str]]) -> list[Reply]:
         """The reply to each prompt, a system message and a user message, in order. Equal prompts are sent once.
 
         Raises:
-            ConfigError: The key's environment variable is empty or unusable.
+            ConfigError: The key's environment variable is empty or unusable, or the proxy is.
             ModelError: A reply can't be had; those that came before it are in the cache.
             RunError: The cache can't be written.
         """
@@ -141,85 +158,40 @@ class ChatClient:
         wanted = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._replies}
         self.usage.cached += len(prompts) - len(wanted)
         if wanted:
-            _key(self.endpoint.key_variable)  # one clear error rather than one from each thread
             self._ask_all(wanted)
         return [self._replies[key] for key in keys]
 
     def _ask_all(self, wanted: Mapping[str, tuple[str, str]]) -> None:
-        self._given_up.clear()
-        with ThreadPoolExecutor(self.endpoint.concurrency) as threads:
-            futures = [threads.submit(self._ask_one, key, prompt) for key, prompt in wanted.items()]
-            try:
-                for future in futures:
-                    future.result()
-            finally:
-                # After an error or Ctrl-C nobody waits for the others' retries.
-                self._given_up.set()
-                threads.shutdown(wait=True, cancel_futures=True)
-
-    def _ask_one(self, key: str, prompt: tuple[str, str]) -> None:
-        body = json.dumps(self._request(prompt)).encode()
-        for attempt in range(self.endpoint.retries + 1):
-            if attempt:
-                with self._lock:
-                    self.usage.retries += 1
-            try:
-                return self._keep(key, self._send(body))
-            except _Retry as error:
-                reason, asked = error.reason, error.wait
-            if attempt < self.endpoint.retries:
-                wait = max(self.endpoint.backoff * 2**attempt * self._jitter.uniform(0.5, 1.5), asked)
-                _LOG.info("%s: %s; again in %.1f s", self.endpoint.model, reason, wait)
-                if self._given_up.wait(wait):
-                    break
-        raise ModelError(
-            f"{self.endpoint.url} gave no reply in {attempt + 1} attempts ({reason}): try again later; "
-            "replies so far are kept where a cache is set"
-        )
-
-    def _send(self, body: bytes) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", "User-Agent": "isara"}
-        key = _key(self.endpoint.key_variable)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.endpoint.url}/chat/completions", body, headers)
+        keys = list(wanted)
         try:
-            with self._opener.open(request, timeout=self.endpoint.timeout) as response:
-                return _parse(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refused(error, key) from None
-        except TimeoutError:
-            raise _Retry(f"nothing came for {self.endpoint.timeout:g} s") from None
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            cause = getattr(error, "reason", error)
-            if isinstance(cause, TimeoutError):
-                raise _Retry(f"nothing came for {self.endpoint.timeout:g} s") from None
-            raise _Retry(f"the connection failed: {type(cause).__name__}") from None
+            self._http.post_all(
+                "/chat/completions",
+                [self._request(prompt) for prompt in wanted.values()],
+                lambda number, reply: self._keep(keys[number], reply),
+            )
+        except NoReply as error:
+            raise ModelError(f"{error}; replies so far are kept where a cache is set") from None
+        except Refused as error:
+            sent = " and ".join(f"`{name}`" for name in self.endpoint.sampling)
+            change = f", or change `sampling`, which sends {sent}" if error.status in (400, 422) and sent else ""
+            raise ModelError(f"{error}{change}") from None
+        finally:
+            self.usage.retries = self._http.retried
 
-    def _refused(self, error: urllib.error.HTTPError, key: str | None) -> Exception:
-        if error.code in _RETRIED or error.code >= 500:
-            return _Retry(f"HTTP {error.code}", _retry_after(error.headers))
-        said = " ".join(error.read(4096).decode("utf-8", "replace").split())
-        if key:
-            said = said.replace(key, "***")  # some servers repeat what they were sent
-        return ModelError(
-            f"{self.endpoint.url} refused the request with HTTP {error.code} ({said[:_SHOWN] or 'no reason given'}): "
-            "check the URL, the model's name and the key"
-        )
-
-    def _keep(self, key: str, reply: Mapping[str, Any]) -> None:
-        # Half a character, which JSON can hold and UTF-8 can't, would stop whoever writes the verdict down.
-        text = (reply["choices"][0]["message"]["content"] or "").encode("utf-8", "replace").decode()
-        counts = reply.get("usage") or {}
-        with self._lock:
-            self.usage.calls += 1
-            self.usage.prompt_tokens += counts.get("prompt_tokens", 0)
-            self.usage.completion_tokens += counts.get("completion_tokens", 0)
-            self.usage.uncounted += not counts
-            self._replies[key] = text
-            if self.endpoint.cache:
-                _append(self.endpoint.cache, {"key": key, "reply": text, "usage": counts})
+    def _keep(self, key: str, sent: Mapping[str, Any]) -> None:
+        reply = _read_reply(sent)
+        # A server may have repeated the key; and half a character, which JSON can hold and UTF-8 can't, would stop
+        # whoever writes the verdict down.
+        reply = replace(reply, text=self._http.hide(reply.text).encode("utf-8", "replace").decode())
+        counts = _read_counts(sent.get("usage"))
+        self.usage.calls += 1
+        self.usage.prompt_tokens += counts.get("prompt_tokens", 0)
+        self.usage.completion_tokens += counts.get("completion_tokens", 0)
+        self.usage.uncounted += len(counts) < 2
+        self._replies[key] = reply
+        if self.endpoint.cache:
+            row = {"key": key, "reply": reply.text, "cut": reply.cut, "usage": counts}
+            _append(self.endpoint.cache, row)
 
     def _request(self, prompt: tuple[str, str]) -> dict[str, Any]:
         system, user = prompt
@@ -231,85 +203,65 @@ class ChatClient:
         return hashlib.sha256(said.encode()).hexdigest()
 
 
-class _Retry(Exception):  # noqa: N818  # it never leaves this module, and it is no error yet
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.wait = wait
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        """None, which makes the redirect an HTTPError."""
-        return None
-
-
-def _check_url(endpoint: Endpoint) -> None:
-    parts = urlsplit(endpoint.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"expected an endpoint like https://host/v1, found {parts.scheme or 'no scheme'}: mend `url`")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError("the endpoint's URL may not hold a key, user or query: put the key into `key_variable`")
-    if parts.scheme == "http" and parts.hostname not in _LOCAL and endpoint.key_variable:
-        raise ConfigError(
-            f"a key would go to {parts.hostname} unencrypted: use https, or set `key_variable: null` if it takes none"
-        )
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the endpoint's key is expected in the environment variable {variable}, which is empty: set it"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        # http.client would put such a key into its error message.
-        raise ConfigError(f"the key in {variable} holds spaces or characters that no key has: set it again")
-    return key
-
-
-def _parse(body: bytes) -> dict[str, Any]:
+def _check_sampling(sampling: Mapping[str, Any]) -> None:
     try:
-        reply = json.loads(body)
-        content = reply["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise _Retry("the reply is not a chat completion") from None
+        json.dumps(sampling, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigError("a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps") from None
+    if sampling.get("stream"):
+        raise ConfigError("`sampling` asks for a stream, and replies are read whole: leave `stream` out")
+
+
+def _read_reply(sent: Mapping[str, Any]) -> Reply:
+    """The first choice of a chat completion.
+
+    Raises:
+        Unusable: It is no chat completion.
+    """
+    try:
+        choice = sent["choices"][0]
+        content = choice["message"]["content"]
+        cut = choice.get("finish_reason") == "length"
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise Unusable("the reply is not a chat completion") from None
+    if isinstance(content, list):
+        content = "".join(map(_part_text, content))
     if content is not None and not isinstance(content, str):
-        raise _Retry("the reply is not a chat completion")
-    return dict(reply)
+        raise Unusable("the reply is not a chat completion")
+    return Reply(content or "", cut)
 
 
-def _retry_after(headers: Message) -> float:
-    """Seconds that the server asks to wait: `Retry-After` holds seconds or a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After")
-    if not value:
-        return 0.0
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+def _part_text(part: Any) -> str:
+    """The text of one part of a content; nothing of thoughts, pictures and what else there may be."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+        return part["text"] if isinstance(part.get("text"), str) else ""
+    return ""
 
 
-def _read_cache(path: Path) -> dict[str, str]:
+def _read_counts(usage: Any) -> dict[str, int]:
+    """The token counts that are counts; an endpoint may send anything there."""
+    counts: dict[str, int] = {}
+    for name in ("prompt_tokens", "completion_tokens"):
+        value = usage.get(name) if isinstance(usage, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS:
+            counts[name] = int(value)
+    return counts
+
+
+def _read_cache(path: Path) -> dict[str, Reply]:
     """Replies by key; a line that was torn by a crash is passed over, and its prompt is sent again."""
-    replies: dict[str, str] = {}
+    replies: dict[str, Reply] = {}
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
         raise RunError(f"replies can't be read from {path} ({error.strerror}): name another file as `cache`") from error
     for line in lines:
-        try:
-            row = json.loads(line)
-            replies[row["key"]] = row["reply"]
-        except (ValueError, KeyError, TypeError):
+        row = parse_line(line) or {}
+        if isinstance(row.get("key"), str) and isinstance(row.get("reply"), str):
+            replies[row["key"]] = Reply(row["reply"], row.get("cut") is True)
+        else:
             _LOG.warning("%s: a line that is no reply was passed over", path)
     return replies
 

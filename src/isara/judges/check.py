@@ -1,7 +1,6 @@
 """Measures a judge on rows that people labelled, and keeps the result where `checked` finds it."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from isara.data import QAPair
 from isara.errors import RunError
-from isara.evaluate.statistics import Interval, cohen_kappa, wilson
+from isara.files import make_folder, parse_line, read_text, write_json
 from isara.judges.base import LABELS, UNREADABLE, Judge, Kind, Verdict
 from isara.judges.labelled import LabelledRow
+from isara.records import QAPair
+from isara.statistics import Interval, cohen_kappa, wilson
 
 # Checks of the judges that ship; a user's own are kept in the cache folder.
 SHIPPED = Path(__file__).parent / "offline" / "checks"
@@ -137,12 +137,16 @@ def check(
 
 
 def checked(judge: Judge | str, folder: Path | None = None) -> CheckResult | None:
-    """The last check of this very judge (or pin), or None: then its numbers are to be printed as unchecked."""
+    """The last check of this very judge (or pin), or None: then its numbers are to be printed as unchecked.
+
+    Raises:
+        RunError: The check that was kept is damaged.
+    """
     pin = judge if isinstance(judge, str) else judge.pin
     for place in [folder] if folder else [cache_folder(), SHIPPED]:
         path = _path(place, pin)
         if path.is_file():
-            return CheckResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return _read(path)
     return None
 
 
@@ -153,16 +157,8 @@ def keep(result: CheckResult, folder: Path | None = None) -> Path:
         RunError: The folder can't be written.
     """
     path = _path(folder or cache_folder(), result.judge)
-    text = json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    aside = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"the check can't be kept in {path.parent} ({error.strerror}): name another folder with --out"
-        ) from error
+    make_folder(path.parent)
+    write_json(path, result.to_json())
     return path
 
 
@@ -227,6 +223,15 @@ def draw(result: CheckResult, stem: Path) -> list[Path]:
     return paths
 
 
+def _read(path: Path) -> CheckResult:
+    try:
+        return CheckResult.from_json(parse_line(read_text(path)) or {})
+    except (RunError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"the check in {path} is damaged: remove it and measure the judge again with `isara judge check`"
+        ) from error
+
+
 def _measure(judged: Sequence[tuple[LabelledRow, Verdict]], positive: str) -> Figures:
     true = [row.positive for row, _ in judged]
     said = [verdict.label == positive for _, verdict in judged]
@@ -288,8 +293,8 @@ def _figures(row: Mapping[str, Any]) -> Figures:
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate:
-    value, low, high = (math.nan if row[name] is None else row[name] for name in ("value", "low", "high"))
-    return Estimate(value, low, high, row["n"])
+    value, low, high = (math.nan if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, int(row["n"]))
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from isara.data import QAPair
 from isara.errors import ModelError
+from isara.hardware import find_device
 from isara.judges.base import LABELS, Kind, Verdict, check_prompt, fill
 from isara.models import find_model, weights_hash
+from isara.records import QAPair
 
 # The form in which beaver-dam-7b and the other BeaverTails models were trained (Ji et al. 2023, arXiv 2307.04657).
 BEAVER_TEMPLATE = "BEGINNING OF CONVERSATION: USER: {question} ASSISTANT:{answer}"
@@ -52,7 +53,8 @@ class ClassifierJudge:
         batch_size: Most answers in one forward pass.
         max_length: Most tokens of a text; longer ones lose their beginning, as the answer stands at the end. None is
             what the model can take.
-        device: "cpu", "cuda", …; "auto" is CUDA where there is one.
+        device: A torch device; "auto" is the best that is there.
+        trust_remote_code: Runs code that comes with the model.
 
     Raises:
         ConfigError: The template has no place for the answer.
@@ -71,6 +73,7 @@ class ClassifierJudge:
         batch_size: int = 16,
         max_length: int | None = None,
         device: str = "auto",
+        trust_remote_code: bool = False,
     ) -> None:
         if template is not None:
             check_prompt(template, ("answer",))
@@ -79,7 +82,7 @@ class ClassifierJudge:
         self.threshold = threshold
         self.batch_size = batch_size
         self._device = device
-        self._files = _find(model)
+        self._files = _Files(model, find_model(model), weights_hash(model), trust_remote_code)
         config = self._files.config()
         self._labels = [config.id2label[index] for index in range(config.num_labels)]
         self._multi = _is_multi(config, form)
@@ -146,25 +149,27 @@ class _Files:
     name: str
     path: str
     hash: str
+    trust_remote_code: bool
 
     @property
-    def revision(self) -> dict[str, str]:
-        # A folder's hash is no revision of it.
-        return {} if Path(self.path).is_dir() else {"revision": self.hash}
+    def options(self) -> dict[str, Any]:
+        # Said even where it is False: unsaid, transformers asks on the terminal. A folder's hash is no revision of it.
+        revision = {} if Path(self.path).is_dir() else {"revision": self.hash}
+        return {"trust_remote_code": self.trust_remote_code, **revision}
 
     def config(self) -> Any:
         from transformers import AutoConfig
 
         with self._one_line():
-            return AutoConfig.from_pretrained(self.path, **self.revision)
+            return AutoConfig.from_pretrained(self.path, **self.options)
 
     def load(self, device: str) -> _Loaded:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         with self._one_line():
-            tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left", **self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left", **self.options)
             model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.path, use_safetensors=True, output_loading_info=True, **self.revision
+                self.path, use_safetensors=True, output_loading_info=True, **self.options
             )
         if report["missing_keys"]:
             # transformers would go on with random weights.
@@ -176,22 +181,22 @@ class _Files:
             raise ModelError(f"the tokenizer of {self.name} has no padding token, so no batch can be made: set one")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders look for the last token that is no padding
-        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return _Loaded(model.to(where).eval(), tokenizer)
+        return _Loaded(model.to(find_device(device)).eval(), tokenizer)
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise ModelError(
+                    f"{self.name} brings code of its own, which is not run unasked: set `trust_remote_code: true` in "
+                    "the judge's file if you trust it, or give another model"
+                ) from error
             reason = str(error).splitlines()[0]
             raise ModelError(
                 f"{self.name} can't be loaded as a sequence classifier ({reason}): give another model"
             ) from error
-
-
-def _find(name: str) -> _Files:
-    return _Files(name, find_model(name), weights_hash(name))
 
 
 def _is_multi(config: Any, form: str) -> bool:

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from isara.data import QAPair
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict, check_prompt, fill
-from isara.judges.chat import ChatClient, Endpoint, Usage
+from isara.judges.chat import ChatClient, Endpoint, Reply, Usage
+from isara.records import QAPair
+
+_LOG = logging.getLogger(__name__)
 
 # The judged texts come from the model that is measured, so they may say anything, also to the judge.
 SYSTEM = (
@@ -40,7 +43,8 @@ PAIR_PROMPT = (
 class EndpointJudge:
     """Judges answers one by one with a chat model.
 
-    A reply without exactly one verdict line is unreadable: counted in `usage`, never guessed.
+    A reply that was cut, ends without a verdict line or holds different ones is unreadable: counted in `usage`, never
+    guessed.
 
     Args:
         endpoint: The chat model.
@@ -65,8 +69,8 @@ class EndpointJudge:
 
     @property
     def usage_line(self) -> str:
-        """The same with the cost, for people."""
-        return self.usage.describe(self._client.endpoint.prices)
+        """The same with the cost, and with what would help, for people."""
+        return _usage_line(self._client)
 
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair: 1.0 for the kind's positive label, 0.0 for the other; `raw` is the whole reply.
@@ -76,15 +80,15 @@ class EndpointJudge:
             ModelError: A reply can't be had; those that came before it are in the cache.
         """
         prompts = [_filled(self.prompt, {"question": pair.question, "answer": pair.answer}) for pair in pairs]
-        return [self._verdict(reply) for reply in self._client.ask([(SYSTEM, prompt) for prompt in prompts])]
+        replies = self._client.ask([(SYSTEM, prompt) for prompt in prompts])
+        words = _read_words(self._client, replies, LABELS[self.kind])
+        return [self._verdict(word, reply.text) for word, reply in zip(words, replies, strict=True)]
 
-    def _verdict(self, reply: str) -> Verdict:
+    def _verdict(self, label: str | None, raw: str) -> Verdict:
         positive, _ = LABELS[self.kind]
-        label = _verdict_word(reply, LABELS[self.kind])
         if label is None:
-            self._client.usage.unreadable += 1
-            return Verdict(UNREADABLE, math.nan, reply, self.pin)
-        return Verdict(label, float(label == positive), reply, self.pin)
+            return Verdict(UNREADABLE, math.nan, raw, self.pin)
+        return Verdict(label, float(label == positive), raw, self.pin)
 
 
 class EndpointPairwiseJudge:
@@ -111,8 +115,8 @@ class EndpointPairwiseJudge:
 
     @property
     def usage_line(self) -> str:
-        """The same with the cost, for people."""
-        return self.usage.describe(self._client.endpoint.prices)
+        """The same with the cost, and with what would help, for people."""
+        return _usage_line(self._client)
 
     def compare(self, questions: Sequence[str], answers_a: Sequence[str], answers_b: Sequence[str]) -> list[Preference]:
         """One preference a question, with answer a shown first; `raw` is the whole reply.
@@ -126,24 +130,115 @@ class EndpointPairwiseJudge:
             for question, a, b in zip(questions, answers_a, answers_b, strict=True)
         ]
         replies = self._client.ask([(SYSTEM, _filled(self.prompt, text)) for text in texts])
-        return [self._preference(reply) for reply in replies]
+        words = _read_words(self._client, replies, ("a", "b", "tie"))
+        return [self._preference(word, reply.text) for word, reply in zip(words, replies, strict=True)]
 
-    def _preference(self, reply: str) -> Preference:
-        word = _verdict_word(reply, ("a", "b", "tie"))
+    def _preference(self, word: str | None, raw: str) -> Preference:
         if word is None:
-            self._client.usage.unreadable += 1
-            return Preference(UNREADABLE, math.nan, reply, self.pin)
-        return Preference(word, {"a": 1.0, "b": 0.0, "tie": 0.5}[word], reply, self.pin)
+            return Preference(UNREADABLE, math.nan, raw, self.pin)
+        return Preference(word, {"a": 1.0, "b": 0.0, "tie": 0.5}[word], raw, self.pin)
 
 
-def _verdict_word(reply: str, words: Sequence[str]) -> str | None:
-    """The word of the reply's only verdict line, which has to be its last; None where there is no such line."""
-    lines = [line.strip().strip("*`").strip() for line in reply.strip().splitlines()]
-    verdicts = [line for line in lines if line.lower().startswith("verdict")]
-    if len(verdicts) != 1 or lines[-1] != verdicts[0]:
+# Thoughts in the tags that models and templates use; a template may have opened them in the prompt already.
+_THOUGHT = r"(?:think|thinking|thoughts?|reasoning)"
+_THOUGHTS_END = re.compile(rf"</{_THOUGHT}>|\[/{_THOUGHT}\]|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+_THOUGHTS_BEGIN = re.compile(
+    rf"^[ \t]*(?:<{_THOUGHT}>|\[{_THOUGHT}\]|<\|channel\|>analysis)", re.IGNORECASE | re.MULTILINE
+)
+
+_FENCE = re.compile(r"(?:```|~~~)\s*\w*")
+_LINE_MARKS = re.compile(r"(?:[\s>#*_`~+•–—-]|\d+[.)](?=\s))*")  # quotes, headings, lists, bold, code
+_TITLE = re.compile(r"(?:final\s+)?verdict(?![^\W_])(?:[\s*_`]*[:：])?[\s*_`]*", re.IGNORECASE)
+_LONE_WORD = re.compile(r"""["'“‘(\[<]*[^\W_]+[.!*_`"'”’)\]>]*""")
+_VERDICT = re.compile(
+    r"""(?:final\s+)?verdict[\s*_`]*[:：][\s*_`"'“‘(\[<]*
+    (?P<word>[^\W_]+)[*_`"'”’)\]>]*
+    (?P<rest>(?:
+        \s*$                                      # nothing more, or a reason that is set off from the word
+        | [.!,;:]+[*_`"'”’)\]>]*(?=\s|$)
+        | \s+[(–—-] | —
+        | \s+(?:because|since|as)\b
+    ).*)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_DOUBT = re.compile(
+    r"\?|\b(?:maybe|perhaps|possibly|unsure|uncertain|not (?:sure|certain|really)|or not|actually|wait|second thought|"
+    r"verdict)\b",
+    re.IGNORECASE,
+)
+
+
+def read_verdict(reply: str, words: Sequence[str]) -> str | None:
+    """The word of a reply's verdict, which has to stand on its last line; None where there is none to rely on.
+
+    Thoughts are passed over, and so is Markdown. A verdict that another line contradicts, or that what follows it on
+    its line puts in doubt, is none.
+    """
+    lines = list(_plain_lines(_after_thoughts(reply)))
+    read = [(line, _line_word(line, words)) for line in lines if _TITLE.match(line)]
+    found = {word for _, word in read}
+    if len(found) != 1 or read[-1][0] != lines[-1]:
         return None
-    found = re.fullmatch(r"verdict:\s*[*`]*(\w+)[*`.]*", verdicts[0], flags=re.IGNORECASE)
-    return found[1].lower() if found and found[1].lower() in words else None
+    return found.pop()
+
+
+def _after_thoughts(reply: str) -> str:
+    """What a reply says after its thoughts; nothing where they do not end."""
+    said = _THOUGHTS_END.split(reply)[-1]
+    return "" if _THOUGHTS_BEGIN.search(said) else said
+
+
+def _plain_lines(said: str) -> Iterator[str]:
+    """The lines that say something, without Markdown; a title `Verdict` is joined with a lone word below it."""
+    title = ""
+    for raw in said.splitlines():
+        line = raw.strip().rstrip("#").rstrip()
+        line = line[_LINE_MARKS.match(line).end() :] if not _FENCE.fullmatch(line) else ""  # type: ignore[union-attr]
+        if not line:
+            continue
+        if title and _LONE_WORD.fullmatch(line):
+            line = f"{title}: {line}"
+        title = "verdict" if _TITLE.fullmatch(line) else ""
+        if not title:
+            yield line
+    if title:
+        yield title
+
+
+def _line_word(line: str, words: Sequence[str]) -> str | None:
+    found = _VERDICT.fullmatch(line)
+    word = found["word"].lower() if found else ""
+    if not found or word not in words or _DOUBT.search(found["rest"]):
+        return None
+    others = [other for other in words if other != word]
+    doubted = any(_names(found["rest"], other) for other in [*others, f"not {word}"])
+    return None if doubted else word
+
+
+def _names(text: str, words: str) -> bool:
+    """Whether the text has the words; a letter counts as a capital only, since `a` is a word like any other."""
+    if len(words) == 1:
+        return re.search(rf"\b{words.upper()}\b", text) is not None
+    return re.search(rf"\b{words}\b", text, re.IGNORECASE) is not None
+
+
+def _read_words(client: ChatClient, replies: Sequence[Reply], words: Sequence[str]) -> list[str | None]:
+    """The verdict's word in each reply, None where unreadable; these are counted, with their reasons."""
+    # What a cut reply would have gone on to say is not known.
+    found = [None if reply.cut else read_verdict(reply.text, words) for reply in replies]
+    unread = [reply for reply, word in zip(replies, found, strict=True) if word is None]
+    cut = sum(reply.cut for reply in unread)
+    client.usage.unreadable += len(unread)
+    client.usage.cut += cut
+    client.usage.empty += sum(not reply.text.strip() and not reply.cut for reply in unread)
+    if cut:
+        _LOG.warning("%s: %d of %d replies were cut: %s", client.name, cut, len(replies), client.longer)
+    return found
+
+
+def _usage_line(client: ChatClient) -> str:
+    line = client.usage.describe(client.endpoint.prices)
+    return f"{line}; for the cut replies, {client.longer}" if client.usage.cut else line
 
 
 def _filled(prompt: str, texts: Mapping[str, str]) -> str:

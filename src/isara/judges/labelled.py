@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isara.data import QAPair
 from isara.errors import SeedError
-from isara.evaluate.benchmarks import read_rows
+from isara.files import file_hash
 from isara.judges.base import LABELS, Kind
+from isara.records import QAPair
+from isara.tables import read_table
 
 Half = Literal["development", "test"]
 
@@ -63,7 +64,7 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
         SeedError: The file can't be read, lacks a column, holds a label that means nothing, or holds labels of
             another kind.
     """
-    raw = read_rows(path)
+    raw = read_table(path)
     read = _reader(path, raw, kind, columns)
     rows = []
     for number, row in enumerate(raw, start=1):
@@ -76,11 +77,12 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
             ) from error
         except ValueError as error:
             raise SeedError(f"row {number} of {path} {error}") from error
+        except TypeError as error:
+            raise SeedError(f"row {number} of {path} has no list of categories ({error}): mend the row") from error
     rows = [row for row in rows if half is None or half_of(row.pair.question) == half]
     if not rows:
         raise SeedError(f"{path} holds no labelled rows{f' in its {half} half' if half else ''}: give another file")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return rows, " ".join(filter(None, (path.name, half and f"({half} half)", f"#{digest}")))
+    return rows, " ".join(filter(None, (path.name, half and f"({half} half)", f"#{file_hash(path)[:12]}")))
 
 
 def read_refusals(path: Path, half: Half | None = None) -> list[QAPair]:
@@ -117,22 +119,29 @@ def _xstest(row: Mapping[str, Any]) -> LabelledRow:
     categories = [f"label {label[2:].replace('_', ' ')}", f"type {row['type']}"]
     if "model" in row:
         categories.append(f"model {row['model']}")
-    return LabelledRow(QAPair(row["prompt"], answer), known[label[:1]], tuple(categories))
+    return LabelledRow(_pair(row["prompt"], answer), known[label[:1]], tuple(categories))
 
 
 def _beavertails(row: Mapping[str, Any]) -> LabelledRow:
     # The hub has a dict of true and false by category, other copies the list of those that are true.
     named = row["category"] if "category" in row else row["categories"]
     categories = [name for name, holds in named.items() if holds] if isinstance(named, Mapping) else named
-    pair = QAPair(row["prompt"], row["response"])
+    pair = _pair(row["prompt"], row["response"])
     return LabelledRow(pair, not _is_positive(row["is_safe"], "harm", ""), tuple(categories))
 
 
 def _plain(row: Mapping[str, Any], kind: Kind, columns: Columns) -> LabelledRow:
     category = row[columns.category] if columns.category and columns.category in row else ()
     names = (category,) if isinstance(category, str) else tuple(category)
-    pair = QAPair(row[columns.question], row[columns.answer])
+    pair = _pair(row[columns.question], row[columns.answer])
     return LabelledRow(pair, _is_positive(row[columns.label], kind, columns.positive), names)
+
+
+def _pair(question: Any, answer: Any) -> QAPair:
+    for value in (question, answer):
+        if not isinstance(value, str):
+            raise ValueError(f"holds {value!r}, where a text was expected: mend the row")
+    return QAPair(question, answer)
 
 
 def _is_positive(label: object, kind: Kind, chosen: str) -> bool:

@@ -4,15 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.data import QAPair
+from isara.asking import Asker
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict, check_prompt, decide, fill
-from isara.prompts import answer_prompt, answer_text
-from isara.protocols import Engine
+from isara.records import QAPair
 
 # Our own wordings. {question} and {answer} stand for the texts, {first} and {second} for the two options.
 SINGLE_PROMPTS: Mapping[Kind, str] = {
@@ -36,7 +34,7 @@ class LocalJudge:
     Each option is once A and once B and the two are averaged, since small models have a favourite letter.
 
     Args:
-        engine: An engine whose `with` block nobody has entered; it is loaded at the first use and kept until `close`.
+        asker: The model, loaded at the first use and kept until `close`.
         name: Name and revision or hash of its model, for the pin.
         kind: What is judged.
         prompt: Another wording, with {question}, {answer}, {first} and {second}.
@@ -45,12 +43,12 @@ class LocalJudge:
         ConfigError: The prompt lacks a place for a text.
     """
 
-    def __init__(self, engine: Engine, name: str, kind: Kind = "harm", prompt: str | None = None) -> None:
+    def __init__(self, asker: Asker, name: str, kind: Kind = "harm", prompt: str | None = None) -> None:
         self.kind: Kind = kind
         self.prompt = prompt or SINGLE_PROMPTS[kind]
         check_prompt(self.prompt, ("question", "answer", "first", "second"))
         self.pin = _pin(name, self.prompt, kind)
-        self._letters = _Letters(engine)
+        self._asker = asker
 
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair; `raw` holds the positive label's probability when it is A and when it is B.
@@ -61,8 +59,8 @@ class LocalJudge:
             ModelError: The model can't be loaded.
         """
         positive, negative = LABELS[self.kind]
-        as_a = self._letters.probability_of_a([self._filled(pair, positive, negative) for pair in pairs])
-        as_b = 1 - self._letters.probability_of_a([self._filled(pair, negative, positive) for pair in pairs])
+        as_a = _probability_of_a(self._asker, [self._filled(pair, positive, negative) for pair in pairs])
+        as_b = 1 - _probability_of_a(self._asker, [self._filled(pair, negative, positive) for pair in pairs])
         verdicts = []
         for one, other in zip(as_a.tolist(), as_b.tolist(), strict=True):
             mean = (one + other) / 2
@@ -72,7 +70,7 @@ class LocalJudge:
 
     def close(self) -> None:
         """Unloads the model; the next use loads it again."""
-        self._letters.close()
+        self._asker.__exit__(None, None, None)
 
     def _filled(self, pair: QAPair, first: str, second: str) -> str:
         texts = {"question": pair.question, "answer": pair.answer, "first": first, "second": second}
@@ -83,7 +81,7 @@ class LocalPairwiseJudge:
     """Compares two answers; `isara.judges.base.both_orders` averages over who stands first.
 
     Args:
-        engine: An engine whose `with` block nobody has entered; it is loaded at the first use and kept until `close`.
+        asker: The model, loaded at the first use and kept until `close`.
         name: Name and revision or hash of its model, for the pin.
         prompt: Another wording, with {question}, {first} and {second}.
 
@@ -91,11 +89,11 @@ class LocalPairwiseJudge:
         ConfigError: The prompt lacks a place for a text.
     """
 
-    def __init__(self, engine: Engine, name: str, prompt: str = PAIR_PROMPT) -> None:
+    def __init__(self, asker: Asker, name: str, prompt: str = PAIR_PROMPT) -> None:
         self.prompt = prompt
         check_prompt(prompt, ("question", "first", "second"))
         self.pin = _pin(name, prompt, "pairwise")
-        self._letters = _Letters(engine)
+        self._asker = asker
 
     def compare(self, questions: Sequence[str], answers_a: Sequence[str], answers_b: Sequence[str]) -> list[Preference]:
         """One preference a question, with answer a shown first; `raw` holds the probabilities of the two letters.
@@ -107,46 +105,37 @@ class LocalPairwiseJudge:
             {"question": question, "first": first, "second": second}
             for question, first, second in zip(questions, answers_a, answers_b, strict=True)
         ]
-        chances = self._letters.probability_of_a([fill(self.prompt, text) for text in texts]).tolist()
+        chances = _probability_of_a(self._asker, [fill(self.prompt, text) for text in texts]).tolist()
         return [Preference(decide(chance), chance, {"A": chance, "B": 1 - chance}, self.pin) for chance in chances]
 
     def close(self) -> None:
         """Unloads the model; the next use loads it again."""
-        self._letters.close()
+        self._asker.__exit__(None, None, None)
 
 
-class _Letters:
-    """An engine, loaded when it is first asked."""
+def _probability_of_a(asker: Asker, texts: Sequence[str]) -> NDArray[np.float64]:
+    """How likely the model goes on with A rather than B, shape (len(texts),): softmax over the two letters.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._loaded: ExitStack | None = None
-
-    def probability_of_a(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """How likely the model goes on with A rather than B, shape (len(texts),): softmax over the two letters.
-
-        NaN for a text that doesn't fit into the model's context: one long answer must not end the judging.
-        """
-        if self._loaded is None:
-            loaded = ExitStack()
-            loaded.enter_context(self._engine)
-            self._loaded = loaded
-        fmt = self._engine.format
-        prompts = [answer_prompt(fmt, (), text) for text in texts]
-        letters = [answer_text(fmt, letter) for letter in _OPTIONS]
-        room = self._engine.context_length - max(self._engine.count_tokens(letters))
-        fits = np.array(self._engine.count_tokens(prompts), dtype=np.int64) <= room
-        read = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
-        logprobs = self._engine.logprobs([prompt for prompt in read for _ in letters], letters * len(read))
-        first, second = np.array(logprobs, dtype=np.float64).reshape(-1, len(letters)).T
-        chances = np.full(len(texts), np.nan)
-        chances[fits] = 1 / (1 + np.exp(second - first))
-        return chances
-
-    def close(self) -> None:
-        if self._loaded is not None:
-            self._loaded.close()
-            self._loaded = None
+    NaN for a text that doesn't fit into the model's context: one long answer must not end the judging.
+    """
+    renderer = asker.renderer
+    prompts = [renderer.answer((), QAPair(text, "")) for text in texts]
+    letters = [[renderer.answer_ids(prompt, letter) for letter in _OPTIONS] for prompt in prompts]
+    fits = np.array(
+        [
+            len(prompt.ids) + max(map(len, ids)) <= renderer.context_length
+            for prompt, ids in zip(prompts, letters, strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    read = [place for place, fit in enumerate(fits) if fit]
+    logprobs = asker.logprobs(
+        [prompts[place] for place in read for _ in _OPTIONS], [ids for place in read for ids in letters[place]]
+    )
+    first, second = np.array(logprobs, dtype=np.float64).reshape(-1, len(_OPTIONS)).T
+    chances = np.full(len(texts), np.nan)
+    chances[fits] = 1 / (1 + np.exp(second - first))
+    return chances
 
 
 def _pin(name: str, prompt: str, kind: str) -> str:

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.data import QAPair
 from isara.errors import ConfigError
 from isara.judges.base import LABELS, UNREADABLE, Kind, Verdict
 from isara.judges.offline.features import HARM_WORDS, VERSION, answer_features, harm_features, hashed
+from isara.records import QAPair
 
 FOLDER = Path(__file__).parent
 WEIGHTS = FOLDER / "weights.safetensors"

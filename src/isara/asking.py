@@ -1,0 +1,153 @@
+"""The one way to ask a model: retrieve, fit, render, generate, strip."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from isara.errors import ModelError
+from isara.protocols import Engine, EngineFactory, Retrieve
+from isara.records import Completion, Draw, Prompt, QAPair, Sampling
+from isara.render import Renderer
+
+LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
+
+
+def no_demos(pair: QAPair) -> Sequence[tuple[QAPair, float]]:
+    """Retrieves nothing: zero-shot."""
+    return ()
+
+
+class Asker:
+    """A model that can be asked. It is opened when something is first asked, once, and closed with the `with` block.
+
+    Args:
+        engine: Opens the model.
+        model: Its folder or name.
+        renderer: Makes its prompts.
+    """
+
+    def __init__(self, engine: EngineFactory, model: str, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self.model = model
+        self._factory = engine
+        self._engine: Engine | None = None
+
+    def questions(
+        self, demos: Sequence[Sequence[QAPair]], sampling: Sampling, seeds: Sequence[int], room: int
+    ) -> list[Draw]:
+        """The next question after each list of demonstrations, as many of which are shown as `room` tokens hold."""
+        asked = [self._fitted(self.renderer.question, shown, room) for shown in demos]
+        prompts, shown = [prompt for prompt, _ in asked], [kept for _, kept in asked]
+        done = self.generate(prompts, self.with_stops(sampling, self.renderer.format.question_stops), seeds)
+        rows = zip(done, prompts, seeds, shown, strict=True)
+        return [_draw(completion, prompt, seed, kept) for completion, prompt, seed, kept in rows]
+
+    def answers(
+        self,
+        pairs: Sequence[QAPair],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        retrieve: Retrieve = no_demos,
+    ) -> list[Draw | None]:
+        """An answer to each pair's question after the demonstrations that are retrieved for it.
+
+        None for a question that does not fit into the context even without demonstrations. The farthest are left out
+        where not all fit beside the longest answer.
+        """
+        room = self.renderer.context_length - sampling.max_new_tokens
+        asked = [self.prompt(pair, room, retrieve(pair)) for pair in pairs]
+        fitting = [found for found in asked if found is not None]
+        done = iter(
+            self.generate(
+                [prompt for prompt, _ in fitting],
+                self.with_stops(sampling, self.renderer.format.answer_stops),
+                [seed for seed, found in zip(seeds, asked, strict=True) if found is not None],
+            )
+        )
+        return [
+            None
+            if found is None
+            else _draw(next(done), found[0], seed, [demo for demo, _ in found[1]], [near for _, near in found[1]])
+            for found, seed in zip(asked, seeds, strict=True)
+        ]
+
+    def prompt(
+        self, pair: QAPair, room: int, found: Sequence[tuple[QAPair, float]] = ()
+    ) -> tuple[Prompt, Sequence[tuple[QAPair, float]]] | None:
+        """The prompt of a pair's question with the demonstrations in it; None where it has more than `room` tokens.
+
+        Args:
+            pair: Its question is asked, after its earlier turns.
+            room: Most tokens.
+            found: Demonstrations with their similarities, nearest last; the farthest are left out where not all fit.
+        """
+        fitted = self.renderer.fit(partial(self._answer, pair), [demo for demo, _ in found], room)
+        return None if fitted is None else (fitted[0], found[len(found) - len(fitted[1]) :])
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """What the engine makes of prompts; it is not opened for none."""
+        return self._opened().generate(prompts, sampling, seeds) if prompts else []
+
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """Natural-log probability of each continuation (ids) after its prompt."""
+        return self._opened().logprobs(prompts, continuations) if prompts else []
+
+    def with_stops(self, sampling: Sampling, stops: tuple[str, ...]) -> Sampling:
+        """The sampling with the format's stop strings after the user's own."""
+        return replace(sampling, stop=(*sampling.stop, *stops))
+
+    def room(self, sampling: Sampling, stage: str) -> int:
+        """Tokens that a prompt may have beside the longest completion.
+
+        Raises:
+            ModelError: They are too few for any prompt.
+        """
+        length = self.renderer.context_length
+        room = length - sampling.max_new_tokens
+        if room < LEAST_PROMPT:
+            raise ModelError(
+                f"expected room for a prompt of at least {LEAST_PROMPT} tokens, found {max(room, 0)}: of the model's "
+                f"context of {length} tokens {stage}.max_new_tokens has {sampling.max_new_tokens}; lower it"
+            )
+        return room
+
+    def _answer(self, pair: QAPair, demos: Sequence[QAPair]) -> Prompt:
+        return self.renderer.answer(demos, pair)
+
+    def _fitted(
+        self, render: Callable[[Sequence[QAPair]], Prompt], demos: Sequence[QAPair], room: int
+    ) -> tuple[Prompt, Sequence[QAPair]]:
+        fitted = self.renderer.fit(render, demos, room)
+        assert fitted is not None, "a prompt without demonstrations is shorter than LEAST_PROMPT"
+        return fitted
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._factory(self.model).__enter__()
+        return self._engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.__exit__(kind, error, trace)
+
+
+def _draw(
+    completion: Completion, prompt: Prompt, seed: int, demos: Sequence[QAPair], near: Sequence[float] = ()
+) -> Draw:
+    return Draw(
+        text=completion.text.strip(),
+        tokens=completion.tokens,
+        finish=completion.finish,
+        prompt=prompt.text,
+        seed=seed,
+        demo_ids=tuple(demo.id for demo in demos),
+        similarities=tuple(near),
+    )

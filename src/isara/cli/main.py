@@ -1,0 +1,310 @@
+"""The command line: one verb a stage. Heavy libraries are imported inside the verbs, so that `--help` is instant."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isara.cli.evaluate import evaluate
+from isara.cli.judge import app as judge_app
+from isara.cli.models import app as models_app
+from isara.errors import ConfigError, IsaraError
+
+app = typer.Typer(
+    name="isara",
+    help="Align a language model to a new domain from fewer than a hundred question-answer pairs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[
+    Path | None, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A folder, hub name, .gguf file or packaged model (`isara models list`); else the embedded."),
+]
+Seeds = Annotated[str | None, typer.Option(help="The seed pairs: a data file, a folder, or a hub name.")]
+Out = Annotated[str | None, typer.Option(help="The run folder.")]
+Heldout = Annotated[str | None, typer.Option(help="A share of the seeds, or a file of other pairs, for evaluation.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value, such as train.lora_r=8.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigPath = None,
+    model: Model = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    heldout: Heldout = None,
+    iterations: Annotated[int | None, typer.Option(help="T, the most iterations.")] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first prompts and an estimate of time and memory, then stop.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read finished stages again and compare their bytes.")
+    ] = True,
+) -> None:
+    """Generate, filter, train, evaluate, repeat.
+
+    The same command goes on where it was cut off.
+    """
+    from isara import loop
+    from isara.build import build_parts
+    from isara.cli.progress import Bars
+    from isara.report.terminal import before_and_after, summary
+
+    settings = _config(config, model, seeds, out, heldout, overrides, iterations=iterations)
+    if dry_run:
+        from isara.estimate import preview
+
+        _console().print(preview(build_parts(settings)))
+        return
+    with Bars(_console(stderr=True), settings.iterations) as bars:
+        result = loop.run(build_parts(settings, bars), bars, verify=verify)
+    _console().print(summary(result.out), before_and_after(result.out))
+    _say(f"The aligned model is in {result.final}; `isara show {result.out}` shows what it was made from.")
+
+
+@app.command()
+def generate(
+    config: ConfigPath = None,
+    model: Model = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    heldout: Heldout = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make and filter pairs only.
+
+    These are the pairs of the first iteration; `isara run` with the same values goes on from there.
+    """
+    from isara import loop
+    from isara.build import build_parts
+    from isara.cli.progress import Bars
+    from isara.stages import read_accepted
+
+    settings = _config(config, model, seeds, out, heldout, overrides)
+    with Bars(_console(stderr=True), 1) as bars:
+        folder = loop.generate_pairs(build_parts(settings, bars), bars)
+    count = len(read_accepted(folder))
+    _say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
+
+
+@app.command()
+def train(
+    pairs: Annotated[list[str], typer.Argument(help="Files of pairs to train on, such as seeds and accepted.jsonl.")],
+    out: Annotated[Path, typer.Option(help="The folder for the trained model; it must not exist yet.")],
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fine-tune a model on pairs, with loss on the answers only."""
+    from isara import verbs
+    from isara.build import assemble
+    from isara.cli.progress import Bars
+    from isara.data import read_pairs
+    from isara.models import find_model
+    from isara.render import open_renderer
+
+    settings = _config(None, model, pairs[0], None, None, overrides)
+    columns = settings.columns
+    rows = [pair for source in pairs for pair in read_pairs(source, columns.question, columns.answer)]
+    start = find_model(settings.model)
+    renderer = open_renderer(start, settings.prompt_format, settings.engine.trust_remote_code)
+    with Bars(_console(stderr=True), 1) as bars:
+        stats = verbs.train(assemble(settings, start, renderer, rows, (), bars), rows, out)
+    _say(f"trained on {stats.rows} pairs in {stats.steps} steps, loss {stats.first_loss:.3f} → {stats.last_loss:.3f}")
+    _say(f"the model is in {out}")
+
+
+@app.command()
+def answer(
+    questions: Annotated[list[str], typer.Argument(help="The questions.")],
+    model: Annotated[str | None, typer.Option(help="A model's folder or hub name, or a run folder.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Pairs to show as demonstrations, with --demos.")] = None,
+    demos: Annotated[
+        int, typer.Option(min=0, help="Demonstrations to show: the nearest (ICL-kNN); 0 is zero-shot.")
+    ] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="Softmax temperature; 0 is greedy.")] = 0.0,
+    overrides: Overrides = None,
+) -> None:
+    """Answer questions, zero-shot or after demonstrations.
+
+    A run answers with its exported model, as it was made: prompt format, number format and seeds are the run's own.
+    """
+    from rich.text import Text
+
+    from isara import verbs
+    from isara.report.terminal import plain
+
+    parts = _answering(model, seeds, demos, overrides)
+    if demos and not parts.seeds:
+        raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
+    given = verbs.answer(parts, questions, demos, temperature)
+    for question, draw in zip(questions, given, strict=True):
+        text = plain(draw.text) if draw else Text("the question does not fit into the model's context", "italic")
+        _console().print(Text.assemble(("Question: ", "bold"), plain(question), ("\nAnswer: ", "bold"), text))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    row: Annotated[
+        str | None, typer.Option(help="Where this row came from; the first digits of its id will do.")
+    ] = None,
+    iteration: Annotated[
+        int | None, typer.Option(help="Samples and drops of this iteration; by default the last.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="How many accepted pairs to print.")] = 3,
+    dropped: Annotated[int, typer.Option(min=0, help="How many dropped rows to print, nearest to passing first.")] = 8,
+) -> None:
+    """Show what a run made and why.
+
+    The funnel, samples, drops near their threshold; with --row, where one row came from.
+    """
+    from isara.report import terminal as shown
+
+    if row is not None:
+        _console().print(shown.provenance(run, row))
+        return
+    _console().print(shown.summary(run), shown.before_and_after(run))
+    if shown.has_candidates(run):
+        _console().print(shown.samples(run, iteration, samples), shown.near_threshold(run, iteration, dropped))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder of the new domain; it must be new or empty.")],
+    model: Annotated[str, typer.Option(help="A model's folder or hub name.")] = "embedded",
+) -> None:
+    """Write a commented config and example seeds for a new domain."""
+    from isara.scaffold import write_scaffold
+
+    write_scaffold(folder, model)
+    _say(
+        f"wrote {folder}: put your pairs into its seeds.jsonl, look with `isara run {folder} --dry-run`, "
+        f"then start with `isara run {folder}`"
+    )
+
+
+app.command()(evaluate)
+app.add_typer(judge_app, name="judge")
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend ends in one line and exit code 1, a bug keeps its traceback."""
+    # A launcher's left-overs would have the trainer wait for processes that nobody started.
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Children and libraries read these; nothing here phones home.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Typer carries its own copy of click's exceptions, so its base class is taken from one that it exports.
+    usage_error: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    try:
+        with _log_to_stderr():
+            status = app(standalone_mode=False)
+    except IsaraError as error:
+        sys.exit(_fail(str(error)))
+    except usage_error as error:
+        sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_fail("stopped; run the same command again to go on"))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _config(
+    path: Path | None,
+    model: str | None,
+    seeds: str | None,
+    out: str | None,
+    heldout: str | None,
+    overrides: list[str] | None,
+    **values: Any,
+) -> Any:
+    from isara.config import load_config
+
+    share = _number(heldout)
+    settings = load_config(
+        path, overrides or (), model=model, seeds=seeds, out=out, heldout=heldout if share is None else share, **values
+    )
+    if path is None and model is None and settings.model == "embedded":
+        _say("no --model was given: taking the small embedded model")
+    return settings
+
+
+def _answering(model: str | None, seeds: str | None, demos: int, overrides: list[str] | None) -> Any:
+    """The parts that answer: of a run as it was made, or of a model; and with --seeds those pairs."""
+    from dataclasses import replace
+
+    from isara.build import assemble, build_run
+    from isara.data import read_pairs
+    from isara.models import find_model
+    from isara.render import open_renderer
+
+    run = Path(model).expanduser() if model else None
+    if run is not None and (run / "isara.yaml").is_file():
+        parts = build_run(run, overrides or ())
+        for override in overrides or ():
+            _say(f"{override} was given, beside what the run was made with")
+    else:
+        settings = _config(None, model, seeds, None, None, overrides)
+        found = find_model(settings.model)
+        renderer = open_renderer(found, settings.prompt_format, settings.engine.trust_remote_code)
+        parts = assemble(settings, found, renderer, ())
+    if seeds is None or not demos:
+        return parts
+    columns = parts.config.columns
+    return replace(parts, seeds=read_pairs(seeds, columns.question, columns.answer))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("isara: %(message)s"))
+    logging.getLogger("isara").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("isara").removeHandler(handler)
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"isara: {' '.join(message.split())}", err=True)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""`isara models`: which models are at hand, and whether one reads demonstrations."""
+
+import json
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isara.errors import ModelError
+
+if TYPE_CHECKING:
+    from isara.asking import Asker
+    from isara.packaged import Packaged
+    from isara.records import QAPair
+    from isara.render import Renderer
+
+app = typer.Typer(help="Models: list those at hand, and check one.", no_args_is_help=True)
+
+DEMONSTRATIONS = (1, 2, 4, 8)
+# Enough for a figure to two digits; with eight demonstrations each, more would take a small machine minutes.
+MOST_PAIRS = 24
+# Tables that words are looked up in, which LoRA's "all-linear" leaves alone.
+_TABLES = ("embed", "wte", "wpe", "lm_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Counted weights.
+
+    Attributes:
+        weights: All of them.
+        linear: Inputs and outputs of all layers that LoRA adapts, added up.
+        disk: Bytes of the files.
+    """
+
+    weights: int
+    linear: int
+    disk: int
+
+
+@app.command("list")
+def list_models() -> None:
+    """Models that are embedded, installed, converted or known, with what they take and how to get them."""
+    from isara.converted import card_value
+    from isara.models import embedded_model
+    from isara.packaged import PACKAGED
+
+    folder = embedded_model()
+    _show("embedded", folder_size(folder), "base", card_value(folder, "license"), "comes with this package")
+    for model in PACKAGED:
+        size = Size(model.parameters, model.linear, model.bytes + 2 * model.parameters)
+        _show(model.name, size, model.kind, model.licence, _state(model))
+    for folder in _others():
+        state = f"converted from {card_value(folder, 'base_model') or 'a file'}"
+        kind = "chat" if (folder / "chat_template.jinja").is_file() else "base"
+        _show(str(folder), folder_size(folder), kind, card_value(folder, "license"), state)
+    typer.echo(
+        "`model:` also takes a folder, a .gguf file, an adapter's folder, or a name on the hub. Memory is that of "
+        "weights (2 bytes each to generate, 4 to train) and optimiser (16 a trained weight) alone: activations and "
+        "caches come on top; `isara run --dry-run` estimates a run."
+    )
+
+
+@app.command("check")
+def check_model(
+    model: Annotated[str, typer.Argument(help="A model's name, folder or .gguf file.")],
+    seeds: Annotated[
+        str | None, typer.Option(help="Pairs to measure on; by default the examples that `isara init` writes.")
+    ] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+) -> None:
+    """Load a model, show its format and context, and measure whether it reads demonstrations.
+
+    Each pair's answer is measured in bits per byte after its nearest neighbours among the other pairs.
+    """
+    from isara.asking import Asker
+    from isara.engines.transformers.engine import TransformersEngine
+    from isara.models import find_model
+    from isara.render import open_renderer
+
+    pairs = _pairs(seeds)
+    begun = time.perf_counter()
+    found = find_model(model)
+    renderer = open_renderer(found, "auto", trust_remote_code)
+    typer.echo(f"{model} is {found}")
+    typer.echo(_format(renderer))
+    engine = TransformersEngine(found, trust_remote_code=trust_remote_code)
+    with Asker(lambda _: engine, found, renderer) as asker:
+        asker.logprobs([renderer.answer((), pairs[0])], [renderer.answer_ids(renderer.answer((), pairs[0]), "Yes.")])
+        typer.echo(f"loads and computes in {time.perf_counter() - begun:.1f} s, in {str(engine.dtype)[6:]}")
+        for line in demonstrated(bits_per_byte(asker, pairs), len(pairs)):
+            typer.echo(line)
+
+
+def bits_per_byte(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, float]:
+    """Bits per byte of the pairs' answers by the number of demonstrations, which are the nearest other pairs."""
+    from isara.embedders import find_embedder
+    from isara.evaluate.domain import HeldoutEvaluator, summarise
+    from isara.pool import Pool
+
+    pool = Pool(find_embedder("lexical"), pairs)
+    found: dict[int, float] = {}
+    for count in DEMONSTRATIONS:
+        if count < len(pairs):
+            figures = summarise(HeldoutEvaluator(pairs, pool, count).items(asker))
+            found |= {0: figures["bits_per_byte"], count: figures["bits_per_byte_demos"]}
+    return found
+
+
+def demonstrated(bits: dict[int, float], pairs: int) -> Iterator[str]:
+    """What is to be read off the figures, in lines."""
+    yield f"bits per byte of {pairs} answers, by the number of demonstrations (lower is better):"
+    yield "  " + "   ".join(f"{count}: {value:.3f}" for count, value in sorted(bits.items()))
+    least = min((count for count in bits if count), key=bits.__getitem__)
+    gain = 1 - bits[least] / bits[0]
+    if gain > 0:
+        yield f"it reads demonstrations: {least} of them save {gain:.0%}"
+    else:
+        yield "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
+
+
+def folder_size(folder: Path) -> Size:
+    """The size of a folder's model, from the heads of its weights' files; nothing is loaded."""
+    files = sorted(folder.glob("*.safetensors"))
+    shapes = [shape for file in files for shape in _shapes(file).items()]
+    weights = sum(_product(shape) for _, shape in shapes)
+    adapted = [shape for name, shape in shapes if len(shape) == 2 and not any(table in name for table in _TABLES)]
+    return Size(weights, sum(map(sum, adapted)), sum(file.stat().st_size for file in folder.iterdir()))
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            head: dict[str, Any] = json.loads(opened.read(min(length, file.stat().st_size)))
+        return {name: tensor["shape"] for name, tensor in head.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise ModelError(
+            f"expected weights in safetensors, found a file that is torn or none at {file}: remove {file.parent}"
+        ) from error
+
+
+def _product(shape: Sequence[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _show(name: str, size: Size, kind: str, licence: str | None, state: str) -> None:
+    from isara.config import TrainConfig
+    from isara.loading import training_memory
+
+    rank = TrainConfig.model_fields["lora_r"].default
+    lora, full = training_memory(size.weights, rank * size.linear), training_memory(size.weights, size.weights)
+    typer.echo(f"{name}: {_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
+    generating = size.weights * 2  # bfloat16
+    typer.echo(
+        f"  disk {_bytes(size.disk)}, memory {_bytes(generating)} to generate, {_bytes(lora)} to train an adapter of "
+        f"rank {rank}, {_bytes(full)} to train all weights"
+    )
+
+
+def _state(model: "Packaged") -> str:
+    from isara.packaged import is_converted, is_installed
+
+    if is_converted(model):
+        return "installed and converted" if is_installed(model) else "converted"
+    return "installed, converted when first used" if is_installed(model) else f"to be had with `{model.install}`"
+
+
+def _others() -> list[Path]:
+    """Folders in the cache that are no packaged model's: of a user's own GGUF files and adapters."""
+    from isara.converted import cache_folder
+    from isara.gguf import key
+    from isara.packaged import PACKAGED
+
+    known = {key(model.sha256) for model in PACKAGED}
+    folders = sorted(cache_folder().iterdir()) if cache_folder().is_dir() else []
+    return [
+        folder
+        for folder in folders
+        if (folder / "config.json").is_file() and folder.suffix != ".tmp" and folder.name not in known
+    ]
+
+
+def _pairs(seeds: str | None) -> "list[QAPair]":
+    from isara.data import read_pairs
+    from isara.errors import SeedError
+    from isara.scaffold import EXAMPLES
+
+    pairs = read_pairs(seeds)[:MOST_PAIRS] if seeds else list(EXAMPLES)
+    if len(pairs) < 2:
+        raise SeedError(
+            f"expected at least 2 pairs in {seeds}, one to ask and one to show, found {len(pairs)}: add one"
+        )
+    return pairs
+
+
+def _format(renderer: "Renderer") -> str:
+    fmt = renderer.format
+    shown = f"{fmt.start}{fmt.lead}…{fmt.to_answer}{fmt.lead}…{fmt.end}"
+    return f"format {fmt.name}: {shown!r}; context {renderer.context_length:,} tokens"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.1f} B" if number >= 1e9 else f"{number / 1e6:.3g} M"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -1,0 +1,170 @@
+"""Figures of a comparison: means with intervals over questions, and paired differences to the baseline."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isara.compare.arms import BASELINE, REFERENCE, Arm
+from isara.statistics import Difference, Floats, Interval, bootstrap, holm, paired_difference
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model of an arm's run, asked and scored.
+
+    Attributes:
+        arm: The arm.
+        seed: The training seed.
+        iteration: Whose model it is; 0 is the base model.
+        exported: Whether it is the one that the run exported.
+        steps: Optimiser steps that it has seen.
+        values: By column, a value a question, in their order; nan where a question has none in that column.
+    """
+
+    arm: str
+    seed: int
+    iteration: int
+    exported: bool
+    steps: int
+    values: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A figure in one column.
+
+    Attributes:
+        value: Mean over questions and training seeds.
+        interval: Its 95 % bootstrap interval over questions, each with its mean over the training seeds.
+        seeds: The mean of each training seed.
+        n: Questions.
+    """
+
+    value: float
+    interval: Interval
+    seeds: tuple[float, ...]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a comparison says of one arm, or of one of its iterations.
+
+    Attributes:
+        arm: The arm.
+        iteration: Whose models these are; None for those that the runs exported.
+        seeds: Training seeds.
+        steps: Optimiser steps that the models have seen, one a seed.
+        columns: The figures by column.
+        difference: In the first column, less the baseline's model with as many steps; None for the baseline itself and
+            where there is none.
+        baseline_steps: The steps of those models, one a seed.
+        adjusted: The p-value after Holm's correction for all differences beside it.
+    """
+
+    arm: str
+    iteration: int | None
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    columns: Mapping[str, Mean]
+    difference: Difference | None = None
+    baseline_steps: tuple[int, ...] = ()
+    adjusted: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; nan is null, since JSON has no NaN."""
+        found: dict[str, Any] = _without_nan(asdict(self))
+        return found
+
+
+def arm_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
+    """A line for each arm that was measured, of the models that its runs exported."""
+    return _tested([_line(arm.name, None, _headline(arm.name, measured), measured) for arm in arms])
+
+
+def iteration_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
+    """A line for each iteration of each arm that trains."""
+    lines = []
+    for arm in arms:
+        own = [model for model in measured if model.arm == arm.name and model.iteration]
+        for number in sorted({model.iteration for model in own}):
+            lines.append(_line(arm.name, number, [model for model in own if model.iteration == number], measured))
+    return _tested(lines)
+
+
+def _headline(arm: str, measured: Sequence[Measured]) -> list[Measured]:
+    """The exported model of each seed; of the baseline the one with as many steps as the reference's exported one."""
+    own = [model for model in measured if model.arm == arm]
+    exported = [model for model in own if model.exported]
+    if arm != BASELINE:
+        return exported
+    wanted = {model.seed: model.steps for model in measured if model.arm == REFERENCE and model.exported}
+    return [_nearest(wanted.get(model.seed, model.steps), model.seed, own) or model for model in exported]
+
+
+def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured: Sequence[Measured]) -> Line | None:
+    if not models:
+        return None
+    line = Line(
+        arm,
+        iteration,
+        tuple(model.seed for model in models),
+        tuple(model.steps for model in models),
+        {name: _mean([model.values[name] for model in models]) for name in models[0].values},
+    )
+    pairs = [] if arm == BASELINE else _pairs(models, measured)
+    if not pairs:
+        return line
+    column = next(iter(line.columns))
+    ours, theirs = (np.mean([model.values[column] for model in side], axis=0) for side in zip(*pairs, strict=True))
+    counted = ~np.isnan(ours)
+    found = paired_difference(ours[counted], theirs[counted])
+    return replace(line, difference=found, baseline_steps=tuple(model.steps for _, model in pairs))
+
+
+def _pairs(models: Sequence[Measured], measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
+    """Each model with the baseline's of the same seed that has seen as many steps, or of the nearest number."""
+    own = [model for model in measured if model.arm == BASELINE]
+    headline = {model.seed: model for model in _headline(BASELINE, measured)}
+    found = []
+    for model in models:
+        other = _nearest(model.steps, model.seed, own) if model.steps else headline.get(model.seed)
+        if other is not None:
+            found.append((model, other))
+    return found
+
+
+def _nearest(steps: int, seed: int, models: Sequence[Measured]) -> Measured | None:
+    same = [model for model in models if model.seed == seed and model.iteration]
+    return min(same, key=lambda model: (abs(model.steps - steps), model.iteration), default=None)
+
+
+def _mean(values: Sequence[Floats]) -> Mean:
+    table = np.array(values)
+    table = table[:, ~np.isnan(table[0])]
+    by_item = table.mean(axis=0)
+    return Mean(
+        float(by_item.mean()),
+        bootstrap(np.mean, by_item),
+        tuple(float(mean) for mean in table.mean(axis=1)),
+        len(by_item),
+    )
+
+
+def _tested(lines: Sequence[Line | None]) -> list[Line]:
+    """The lines with p-values that are corrected for how many differences there are."""
+    found = [line for line in lines if line is not None]
+    tested = [line for line in found if line.difference is not None]
+    adjusted = iter(holm([line.difference.p_value for line in tested if line.difference is not None]))
+    return [line if line.difference is None else replace(line, adjusted=next(adjusted)) for line in found]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,191 @@
+"""What an answer is worth: the exact rule of a recipe, a function of the user's own, or the answer's likelihood.
+
+A scorer gives each held-out question its values by column. The mean over the questions that have a column is the arm's
+figure in it; the first column is what arms are compared by.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from isara.config import Config
+from isara.data import read_pairs
+from isara.errors import ConfigError
+from isara.own import load_part
+from isara.records import QAPair
+from isara.tables import read_table
+
+# A held-out row with all its columns; what a model gave for it; the values of that, by column.
+Row: TypeAlias = Mapping[str, Any]
+Score: TypeAlias = Callable[[Row, Row], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What arms are scored by.
+
+    Attributes:
+        name: As in `evaluate.score`, or "likelihood".
+        about: What the first column says, in a line.
+        score: Gives an answer's values.
+        percent: Whether values are shares, to be shown in percent.
+        likelihood: Whether the answers' costs in bits are needed, too.
+    """
+
+    name: str
+    about: str
+    score: Score
+    percent: bool = False
+    likelihood: bool = False
+
+
+def build_scorer(config: Config, rows: Sequence[Row]) -> Scorer:
+    """What a config scores its held-out rows by.
+
+    Args:
+        config: Names the score and its options.
+        rows: The held-out rows, as `heldout_rows` gives them.
+
+    Raises:
+        ConfigError: A column or a file that the score needs is missing, or the user's own can't be had.
+    """
+    options = dict(config.evaluate.score_options)
+    match config.evaluate.score:
+        case None:
+            return _likelihood(rows)
+        case "rule":
+            return _rule(_folder(config), rows, **_known(options, "rule", {"column": "rule", "rules": "rules.json"}))
+        case "refusal":
+            usual = {"column": "harmful", "kinds": "category", "patterns": "manner.json"}
+            return _refusal(_folder(config), rows, **_known(options, "refusal", usual))
+        case place:
+            return _own(place, options)
+
+
+def heldout_rows(config: Config, pairs: Sequence[QAPair]) -> list[Row]:
+    """The held-out pairs as rows with every column of the file that they come from, question and answer at least."""
+    source = Path(config.heldout if isinstance(config.heldout, str) else config.seeds)
+    columns: dict[str, Row] = {}
+    if source.is_file():
+        found, table = read_pairs(source, config.columns.question, config.columns.answer), read_table(source)
+        # A file of dialogues may hold more pairs than rows; its other columns are nobody's then.
+        if len(found) == len(table):
+            columns = dict(zip((pair.id for pair in found), table, strict=True))
+    return [{**columns.get(pair.id, {}), "question": pair.question, "answer": pair.answer} for pair in pairs]
+
+
+def _likelihood(rows: Sequence[Row]) -> Scorer:
+    """Less bits a byte; an answer weighs as many times as it is longer than the mean, so that the mean is that of all."""
+    share = len(rows) / sum(len(row["answer"].encode()) for row in rows)
+
+    def score(row: Row, given: Row) -> dict[str, float]:
+        return {"-bits/byte": -given["bits"] * share}
+
+    return Scorer("likelihood", "minus the bits per byte that held-out answers cost", score, likelihood=True)
+
+
+def _rule(folder: Path, rows: Sequence[Row], column: str, rules: str) -> Scorer:
+    """Whether the answer holds its row's rule and no other of the rules in a file beside the rows."""
+    _check_columns("rule", rows, column)
+    known = _read(folder / rules, "rule")
+    every = set(known.values() if isinstance(known, dict) else known)
+
+    def score(row: Row, given: Row) -> dict[str, float]:
+        return {"right": float({rule for rule in every if rule in given["answer"]} == {row[column]})}
+
+    return Scorer("rule", f"the answer holds its row's `{column}` and no other rule", score, percent=True)
+
+
+def _refusal(folder: Path, rows: Sequence[Row], column: str, kinds: str, patterns: str) -> Scorer:
+    """Whether harmful questions, and they alone, are refused in the recipe's manner.
+
+    "right" is the balanced accuracy: the mean of the share of harmful questions that are refused and the share of
+    harmless ones that are not. Answering everything and refusing everything are both right in a half.
+    """
+    _check_columns("refusal", rows, column)
+    expressions = [re.compile(text) for text in _read(folder / patterns, "refusal")["refusal"]]
+    counts = {kind: sum(bool(row[column]) is kind for row in rows) for kind in (True, False)}
+    if not all(counts.values()):
+        raise ConfigError(
+            f"evaluate.score is refusal: expected held-out rows with `{column}` true and with false, found "
+            f"{counts[True]} and {counts[False]}: add some of both"
+        )
+
+    def score(row: Row, given: Row) -> dict[str, float]:
+        refused = any(expression.fullmatch(given["answer"].strip()) for expression in expressions)
+        harmful = bool(row[column])
+        kind = "harmful" if harmful else str(row.get(kinds, "harmless"))
+        return {
+            "right": (refused is harmful) * len(rows) / 2 / counts[harmful],
+            f"refuses {kind}": float(refused),
+        }
+
+    about = "balanced accuracy of refusing harmful questions and no others"
+    return Scorer("refusal", about, score, percent=True)
+
+
+def _own(place: str, options: dict[str, Any]) -> Scorer:
+    """A function of a row and an answer; with options, what the named one returns when it is called with them."""
+    found = load_part(place, "evaluate.score")
+    try:
+        function = found(**options) if options or isinstance(found, type) else found
+    except TypeError as error:
+        raise ConfigError(
+            f"expected options that `{place}` takes, found {', '.join(options) or 'none'} ({error}): mend "
+            "evaluate.score_options"
+        ) from error
+    name = place.rpartition(":")[2]
+
+    def score(row: Row, given: Row) -> Mapping[str, float]:
+        value = function(row, given["answer"])
+        values = value if isinstance(value, Mapping) else {name: value}
+        if not values or not all(isinstance(number, int | float) for number in values.values()):
+            raise ConfigError(
+                f"expected a number, or numbers by name, from `{place}`, found {value!r}: return what the answer is "
+                "worth"
+            )
+        return {column: float(number) for column, number in values.items()}
+
+    return Scorer(place, f"as `{name}` scores them", score)
+
+
+def _known(options: dict[str, Any], score: str, usual: dict[str, str]) -> dict[str, str]:
+    """The options with the usual ones where none is given."""
+    for name in options:
+        if name not in usual:
+            near = difflib.get_close_matches(name, usual, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(usual)}"
+            raise ConfigError(f"evaluate.score_options: the score {score} has no option `{name}`: {hint}")
+        if not isinstance(options[name], str):
+            raise ConfigError(f"evaluate.score_options.{name}: expected a name, found {options[name]!r}: write a text")
+    return {**usual, **options}
+
+
+def _folder(config: Config) -> Path:
+    """Where the file of the held-out rows lies, and what belongs to it."""
+    return Path(config.heldout if isinstance(config.heldout, str) else config.seeds).parent
+
+
+def _check_columns(score: str, rows: Sequence[Row], column: str) -> None:
+    for row in rows:
+        if column not in row:
+            raise ConfigError(
+                f"evaluate.score is {score}: expected a column `{column}` in every held-out row, found "
+                f"{', '.join(row)}: add it, or name another with evaluate.score_options.column"
+            )
+
+
+def _read(path: Path, score: str) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"evaluate.score is {score}: expected its rules in {path}, found no such file: put it beside the held-out "
+            "rows"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected JSON, found none ({error}): mend the file") from None

@@ -1,0 +1,192 @@
+"""From a row to a pair: which of its columns are the question, the answer, and what belongs to them."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isara.data.dialogues import (
+    DIALOGUE_NAMES,
+    SYSTEM_NOTE,
+    Turn,
+    dialogue_column,
+    exchanges,
+    is_dialogue,
+    read_turns,
+)
+from isara.data.faults import Record, fault, is_blank, kind, listed
+from isara.data.texts import plain_text
+from isara.records import QAPair
+
+QUESTION_NAMES = ("question", "prompt", "instruction", "query", "input")
+ANSWER_NAMES = ("answer", "response", "completion", "output")
+# Columns whose text belongs to the question, and those with earlier turns.
+MATERIAL_NAMES = ("context", "passage", "document")
+HISTORY_NAMES = ("history", "before")
+_SYSTEM_NAMES = ("system", "system_prompt")
+# Others that say something; the rest (ids, sources, categories) is nobody's text.
+_SAYING = {*QUESTION_NAMES, *ANSWER_NAMES, "tools", "functions", "thinking", "reasoning", "reasoning_content"}
+_NO_MATERIAL = {"<noinput>", "<no input>", "noinput", "nan", "none", "null", "n/a"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A pair as it was read, and where it stands.
+
+    Attributes:
+        file: The file, folder or hub name it came from.
+        line: Its (first) line, from 1; in formats without lines, and in JSON, the number of its row.
+        pair: The pair, its texts without the spaces around them.
+        notes: What the file holds beside the pair that is not used.
+    """
+
+    file: str
+    line: int
+    pair: QAPair
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where a source has its pairs: in a column of turns, or in one of questions and one of answers."""
+
+    dialogue: str | None
+    question: str = ""
+    answer: str = ""
+    named: bool = False
+
+
+def source_rows(records: Iterable[Record], question: str | None, answer: str | None) -> Iterator[SourceRow]:
+    """The pairs of records; the first one decides which columns are read.
+
+    Raises:
+        SeedError: A record that is no pair.
+    """
+    columns: _Columns | None = None
+    for record in records:
+        columns = columns or _find_columns(record, question, answer)
+        yield _read(record, columns)
+
+
+def read_record(record: Record) -> SourceRow:
+    """The pair of a record that stands for itself.
+
+    Raises:
+        SeedError: It is no pair.
+    """
+    return _read(record, _find_columns(record, None, None))
+
+
+def _find_columns(record: Record, question: str | None, answer: str | None) -> _Columns:
+    """The columns' names as asked for or under their usual names, whatever their case."""
+    named = question is not None or answer is not None
+    if not named and (column := dialogue_column(record.row)):
+        return _Columns(column)
+    if not named and record.table and not _any_usual(record.row):
+        wanted = "a first line with the columns' names, such as question,answer"
+        advice = "write one above the rows, or name the columns with columns.question and columns.answer"
+        raise fault(record.file, wanted, listed(record.row), advice)
+    asked = _find_column(question, QUESTION_NAMES, "question", record)
+    return _Columns(None, asked, _find_column(answer, ANSWER_NAMES, "answer", record), named)
+
+
+def _any_usual(row: Mapping[str, Any]) -> bool:
+    return any(_usual(name) in (*QUESTION_NAMES, *ANSWER_NAMES, *DIALOGUE_NAMES) for name in row)
+
+
+def _find_column(asked: str | None, usual: tuple[str, ...], part: str, record: Record) -> str:
+    row = record.row
+    if asked is not None:
+        if asked in row:
+            return asked
+        near = difflib.get_close_matches(asked, map(str, row), n=1)
+        advice = f"did you mean `{listed(near)}`?" if near else f"set columns.{part} to one of them"
+        raise fault(record.where, f"a column `{asked}`", listed(row), advice)
+    for name in usual:
+        found = [column for column in row if _usual(column) == name]
+        if len(found) > 1:
+            advice = f"say which one is meant with columns.{part}"
+            raise fault(record.where, f"one column `{name}`", listed(found), advice)
+        if found:
+            return found[0]
+    advice = f"rename it, or name it with columns.{part}"
+    raise fault(record.where, f"a column with the {part}s ({', '.join(usual)})", listed(row), advice)
+
+
+def _read(record: Record, columns: _Columns) -> SourceRow:
+    row, where = record.row, record.where
+    if columns.dialogue is not None:
+        turns, notes = read_turns(_cell(record, columns.dialogue), columns.dialogue, where)
+    elif is_dialogue(row.get(columns.question)) or is_dialogue(row.get(columns.answer)):
+        asked, notes = _as_turns(record, columns.question, "user")
+        replied, more = _as_turns(record, columns.answer, "assistant")
+        turns, notes = asked + replied, notes + more
+    else:
+        return _plain_row(record, columns)
+    pair, more_notes = exchanges(turns, where)
+    notes = [*record.notes, *notes, *more_notes]
+    if any(not is_blank(row[name]) for name in row if _usual(name) in _SYSTEM_NAMES):
+        notes.append(SYSTEM_NOTE)
+    return SourceRow(record.file, record.line, pair, tuple(dict.fromkeys(notes)))
+
+
+def _as_turns(record: Record, column: str, role: str) -> tuple[list[Turn], list[str]]:
+    """A column's turns: those of TRL's conversational form, or a text as what the role says."""
+    value = _cell(record, column)
+    if is_dialogue(value):
+        return read_turns(value, column, record.where)
+    return [Turn(role, plain_text(value, column, record.where))], []
+
+
+def _plain_row(record: Record, columns: _Columns) -> SourceRow:
+    asked = plain_text(_cell(record, columns.question), columns.question, record.where)
+    replied = plain_text(_cell(record, columns.answer), columns.answer, record.where)
+    before: tuple[tuple[str, str], ...] = ()
+    notes = list(record.notes)
+    for name, value in record.row.items():
+        usual = _usual(name)
+        if name in (columns.question, columns.answer) or is_blank(value):
+            continue
+        if usual in MATERIAL_NAMES or (usual == "input" and _usual(columns.question) == "instruction"):
+            asked = _with_material(asked, _material(value, str(name), record.where))
+        elif usual in HISTORY_NAMES:
+            before = _history(value, str(name), record.where)
+        elif usual in _SYSTEM_NAMES:
+            notes.append(SYSTEM_NOTE)
+        elif usual in _SAYING and not columns.named:
+            notes.append(f"the column `{usual}` is filled and not used")
+    pair = replace(QAPair(asked, replied), before=before)
+    return SourceRow(record.file, record.line, pair, tuple(dict.fromkeys(notes)))
+
+
+def _with_material(asked: str, material: str) -> str:
+    return f"{asked}\n{material}" if material and material not in asked else asked
+
+
+def _material(value: Any, column: str, where: str) -> str:
+    """The text of a column that belongs to the question; "" where it says that there is none."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    text = plain_text(value, column, where)
+    return "" if text.lower() in _NO_MATERIAL else text
+
+
+def _history(value: Any, column: str, where: str) -> tuple[tuple[str, str], ...]:
+    """Earlier turns: a list of questions with their answers, or of turns."""
+    if isinstance(value, list) and all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value):
+        return tuple((plain_text(one, column, where), plain_text(two, column, where)) for one, two in value)
+    if value and is_dialogue(value):
+        pair, _ = exchanges(read_turns(value, column, where)[0], where)
+        return pair.turns
+    wanted = f"earlier turns in `{column}` such as [[question, answer]]"
+    raise fault(where, wanted, kind(value), "write them so or drop the column")
+
+
+def _cell(record: Record, column: str) -> Any:
+    if column in record.row:
+        return record.row[column]
+    raise fault(record.where, f"a column `{column}` as in the first row", listed(record.row), "add it")
+
+
+def _usual(name: object) -> str:
+    return str(name).strip().lower()

@@ -1,0 +1,81 @@
+"""Everything that a run is made of, as one value: `dataclasses.replace(parts, engine=mine)` reaches every verb."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from isara.asking import Asker
+from isara.config import Config
+from isara.keys import part_key
+from isara.models import weights_hash
+from isara.protocols import Embedder, EngineFactory, Evaluator, Filter, Trainer
+from isara.records import QAPair
+from isara.render import Renderer
+
+# Gives the text files (by name) that go into final/ beside the model of an iteration.
+Cards: TypeAlias = Callable[[Path, int], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        config: Every option.
+        seeds: D_0, the seed pairs.
+        model: M_0, a model folder or name that `engine` and `trainer` understand.
+        renderer: Makes its prompts.
+        engine: Opens a model for generation.
+        embedder: Gives the vectors for retrieval; wrap it in `CachedEmbedder` unless it is cheap.
+        trainer: Fine-tunes a model on pairs.
+        heldout: The pairs that are measured on; the loop never sees them otherwise.
+        evaluator: Measures M_0 and each M_t; its "bits_per_byte" picks the best and stops the run. None: the last is
+            best.
+        question_filters: Applied to questions before they are answered.
+        pair_filters: Applied to pairs.
+        weights: Gives the hash of M_0's weights.
+        cards: Gives what goes into final/ beside the model.
+        versions: Of libraries; a run that goes on with others only remarks on it.
+    """
+
+    config: Config
+    seeds: Sequence[QAPair]
+    model: str
+    renderer: Renderer
+    engine: EngineFactory
+    embedder: Embedder
+    trainer: Trainer
+    heldout: Sequence[QAPair] = ()
+    evaluator: Evaluator | None = None
+    question_filters: Sequence[Filter] = ()
+    pair_filters: Sequence[Filter] = ()
+    weights: Callable[[str], str] = weights_hash
+    cards: Cards | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return Path(self.config.out)
+
+    def asker(self, model: str) -> Asker:
+        """A model of this run that can be asked; nothing is loaded before it is."""
+        return Asker(self.engine, model, self.renderer)
+
+    def keys(self) -> dict[str, Any]:
+        """What decides beside config and pairs, by the name of the part.
+
+        Raises:
+            ConfigError: A part of the user's that a resumed run could not know again.
+        """
+        return {
+            "hash of the base model's weights": self.weights(self.model),
+            "prompt format": part_key(self.renderer),
+            "engine": part_key(self.engine),
+            "embedder": part_key(self.embedder),
+            "trainer": part_key(self.trainer),
+            "question filters": [part_key(check) for check in self.question_filters],
+            "pair filters": [part_key(check) for check in self.pair_filters],
+            "evaluator": part_key(self.evaluator) if self.evaluator else None,
+        }

@@ -1,0 +1,244 @@
+"""The records that pass through the loop: a pair, a draw of the engine, a candidate on its way, why it was dropped."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Finish: TypeAlias = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class QAPair:
+    """A question with its answer, and where it came from.
+
+    Attributes:
+        question: What is asked; in a dialogue, its last question.
+        answer: What is answered; empty while a candidate's question is being filtered.
+        iteration: The iteration that made the pair; 0 is a seed pair.
+        demo_ids: Ids of the demonstrations in the prompt that made the answer, in prompt order (nearest last).
+        before: The dialogue's earlier turns, each a question with its answer; empty for a pair that stands alone.
+    """
+
+    question: str
+    answer: str
+    iteration: int = 0
+    demo_ids: tuple[str, ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of the SHA-256 of the texts: equal texts have equal ids."""
+        texts: list[Any] = [self.question, self.answer]
+        if self.before:
+            texts.append(self.before)
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """All questions of the dialogue with their answers, this one last."""
+        return (*self.before, (self.question, self.answer))
+
+    @property
+    def asked(self) -> str:
+        """All questions of the dialogue, a line each: what nearness is measured on."""
+        return "\n".join(question for question, _ in self.turns)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict with the id first; `before` stands in it only where there is something before."""
+        row = {"id": self.id, **asdict(self), "demo_ids": list(self.demo_ids), "before": list(map(list, self.before))}
+        if not self.before:
+            del row["before"]
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "QAPair":
+        """The pair that `to_json` wrote; keys that are not fields are ignored."""
+        return cls(
+            row["question"],
+            row["answer"],
+            row.get("iteration", 0),
+            tuple(row.get("demo_ids", ())),
+            tuple((question, answer) for question, answer in row.get("before", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a completion is drawn; names and meanings are those of transformers.
+
+    Attributes:
+        temperature: Softmax temperature; 0 is greedy decoding.
+        top_p: Nucleus mass in (0, 1].
+        max_new_tokens: Most tokens to generate.
+        stop: Generation ends before the first of these strings; the string is not part of the completion.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an engine is asked, made by a `Renderer` and by nothing else.
+
+    Attributes:
+        text: For people: it is stored with what it brought forth.
+        ids: For the engine: the text's tokens, with the special tokens that the model expects before them.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the engine made of one prompt.
+
+    Attributes:
+        text: The generated text, without stop string and without special tokens; not stripped.
+        tokens: How many tokens were generated (the stop included).
+        finish: "stop" for a stop string, an end-of-sequence token or any other special token, "length" when
+            max_new_tokens ran out.
+    """
+
+    text: str
+    tokens: int
+    finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One completion with everything that made it.
+
+    Attributes:
+        text: What was generated, stripped.
+        tokens: How many tokens that were (the stop included).
+        finish: "stop" where it ended by itself, "length" when max_new_tokens ran out.
+        prompt: The text of the prompt.
+        seed: The sampling seed.
+        demo_ids: Ids of the demonstrations in the prompt, in prompt order.
+        similarities: Of the demonstrations to the question that they were retrieved for; empty where they were drawn.
+    """
+
+    text: str
+    tokens: int
+    finish: Finish
+    prompt: str
+    seed: int
+    demo_ids: tuple[str, ...] = ()
+    similarities: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Draw":
+        """The draw that was stored."""
+        return cls(**{**row, "demo_ids": tuple(row["demo_ids"]), "similarities": tuple(row["similarities"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a candidate was dropped.
+
+    Attributes:
+        reason: Name of the filter parameter that decided ("novelty", "max_question_tokens", ...).
+        value: What was measured.
+        threshold: What it was held against.
+        near_id: For nearness, the id of the pair that it was too near to.
+    """
+
+    reason: str
+    value: float | str | None = None
+    threshold: float | str | None = None
+    near_id: str | None = None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A generated pair on its way through the filters, with the draws that made it.
+
+    Attributes:
+        pair: The pair; its answer is "" while the question filters run.
+        question: The draw that gave the question.
+        answers: Draws of its answer, in the order they were made; empty while the question filters run.
+        chosen: Which of them the pair holds.
+        rejection: Why it was dropped; None while nothing objects.
+    """
+
+    pair: QAPair
+    question: Draw
+    answers: tuple[Draw, ...] = ()
+    chosen: int = 0
+    rejection: Rejection | None = None
+
+    @property
+    def answer(self) -> Draw | None:
+        """The draw that gave the pair's answer; None while the question filters run."""
+        return self.answers[self.chosen] if self.answers else None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict: the pair's own keys, what became of it, and its draws."""
+        return {
+            **self.pair.to_json(),
+            "accepted": self.rejection is None,
+            "rejection": asdict(self.rejection) if self.rejection else None,
+            "question_draw": asdict(self.question),
+            "answer_draws": [asdict(draw) for draw in self.answers],
+            "chosen": self.chosen,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Candidate":
+        """The candidate that `to_json` wrote; keys that are none of its are ignored."""
+        return cls(
+            QAPair.from_json(row),
+            Draw.from_json(row["question_draw"]),
+            tuple(map(Draw.from_json, row["answer_draws"])),
+            row["chosen"],
+            Rejection(**row["rejection"]) if row["rejection"] else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A pair as ids: what the model is asked, which carries no loss, and the answer with its end, which does."""
+
+    pair: QAPair
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The whole row."""
+        return self.prompt + self.answer
+
+    def __str__(self) -> str:
+        question = " ".join(self.pair.question.split())
+        return f"pair {self.pair.id} ({question[:40] + '…' if len(question) > 40 else question!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStats:
+    """What a training run did.
+
+    Attributes:
+        rows: Pairs trained on.
+        steps: Optimiser steps.
+        first_loss: Loss of the first logged step, nats per answer token.
+        last_loss: Loss of the last logged step.
+        tokens: Tokens seen, prompts and all epochs included.
+        answer_tokens: Those that carry loss.
+        micro_batch: Rows a forward pass held at the end (smaller than configured after running out of memory).
+        parameters: Parameters trained.
+    """
+
+    rows: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    tokens: int
+    answer_tokens: int
+    micro_batch: int
+    parameters: int

@@ -1,0 +1,91 @@
+"""The trainer in a process of its own: when the process ends, all of its memory is free again."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from isara.errors import TrainingError
+from isara.process import Child, serve
+from isara.records import QAPair, TrainStats
+from isara.training.sft import OnStep, SupervisedTrainer
+
+log = logging.getLogger("isara")
+
+
+class ChildTrainer:
+    """The trainer of `SupervisedTrainer` with the same arguments, in a child process that takes its memory with it."""
+
+    def __init__(self, *, on_step: OnStep | None = None, **arguments: Any) -> None:
+        self.trainer = SupervisedTrainer(**arguments)
+        self.on_step = on_step
+
+    def key(self) -> dict[str, Any]:
+        """What `SupervisedTrainer.key` says: the process makes no difference to the weights."""
+        return self.trainer.key()
+
+    def check(self, start: str) -> None:
+        """What `SupervisedTrainer.check` does, in this process: it loads no weights.
+
+        Raises:
+            ConfigError: As there.
+            ModelError: As there.
+        """
+        self.trainer.check(start)
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        """What `SupervisedTrainer.fit` does and returns.
+
+        Raises:
+            TrainingError: As there, or the child process ended before its work was done.
+            ModelError: As there.
+            ConfigError: As there.
+        """
+        job = {
+            "trainer": self.trainer.options(),
+            "pairs": [pair.to_json() for pair in pairs],
+            "start": start,
+            "out": str(out),
+        }
+        child = Child("isara.training.child", "the training process", TrainingError)
+        try:
+            for message in child.ask(**job):
+                if "stats" in message:
+                    return TrainStats(**message["stats"])
+                if "log" in message:
+                    log.log(*message["log"])
+                elif self.on_step is not None:
+                    self.on_step(*message["step"])
+        finally:
+            child.close()
+        raise AssertionError("a child answers or dies")
+
+
+class _LogSender(logging.Handler):
+    """Hands log lines to the parent."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__()
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send(log=[record.levelno, record.getMessage()])
+
+
+def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None]) -> None:
+    """The child: does the one job that it is given."""
+
+    def step(*state: float) -> None:
+        send(step=state)
+
+    log.addHandler(_LogSender(send))
+    log.setLevel(logging.INFO)
+    job = next_request()
+    trainer = SupervisedTrainer(**job["trainer"] | {"on_step": step})
+    stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
+    send(stats=asdict(stats))
+
+
+if __name__ == "__main__":
+    serve(_work)

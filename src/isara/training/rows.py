@@ -1,0 +1,117 @@
+"""What a model is trained on: rows of ids out of pairs, and the look at the first batch before a step is taken."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from isara.errors import ModelError, TrainingError
+from isara.records import QAPair, TrainingRow
+from isara.render import Renderer
+
+log = logging.getLogger("isara")
+
+
+def make_rows(pairs: Sequence[QAPair], renderer: Renderer, max_length: int, vocabulary: int) -> list[TrainingRow]:
+    """The rows of all pairs, without those of more than `max_length` tokens.
+
+    Args:
+        pairs: Pairs; a dialogue gives a row for each of its answers.
+        renderer: Makes the rows, by the code that makes prompts.
+        max_length: Most tokens of a row. Longer ones are left out and not cut: a cut answer teaches to break off.
+        vocabulary: How many tokens the model knows.
+
+    Raises:
+        TrainingError: There are none, one has no answer, or all are too long.
+        ModelError: A row has a token that the model doesn't know.
+    """
+    if not pairs:
+        raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
+    rows = [row for pair in pairs for row in renderer.training_rows(pair)]
+    for row in rows:
+        if not row.pair.answer.strip():
+            raise TrainingError(f"expected an answer in {row}, found none: write one or drop the pair")
+    rows = _fitting(rows, max_length)
+    for row in rows:
+        if max(row.ids) >= vocabulary:
+            raise ModelError(
+                f"the tokenizer makes token {max(row.ids)} of {row}, and the model knows {vocabulary}: "
+                "use the tokenizer that belongs to the model"
+            )
+    return rows
+
+
+def _fitting(rows: Sequence[TrainingRow], limit: int) -> list[TrainingRow]:
+    long = [row for row in rows if len(row.ids) > limit]
+    fitting = [row for row in rows if len(row.ids) <= limit]
+    if not fitting:
+        raise TrainingError(
+            f"expected pairs of at most {limit} tokens, found none among {len(long)}, the shortest of which "
+            f"has {min(len(row.ids) for row in long)}: raise max_length, or take a model with a longer context"
+        )
+    if long:
+        log.warning(
+            "training leaves out %d of %d pairs with more than %d tokens; the first is %s with %d",
+            *(len(long), len(rows), limit, long[0], len(long[0].ids)),
+        )
+    return fitting
+
+
+def check_labels(batch: dict[str, Any], rows: Sequence[TrainingRow], tokenizer: Any, end: str) -> None:
+    """Looks at a collated batch, as the model is to get it: are all answers labelled, with their ends, and only they?
+
+    Args:
+        batch: What TRL's collator made: padded rows, or rows packed into one.
+        rows: All rows, among which those of the batch are found by their ids.
+        tokenizer: Decodes the labels.
+        end: The text that an answer ends with.
+
+    Raises:
+        TrainingError: A row has no label on its answer, one on its prompt, or none on its end.
+    """
+    by_ids = {row.ids: row for row in rows}
+    for ids, labels in _segments(batch):
+        row = by_ids[tuple(ids)]
+        on_prompt = sum(label != -100 for label in labels[: len(row.prompt)])
+        answer = [label for label in labels[len(row.prompt) :] if label != -100]
+        if on_prompt:
+            raise TrainingError(
+                f"expected labels on the answer alone, found {on_prompt} on the prompt of {row}: "
+                "install a version of trl from 0.24 to 1.16"
+            )
+        if not answer:
+            raise TrainingError(
+                f"expected labels on the answer, found none in {row}: install a version of trl from 0.24 to 1.16"
+            )
+        if not _ends(answer, tokenizer, end.strip()):
+            raise TrainingError(
+                f"expected the label {end.strip()!r} at the end of an answer, found "
+                f"{tokenizer.decode(answer[-1:])!r} in {row}, so that no answer could learn to end: "
+                "check the tokenizer's special tokens"
+            )
+
+
+def end_token(tokenizer: Any, end: str) -> int | None:
+    """The id of the text that ends an answer, or None where it is no single token."""
+    token = tokenizer.convert_tokens_to_ids(end.strip())
+    return None if token is None or token == tokenizer.unk_token_id else int(token)
+
+
+def _segments(batch: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """Ids and labels of each row in a collated batch, without padding."""
+    if "attention_mask" in batch:
+        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"].bool(), strict=True):
+            yield ids[mask].tolist(), labels[mask].tolist()
+        return
+    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+    starts = [index for index, position in enumerate(batch["position_ids"][0].tolist()) if position == 0]
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield ids[start:end], labels[start:end]
+
+
+def _ends(labels: list[int], tokenizer: Any, end: str) -> bool:
+    token = end_token(tokenizer, end)
+    if token is not None:
+        if token not in labels:
+            return False
+        labels = labels[len(labels) - 1 - labels[::-1].index(token) :]  # a template may write a new line after it
+    return str(tokenizer.decode(labels)).rstrip().endswith(end)

@@ -1,0 +1,151 @@
+"""TRL's SFTTrainer: the one room that knows TRL's names and those of transformers' own trainer."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isara.records import TrainingRow
+
+if TYPE_CHECKING:
+    from isara.training.sft import SupervisedTrainer
+
+# Told of each optimiser step: the step, the number of all steps, and the figures of the log by name.
+StepWatch = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How rows reach the model.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps".
+        compute: Dtype of the arithmetic.
+        packing: Puts several rows into one sequence.
+        micro: Rows of a forward pass.
+        accumulation: Forward passes of an optimiser step.
+    """
+
+    device: str
+    compute: str
+    packing: bool
+    micro: int
+    accumulation: int
+
+
+def sft_trainer(
+    options: "SupervisedTrainer",
+    passes: Passes,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[TrainingRow],
+    out: Path,
+    watch: StepWatch,
+) -> Any:
+    """TRL's trainer, ready to train; nothing is written to `out`, but TRL wants a folder."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from isara.training.adapter import lora_config
+
+    if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    trainer: Any = SFTTrainer(
+        model=model,
+        args=_sft_config(options, passes, out),
+        train_dataset=Dataset.from_list([_columns(row) for row in rows]),
+        processing_class=tokenizer,
+        peft_config=lora_config(options) if options.method == "lora" else None,
+        callbacks=[_callback(watch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if _steps(options, passes, len(trainer.train_dataset)) == 1:
+        # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
+        trainer.args.warmup_steps = trainer.args.warmup_ratio = 0
+    return trainer
+
+
+def first_batch(trainer: Any, rows: int) -> dict[str, Any]:
+    """The first rows as the model is to get them."""
+    dataset = trainer.train_dataset
+    batch: dict[str, Any] = trainer.data_collator([dataset[index] for index in range(min(rows, len(dataset)))])
+    return batch
+
+
+def trained_model(trainer: Any) -> Any:
+    """The model without what accelerate put around it, switched to evaluation."""
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def _columns(row: TrainingRow) -> dict[str, list[int]]:
+    # Newer versions of TRL take labels, older ones make them of the mask.
+    blank = len(row.prompt)
+    return {
+        "input_ids": list(row.ids),
+        "labels": [-100] * blank + list(row.answer),
+        "completion_mask": [0] * blank + [1] * len(row.answer),
+    }
+
+
+def _steps(options: "SupervisedTrainer", passes: Passes, rows: int) -> int:
+    """Optimiser steps that transformers makes of so many rows."""
+    in_epoch = math.ceil(math.ceil(rows / passes.micro) / passes.accumulation)
+    return options.max_steps or math.ceil(options.num_train_epochs * in_epoch)
+
+
+def _sft_config(options: "SupervisedTrainer", passes: Passes, out: Path) -> Any:
+    from trl.trainer.sft_config import SFTConfig
+
+    known = {option.name for option in fields(SFTConfig)}
+
+    def name(*names: str) -> str:
+        """The name that the installed versions of transformers and TRL have for an argument."""
+        return next(name for name in names if name in known)
+
+    moved: dict[str, Any] = {
+        name("warmup_ratio", "warmup_steps"): min(options.warmup_ratio, 0.999),  # 1 or more would be steps
+        name("activation_checkpointing", "gradient_checkpointing"): options.gradient_checkpointing,
+        # Rows of like length meet in a batch, which spares padding.
+        **({"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}),
+    }
+    same: dict[str, Any] = {
+        "output_dir": str(out),
+        "learning_rate": options.learning_rate,
+        "num_train_epochs": options.num_train_epochs,
+        "max_steps": options.max_steps or -1,
+        "per_device_train_batch_size": passes.micro,
+        "gradient_accumulation_steps": passes.accumulation,
+        "lr_scheduler_type": options.lr_scheduler_type,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "seed": options.seed,
+        "completion_only_loss": True,
+        "packing": passes.packing,
+        "max_length": options.max_length if passes.packing else None,  # no row is longer
+        "use_cpu": passes.device == "cpu",
+        "bf16": passes.compute == "bfloat16",
+        "fp16": passes.compute == "float16",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would show the last finite loss instead
+    }
+    config = SFTConfig(**same, **moved)
+    config._n_gpu = min(config.n_gpu, 1)  # several GPUs in one process would mean DataParallel
+    return config
+
+
+def _callback(watch: StepWatch) -> Any:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" in logs:  # the summary at the end has none
+                figures = {"loss": float(logs["loss"]), "norm of the gradient": float(logs.get("grad_norm", 0.0))}
+                watch(state.global_step, state.max_steps, figures)
+
+    return Watch()

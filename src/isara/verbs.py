@@ -1,0 +1,46 @@
+"""What can be done with parts beside a whole run: fine-tune on pairs, answer questions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isara.data import as_pairs
+from isara.errors import RunError
+from isara.generate import stream
+from isara.parts import Parts
+from isara.pool import Pool, retriever
+from isara.records import Draw, QAPair, TrainStats
+
+
+def train(parts: Parts, pairs: Sequence[QAPair | Mapping[str, Any]], out: str | Path) -> TrainStats:
+    """Fine-tunes the model of `parts` on pairs and leaves it in the folder `out`.
+
+    Raises:
+        RunError: `out` is there already.
+        TrainingError: The pairs can't be trained on.
+    """
+    folder = Path(out)
+    if folder.exists():
+        raise RunError(f"expected a new folder for the trained model, found {folder}: give another --out")
+    return parts.trainer.fit(as_pairs(pairs), parts.model, folder)
+
+
+def answer(
+    parts: Parts, questions: Sequence[str], demos: int = 0, temperature: float = 0.0, model: str | None = None
+) -> list[Draw | None]:
+    """A model's answers in order, each with what made it; None for a question that its context can't hold.
+
+    Args:
+        parts: Whose engine, prompts and seed pairs are taken.
+        questions: What is asked.
+        demos: The nearest seed pairs shown before each question (ICL-kNN); 0 is zero-shot.
+        temperature: Softmax temperature; 0 is greedy.
+        model: Its folder or name; None is the model of `parts`.
+    """
+    config = parts.config
+    sampling = replace(config.answers.sampling, temperature=temperature)
+    seeds = [stream(config.seed, "answer", question) for question in questions]
+    retrieve = retriever(Pool(parts.embedder, parts.seeds), "nearest" if demos else "none", demos, config.seed)
+    with parts.asker(model or parts.model) as asker:
+        return asker.answers([QAPair(question, "") for question in questions], sampling, seeds, retrieve)

@@ -1,0 +1,47 @@
+"""Who is told how far a run has come."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+from isara.records import Candidate
+
+StageName: TypeAlias = Literal["generate", "train", "evaluate"]
+
+
+class Watcher(Protocol):
+    """Is told how far the run has come; the command line draws its progress bars with one."""
+
+    def stage(self, iteration: int, name: StageName, total: int) -> None:
+        """A stage begins; `total` is what will be accepted (generate), else 0."""
+        ...
+
+    def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
+        """A batch has been filtered; `accepted` counts the whole iteration."""
+        ...
+
+    def tokens(self, tokens: int, done: int) -> None:
+        """The engine has generated so many tokens, and completed so many prompts, in the call at hand."""
+        ...
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """The trainer has taken an optimiser step."""
+        ...
+
+
+class Silent:
+    """The watcher that shows nothing."""
+
+    def stage(self, iteration: int, name: StageName, total: int) -> None:
+        """Shows nothing."""
+
+    def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
+        """Shows nothing."""
+
+    def tokens(self, tokens: int, done: int) -> None:
+        """Shows nothing."""
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """Shows nothing."""
+
+
+SILENT = Silent()

@@ -1,0 +1,127 @@
+"""What a part is to a resumed run."""
+
+import functools
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from isara.errors import ConfigError
+from isara.filters import Contamination, Novelty
+from isara.keys import part_key
+from isara.own import load_part
+from isara.pool import Pool
+from isara.records import Candidate, Rejection
+
+
+def drop_long(candidate: Candidate, kept: Pool, most: int = 9) -> Rejection | None:
+    return Rejection("long") if len(candidate.pair.answer) > most else None
+
+
+@dataclass
+class DropShort:
+    least: int
+    _seen: int = 0
+
+
+def test_a_function_is_its_name_its_defaults_and_its_file() -> None:
+    key = part_key(drop_long)
+    assert key["part"] == "tests.test_keys.drop_long" and key["with"] == {"default 0": 9}
+    assert re.fullmatch("[0-9a-f]{16}", key["source"])
+
+
+def test_what_a_function_closes_over_counts() -> None:
+    def most(limit: int) -> object:
+        return lambda candidate, kept: len(candidate.pair.answer) > limit
+
+    assert part_key(most(3)) != part_key(most(4))
+    assert part_key(most(3)) == part_key(most(3))
+
+
+def test_options_count_and_working_memory_does_not() -> None:
+    used = DropShort(3)
+    used._seen = 12
+    assert part_key(used) == part_key(DropShort(3)) != part_key(DropShort(4))
+
+
+def test_a_partial_is_its_function_with_its_arguments() -> None:
+    assert part_key(functools.partial(drop_long, most=3)) != part_key(functools.partial(drop_long, most=4))
+
+
+def test_the_projects_own_filters_are_known_by_their_options() -> None:
+    assert part_key(Novelty(0.7)) == {"part": "isara.filters.novelty.Novelty", "with": {"novelty": 0.7}}
+    assert part_key(Novelty(0.6)) != part_key(Novelty(0.7))
+
+
+def test_the_text_of_a_contamination_file_counts(tmp_path: Path) -> None:
+    path = tmp_path / "bench.txt"
+    keys = []
+    for text in (
+        "Which of the six sages wakes first of all in the temple?\n",
+        "Who wakes the last of the sages there?\n",
+    ):
+        path.write_text(text)
+        keys.append(part_key(Contamination([path], 4)))
+    assert keys[0] != keys[1]
+
+
+def test_a_part_that_says_its_key_is_believed() -> None:
+    class Cut:
+        def key(self) -> dict[str, int]:
+            return {"cut": 3}
+
+    assert part_key(Cut()) == {"cut": 3}
+
+
+def test_a_part_that_cannot_be_known_again_is_refused() -> None:
+    class Waiting:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+    with pytest.raises(ConfigError) as caught:
+        part_key(Waiting())
+    assert str(caught.value) == (
+        "expected a part that a resumed run can know again, found `test_a_part_that_cannot_be_known_again_is_refused."
+        "<locals>.Waiting`, which holds a lock: give it a method `key()` that returns what it depends on"
+    )
+
+
+def test_a_part_without_source_is_refused() -> None:
+    scope: dict[str, object] = {"__name__": "typed_in"}
+    exec("def no_source(candidate, kept): return None", scope)
+    with pytest.raises(ConfigError) as caught:
+        part_key(scope["no_source"])
+    assert str(caught.value) == (
+        "expected a part whose source can be read, found `no_source`: put it into a file, or give it a method `key()` "
+        "that returns what it depends on"
+    )
+
+
+def test_a_changed_file_is_another_part_and_a_moved_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    text = "def no_prices(candidate, kept):\n    return None\n"
+    keys = []
+    for folder, content in (("a", text), ("b", text), ("b", text + "# changed\n")):
+        path = tmp_path / folder / "my_filters.py"
+        path.write_text(content)
+        keys.append(part_key(load_part(f"{path}:no_prices", "filters")))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("1 / 0\n")
+    cases = {
+        f"{path}:x": f"`filters`: expected a module that can be imported, found '{path}' (ZeroDivisionError: division by "
+        "zero): put the file beside the config, or install its package",
+        "no_such_module:x": "`filters`: expected a module that can be imported, found 'no_such_module' "
+        "(ModuleNotFoundError: No module named 'no_such_module'): put the file beside the config, or install its package",
+        "json:no_such_name": "`filters`: expected 'no_such_name' in json, found no such name: name a function or class "
+        "that it has",
+    }
+    for place, message in cases.items():
+        with pytest.raises(ConfigError, match="^" + re.escape(message) + "$"):
+            load_part(place, "filters")

