@@ -100,6 +100,7 @@ class CountingEmbedder(HashEmbedder):
 
     def __init__(self) -> None:
         super().__init__()
+        self.name = "counting"
         self.asked: list[str] = []
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

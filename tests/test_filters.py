@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from isara.config import FiltersConfig
 from isara.errors import ConfigError
 from isara.filters import (
     AnswerLength,
@@ -23,7 +24,7 @@ from isara.filters import (
 )
 from isara.pool import Pool
 from isara.protocols import Filter
-from isara.records import Candidate, Completion, QAPair, Rejection
+from isara.records import Candidate, Draw, QAPair, Rejection
 from isara.testing import HashEmbedder
 
 KETTLE = QAPair(
@@ -40,18 +41,18 @@ def pool(*pairs: QAPair) -> Pool:
 
 def asked(question: str, finish: str = "stop") -> Candidate:
     """A candidate whose question is being filtered."""
-    return Candidate(QAPair(question, ""), completion(question, finish))
+    return Candidate(QAPair(question, ""), draw(question, finish))
 
 
 def answered(
     answer: str, question: str = MOON.question, finish: str = "stop", demos: tuple[str, ...] = ()
 ) -> Candidate:
     """A candidate whose answer is being filtered."""
-    return Candidate(QAPair(question, answer, 1, demos), completion(question), completion(answer, finish))
+    return Candidate(QAPair(question, answer, 1, demos), draw(question), (draw(answer, finish),))
 
 
-def completion(text: str, finish: str = "stop") -> Completion:
-    return Completion(text, len(text.split()) + 1, "length" if finish == "length" else "stop")
+def draw(text: str, finish: str = "stop") -> Draw:
+    return Draw(text, len(text.split()) + 1, "length" if finish == "length" else "stop", prompt="Question:", seed=7)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,8 @@ def completion(text: str, finish: str = "stop") -> Completion:
         (", and what is a monsoon?", "starts with ','"),
         ("What is a monsoon\ufffd?", "character U+FFFD"),
         ("What is a mon\x07soon?", "character U+0007"),
+        ("What is a \u202enoosnom?", "character U+202E"),
+        ("\u200b \u3164", "empty"),
     ],
 )
 def test_form_drops_questions(question: str, value: str) -> None:
@@ -84,6 +87,7 @@ def test_form_of_answers() -> None:
     assert Form()(answered("\x00"), pool()) == Rejection("form", "character U+0000")
     assert Form()(answered("- milk\n- 12 eggs"), pool()) is None
     assert Form()(answered("42"), pool()) is None
+    assert Form()(answered("\U0001f3f4\U000e0067\U000e0062\U000e007f"), pool()) is None, "tags that make a flag"
 
 
 def test_truncated() -> None:
@@ -105,6 +109,10 @@ def test_truncated() -> None:
         ("Because of the air.</s>", "</s>"),
         ("Because of the air.<start_of_turn>model", "<start_of_turn>"),
         ("Because of the air. [INST] And at night?", "[INST]"),
+        ("When does the MarchQuestion: Who can tell me?", "Question:"),
+        ("Because of the air.<｜User｜>And at night?", "<｜User｜>"),
+        ("Because of the air.<turn|>", "<turn|>"),
+        ("Because of the air. <</SYS>>", "<</SYS>>"),
     ],
 )
 def test_run_on(text: str, mark: str) -> None:
@@ -262,9 +270,10 @@ def reasons(filters: list[Filter], candidates: list[Candidate]) -> list[str | No
 
 def test_default_filters(tmp_path: Path) -> None:
     (tmp_path / "bench.txt").write_text("Which planet of our solar system has the most moons of all?\n")
-    questions, answers = default_filters(
-        max_answer_tokens=20, drop_matching=["nonsense"], contamination=[tmp_path / "bench.txt"]
+    options = FiltersConfig(
+        max_answer_tokens=20, drop_matching=("nonsense",), contamination=(str(tmp_path / "bench.txt"),)
     )
+    questions, answers = default_filters(options)
     assert reasons(
         questions,
         [
@@ -297,8 +306,7 @@ def test_default_filters(tmp_path: Path) -> None:
 
 
 def test_filters_can_be_switched_off() -> None:
-    questions, answers = default_filters(
-        novelty=None, near_duplicate=None, repetition=None, echo=None, copied=None, language=False
-    )
+    options = FiltersConfig(novelty=None, near_duplicate=None, repetition=None, echo=None, copied=None, language=False)
+    questions, answers = default_filters(options)
     assert [type(judge) for judge in questions] == [Truncated, Form, RunOn, QuestionLength]
     assert [type(judge) for judge in answers] == [Truncated, Form, RunOn, AnswerLength]

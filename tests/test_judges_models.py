@@ -280,3 +280,30 @@ def test_the_pin_of_a_local_judge_follows_model_prompt_and_kind() -> None:
     with pytest.raises(ConfigError) as caught:
         LocalJudge(engine, "tiny@1", prompt="{question} {answer} A or B?")
     assert str(caught.value) == "the judge's prompt has no place for {first}: write {first} where it goes"
+
+
+def test_a_judge_of_ones_own_is_named_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "my_judges.py").write_text(
+        "from isara.judges.base import Verdict\n\n\n"
+        "class Politeness:\n"
+        "    kind = 'quality'\n\n"
+        "    def __init__(self, words):\n"
+        "        self.words, self.pin = words, 'politeness-' + '-'.join(words)\n\n"
+        "    def score(self, pairs):\n"
+        "        return [Verdict('good' if self.words[0] in p.answer else 'poor', 1.0, '', self.pin) for p in pairs]\n"
+    )
+    (tmp_path / "judge.yaml").write_text("judge: own\nuse: my_judges:Politeness\noptions: {words: [please]}\n")
+    judge = read_judge(str(tmp_path / "judge.yaml"))
+    pairs = [QAPair("Is Impa in?", "Come in, please."), QAPair("Is Impa in?", "No.")]
+    assert judge.pin == "politeness-please"
+    assert [verdict.label for verdict in judge.score(pairs)] == ["good", "poor"]
+
+
+def test_a_judge_of_ones_own_without_a_pin_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "judge.yaml"
+    path.write_text("judge: own\nuse: json:loads\n")
+    with pytest.raises(ConfigError) as caught:
+        read_judge(str(path))
+    assert str(caught.value) == (
+        f"{path}: expected a judge, found `json:loads` without `pin`: give it one, with its revision"
+    )

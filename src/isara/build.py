@@ -9,13 +9,13 @@ from typing import Any
 
 from isara.config import FILE_NAME, Config, OwnPart, load_config
 from isara.embedders import find_embedder
-from isara.errors import ConfigError, RunError
+from isara.errors import RunError
 from isara.evaluate.domain import HeldoutEvaluator
 from isara.files import read_rows
 from isara.filters import default_filters
 from isara.folder import read_environment
 from isara.models import find_model
-from isara.own import load_part
+from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.protocols import Engine, EngineFactory, Filter
@@ -74,14 +74,25 @@ def assemble(
     seeds: Sequence[QAPair],
     heldout: Sequence[QAPair] = (),
     watcher: Watcher | None = None,
+    *,
+    retrieves: bool = True,
 ) -> Parts:
     """The parts of a config for a model and pairs that are at hand.
+
+    Args:
+        config: Every option.
+        model: The model's folder or name.
+        renderer: Its prompts.
+        seeds: The seed pairs.
+        heldout: The held-out pairs.
+        watcher: Is told of progress.
+        retrieves: Whether neighbours are looked for; without, no embedding model is.
 
     Raises:
         ModelError: The embedder can't be had.
         ConfigError: A part of the user's own that can't be had.
     """
-    embedder = find_embedder(config.retrieve.embedder)
+    embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     filters = config.filters
     question_filters, pair_filters = default_filters(filters)
     return Parts(
@@ -220,16 +231,5 @@ def _version(library: str) -> str:
 
 def _own_filter(own: OwnPart) -> Filter:
     """A filter of the user's: the named function itself, or with options what it returns when called with them."""
-    found = load_part(own.use, "filters")
-    check: Filter = _made(found, own) if own.options or isinstance(found, type) else found
+    check: Filter = made(load_part(own.use, "filters"), own.use, own.options)
     return check
-
-
-def _made(found: Any, own: OwnPart) -> Any:
-    try:
-        return found(**own.options)
-    except TypeError as error:
-        raise ConfigError(
-            f"expected options that `{own.use}` takes, found {', '.join(own.options) or 'none'} ({error}): "
-            "mend its options"
-        ) from error

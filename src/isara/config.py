@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
+from isara.own import beside
 from isara.records import Sampling
 
 FILE_NAME = "isara.yaml"
@@ -544,10 +545,10 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
     if isinstance(tree.get("out"), str | Path):
         tree["out"] = _absolute(tree["out"], folder)
     for own in _own_parts(tree):
-        own["use"] = _own_file(own["use"], folder)
+        own["use"] = beside(own["use"], folder)
     evaluate = tree.get("evaluate")
     if isinstance(evaluate, dict) and isinstance(evaluate.get("score"), str):
-        evaluate["score"] = _own_file(evaluate["score"], folder)
+        evaluate["score"] = beside(evaluate["score"], folder)
     filters = tree.get("filters")
     if isinstance(filters, dict) and isinstance(filters.get("contamination"), list | tuple):
         files = filters["contamination"]
@@ -560,13 +561,6 @@ def _own_parts(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lists = [filters.get(key) for key in ("own_questions", "own_pairs")] if isinstance(filters, dict) else []
     tables = [table for rows in lists if isinstance(rows, list | tuple) for table in rows]
     yield from (t for t in [*tables, tree.get("engine")] if isinstance(t, dict) and isinstance(t.get("use"), str))
-
-
-def _own_file(place: str, folder: Path) -> str:
-    """The place with the absolute path of its file, where there is such a file beside the config."""
-    module, colon, name = place.rpartition(":")
-    file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
-    return f"{os.path.abspath(file)}{colon}{name}" if module and file.is_file() else place
 
 
 def _local_or_name(value: str | Path, folder: Path) -> str:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 # What is the control token of some chat format and nothing else: ChatML, Llama 2 and 3, Phi, Gemma, DeepSeek,
 # Mistral, Cohere, Granite, Kimi, gpt-oss, Nemotron, GLM, MiniMax.
-_TOKENS = r"""<[|｜][^|｜<>\n]{1,40}[|｜]> | <\|[a-z_]{1,20}> | <[a-z_]{1,20}\|>
+_TOKENS = r"""<[|｜][^|｜<>\s]{1,40}[|｜]> | <\|[a-z_]{1,20}> | <[a-z_]{1,20}\|>
     | <(?:start|end)_of_(?:turn|image)> | <extra_id_\d+> | <SPECIAL_\d+> | <</?SYS>> | \]~b\] | \[e~\[
     | \[/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|SYSTEM_PROMPT|gMASK)\]"""
 _TOKEN = re.compile(_TOKENS, re.VERBOSE)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,29 @@ def load_part(place: str, key: str, where_to: str = "beside the config") -> Any:
         raise ConfigError(
             f"`{key}`: expected {name!r} in {where}, found no such name: name a function or class that it has"
         ) from None
+
+
+def made(found: Any, place: str, options: dict[str, Any]) -> Any:
+    """The part itself, or, of a class or where there are options, what it returns when called with them.
+
+    Raises:
+        ConfigError: It takes no such options.
+    """
+    if not options and not isinstance(found, type):
+        return found
+    try:
+        return found(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"expected options that `{place}` takes, found {', '.join(options) or 'none'} ({error}): mend its options"
+        ) from error
+
+
+def beside(place: str, folder: Path) -> str:
+    """The place with the absolute path of its file, where there is such a file in the folder."""
+    module, colon, name = place.rpartition(":")
+    file = folder / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
+    return f"{os.path.abspath(file)}{colon}{name}" if module and file.is_file() else place
 
 
 def _file_module(path: Path) -> ModuleType:

@@ -18,8 +18,6 @@ from isara.errors import ConfigError, IsaraError
 
 app = typer.Typer(
     name="isara",
-    help="Align a language model to a new domain from fewer than a hundred question-answer pairs.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,6 +36,26 @@ Heldout = Annotated[str | None, typer.Option(help="A share of the seeds, or a fi
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value, such as train.lora_r=8.")
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from isara import __version__
+
+        typer.echo(f"isara {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def isara(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Align a language model to a new domain from fewer than a hundred question-answer pairs."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -63,6 +81,7 @@ def run(
     from isara import loop
     from isara.build import build_parts
     from isara.cli.progress import Bars
+    from isara.report.facts import read_run
     from isara.report.terminal import before_and_after, summary
 
     settings = _config(config, model, seeds, out, heldout, overrides, iterations=iterations)
@@ -73,7 +92,8 @@ def run(
         return
     with Bars(_console(stderr=True), settings.iterations) as bars:
         result = loop.run(build_parts(settings, bars), bars, verify=verify)
-    _console().print(summary(result.out), before_and_after(result.out))
+    found = read_run(result.out, verify=False)  # the run has just checked it
+    _console().print(summary(found), before_and_after(found))
     _say(f"The aligned model is in {result.final}; `isara show {result.out}` shows what it was made from.")
 
 
@@ -123,7 +143,7 @@ def train(
     start = find_model(settings.model)
     renderer = open_renderer(start, settings.prompt_format, settings.engine.trust_remote_code)
     with Bars(_console(stderr=True), 1) as bars:
-        stats = verbs.train(assemble(settings, start, renderer, rows, (), bars), rows, out)
+        stats = verbs.train(assemble(settings, start, renderer, rows, watcher=bars, retrieves=False), rows, out)
     _say(f"trained on {stats.rows} pairs in {stats.steps} steps, loss {stats.first_loss:.3f} → {stats.last_loss:.3f}")
     _say(f"the model is in {out}")
 
@@ -149,8 +169,6 @@ def answer(
     from isara.report.terminal import plain
 
     parts = _answering(model, seeds, demos, overrides)
-    if demos and not parts.seeds:
-        raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
     given = verbs.answer(parts, questions, demos, temperature)
     for question, draw in zip(questions, given, strict=True):
         text = plain(draw.text) if draw else Text("the question does not fit into the model's context", "italic")
@@ -174,13 +192,16 @@ def show(
     The funnel, samples, drops near their threshold; with --row, where one row came from.
     """
     from isara.report import terminal as shown
+    from isara.report.facts import read_run
+
+    found = read_run(run)
 
     if row is not None:
-        _console().print(shown.provenance(run, row))
+        _console().print(shown.provenance(found, row))
         return
-    _console().print(shown.summary(run), shown.before_and_after(run))
-    if shown.has_candidates(run):
-        _console().print(shown.samples(run, iteration, samples), shown.near_threshold(run, iteration, dropped))
+    _console().print(shown.summary(found), shown.before_and_after(found))
+    if shown.has_candidates(found):
+        _console().print(shown.samples(found, iteration, samples), shown.near_threshold(found, iteration, dropped))
 
 
 @app.command()
@@ -252,20 +273,24 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
     from dataclasses import replace
 
     from isara.build import assemble, build_run
+    from isara.config import changes
     from isara.data import read_pairs
+    from isara.folder import read_config
     from isara.models import find_model
     from isara.render import open_renderer
 
     run = Path(model).expanduser() if model else None
     if run is not None and (run / "isara.yaml").is_file():
         parts = build_run(run, overrides or ())
-        for override in overrides or ():
-            _say(f"{override} was given, beside what the run was made with")
+        for key, was, now in changes(read_config(run), parts.config.model_dump(mode="json")):
+            typer.echo(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
     else:
+        if demos and not seeds:
+            raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
         settings = _config(None, model, seeds, None, None, overrides)
         found = find_model(settings.model)
         renderer = open_renderer(found, settings.prompt_format, settings.engine.trust_remote_code)
-        parts = assemble(settings, found, renderer, ())
+        parts = assemble(settings, found, renderer, (), retrieves=bool(demos))
     if seeds is None or not demos:
         return parts
     columns = parts.config.columns

@@ -1,86 +1,242 @@
-"""Progress on the terminal: a bar a stage, with tokens per second and accepted rows."""
+"""Progress: a bar for the stage at hand on a terminal, a line a minute where there is none, and the same in log.txt."""
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from isara.generate import Row
+from isara.records import Candidate
+from isara.watching import StageName
 
 log = logging.getLogger("isara")
 
+_EVERY = 60.0  # seconds: longer than that, nobody is left without a line
+_COLUMNS = ("counts", "brief", "speed", "left")
+_WORDS = ("counts", "made", "speed", "left")  # of a line, which has room for more
+_WIDE = 100  # characters of a terminal that the time so far fits on, too
+_GUESSED_YIELD = 0.5  # share of candidates that pass, before any has been seen
+
 
 class Bars:
-    """A watcher that draws one bar for the stage at hand, or prints a line a batch where there is no terminal."""
+    """A watcher that draws a bar for the stage at hand, or prints a line a minute where there is no terminal.
 
-    def __init__(self, console: Console, iterations: int) -> None:
-        self.iterations = iterations
-        self._console = console
+    Args:
+        console: Where to.
+        iterations: How many iterations there will be.
+        batch: Questions made at a time; 0 where that is not known, and then a first batch moves no bar.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self, console: Console, iterations: int, batch: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.iterations, self.batch_size = iterations, batch
+        self._console, self._clock = console, clock
+        wide = console.width >= _WIDE
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[info]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=12 if wide else 5),
+            *(TextColumn("{task.fields[" + name + "]}") for name in _COLUMNS),
+            *([TimeElapsedColumn()] if wide else []),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._begun = time.monotonic()
-        self._tokens = self._call = self._rows = 0
-        self._label = ""
+        self._stage: _Stage | None = None
+        self._told = clock()
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._keep_telling, daemon=True)
 
-    def stage(self, iteration: int, name: Literal["generate", "train", "evaluate"], total: int) -> None:
+    def stage(self, iteration: int, name: StageName, total: int) -> None:
         """Starts the bar of a stage."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._label = f"iteration {iteration}/{self.iterations}: {name}"
-        self._tell(self._label)
-        self._task = self._progress.add_task(self._label, total=total or None, info="")
-        self._begun = time.monotonic()
-        self._tokens = self._call = self._rows = 0
+        where = f"iteration {iteration} of {self.iterations}" if iteration else "base model"
+        self._begin(f"{where}: {name}", name, total)
 
-    def batch(self, rows: Sequence[Row], accepted: int) -> None:
+    def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
         """Moves the bar to the pairs accepted so far."""
-        self._rows += len(rows)
-        info = f"{accepted} accepted of {self._rows} candidates, {self._speed():.0f} tokens/s"
-        self._tell(f"{self._label}: {info}")
-        self._update(completed=accepted, info=info)
+        with self._lock:
+            if self._stage is not None:
+                self._stage.end_batch(candidates, accepted)
+                self._draw(self._stage)
+                self._tell(self._stage)
 
     def tokens(self, tokens: int, done: int) -> None:
         """Takes what the engine has generated so far in one call, in which it counts from zero."""
-        if tokens < self._call:
-            self._tokens += self._call
-        self._call = tokens
-        self._update(info=f"{self._speed():.0f} tokens/s")
+        with self._lock:
+            if self._stage is not None:
+                self._stage.count_tokens(tokens, done)
+        self.refresh()
 
     def step(self, step: int, total: int, loss: float) -> None:
         """Moves the bar to a step of the training."""
-        self._update(completed=step, total=total, info=f"loss {loss:.3f}")
+        with self._lock:
+            if self._stage is None:  # a training by itself
+                self._begin("train", "train", total)
+            assert self._stage is not None
+            self._stage.done, self._stage.wanted, self._stage.loss = step, total, loss
+        self.refresh()
 
-    def _tell(self, line: str) -> None:
+    def refresh(self) -> None:
+        """Draws the bar as things stand, and tells of them when nothing was told for a minute."""
+        with self._lock:
+            if self._stage is not None:
+                self._draw(self._stage)
+                if self._clock() - self._told >= _EVERY:
+                    self._tell(self._stage)
+
+    def _begin(self, label: str, name: StageName, total: int) -> None:
+        with self._lock:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._stage = _Stage(label, name, self._clock(), total, self.batch_size)
+            empty: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+            # What says nothing of its end (an evaluation) has a bar that runs to and fro.
+            self._task = self._progress.add_task(label, total=None if name == "evaluate" else 1.0, **empty)
+            self._draw(self._stage)
+            self._tell(self._stage)
+
+    def _draw(self, stage: "_Stage") -> None:
+        fields: dict[str, Any] = stage.fields(self._clock() - stage.begun)
+        if self._task is not None:
+            self._progress.update(self._task, completed=stage.share(), **fields)
+
+    def _tell(self, stage: "_Stage") -> None:
         """Logs a line, and prints it where there is no terminal to draw a bar on."""
+        self._told = self._clock()
+        seconds = self._told - stage.begun
+        fields = stage.fields(seconds)
+        said = [fields[name] for name in _WORDS if fields[name]]
+        if seconds >= _EVERY:
+            said.append(f"{seconds / 60:.0f} min so far")
+        line = f"{stage.label}: {', '.join(said)}" if said else stage.label
         log.info("%s", line)
         if not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _speed(self) -> float:
-        return (self._tokens + self._call) / max(1e-3, time.monotonic() - self._begun)
-
-    def _update(self, *, info: str, completed: float | None = None, total: float | None = None) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, completed=completed, total=total, info=info)
+    def _keep_telling(self) -> None:
+        # Of loading and evaluating nobody tells while they last.
+        while not self._ended.wait(1.0):
+            self.refresh()
 
     def __enter__(self) -> Self:
         self._progress.start()
+        self._beat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        self._beat.join()
         self._progress.stop()
+
+
+@dataclass
+class _Stage:
+    """How far a stage has come.
+
+    Attributes:
+        label: What it is called.
+        name: Which it is.
+        begun: When it began, by the clock.
+        wanted: Pairs to accept, or steps to take.
+        batch: Questions made at a time; 0 where that is not known.
+        done: Pairs accepted, or steps taken.
+        candidates: All that were made.
+        loss: Of the last step.
+        prompts: Prompts that were completed in this batch, in the calls before the one at hand.
+        usual: Prompts of an earlier batch, both its calls together.
+        tokens: Generated in the calls before the one at hand.
+        call: Tokens and prompts of the call at hand.
+        reached: The largest share that was shown: a bar does not go back.
+        taken_over: Pairs that an earlier process had accepted, known after the first batch.
+    """
+
+    label: str
+    name: StageName
+    begun: float
+    wanted: int
+    batch: int
+    done: int = 0
+    candidates: int = 0
+    loss: float | None = None
+    prompts: int = 0
+    usual: int = 0
+    tokens: int = 0
+    call: tuple[int, int] = (0, 0)
+    reached: float = 0.0
+    taken_over: int = 0
+
+    def count_tokens(self, tokens: int, done: int) -> None:
+        """Takes the engine's counts, which begin anew with each call."""
+        if done <= self.call[1] or tokens < self.call[0]:
+            self._end_call()
+        self.call = (tokens, done)
+
+    def end_batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
+        """Takes what became of a batch."""
+        self._end_call()
+        self.usual, self.prompts = self.prompts, 0
+        self.batch = self.batch or len(candidates)
+        if not self.candidates:
+            self.taken_over = accepted - sum(each.rejection is None for each in candidates)
+        self.candidates += len(candidates)
+        self.done = accepted
+
+    def share(self) -> float:
+        """How much of the stage is done, in [0, 1]; a batch that is not finished counts by what it may bring."""
+        if self.wanted:
+            done = float(self.done)
+            if self.name == "generate" and (size := self.usual or 2 * self.batch):
+                part = min(1.0, (self.prompts + self.call[1]) / size)
+                rate = (self.done - self.taken_over) / self.candidates if self.candidates else _GUESSED_YIELD
+                done += part * min(rate * self.batch, self.wanted - self.done)
+            self.reached = max(self.reached, min(1.0, done / self.wanted))
+        return self.reached
+
+    def fields(self, seconds: float) -> dict[str, str]:
+        """What is shown beside the bar, by column."""
+        return {
+            "counts": self._counts(),
+            "made": self._made(),
+            "brief": f"{self.candidates} made" if self.name == "generate" else self._made(),
+            "speed": f"{self._all_tokens() / seconds:.0f} tokens/s" if self._all_tokens() and seconds > 0 else "",
+            "left": self._left(seconds),
+        }
+
+    def _counts(self) -> str:
+        if self.name == "generate":
+            return f"{self.done}/{self.wanted} accepted"
+        return f"step {self.done}/{self.wanted}" if self.done else ""
+
+    def _made(self) -> str:
+        if self.name == "train":
+            return "" if self.loss is None else f"loss {self.loss:.3f}"
+        prompts = self.prompts + self.call[1]
+        if self.name == "evaluate":
+            return ""
+        return f"{self.candidates} candidates" + (f" + {prompts} texts" if prompts else "")
+
+    def _left(self, seconds: float) -> str:
+        share = self.share()
+        made = share - self.taken_over / self.wanted if self.wanted else 0.0
+        if made < 0.02 or share == 1 or seconds < 5:  # too early to say, or nothing to say
+            return ""
+        left = seconds * (1 - share) / made
+        return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
+
+    def _all_tokens(self) -> int:
+        return self.tokens + self.call[0]
+
+    def _end_call(self) -> None:
+        self.tokens += self.call[0]
+        self.prompts += self.call[1]
+        self.call = (0, 0)

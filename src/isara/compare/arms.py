@@ -29,7 +29,8 @@ class Arm:
         overrides: Config values that differ from the recipe's, by dotted key; a function is called with its config.
         shown: Which seed pairs stand before each question when it is tested, `answers.demos` of them; "fixed" are
             drawn once for all questions.
-        steps_of: Each iteration's model has seen as many optimiser steps as that arm's model of the same iteration.
+        steps_of: Each iteration's model has seen as many optimiser steps as that arm's model of the same iteration. An
+            arm without pairs of its own is run once for each of those iterations.
         part: Changes a part that no config value changes.
         instructions: Whether its prompts hold instructions, which ISARA's never do.
     """
@@ -162,7 +163,7 @@ ARMS = (
     Arm(
         name=BASELINE,
         about="fine-tuned on the seeds alone, with the optimiser steps of isara",
-        overrides={"generate.accept": 0},
+        overrides={"iterations": 1, "generate.accept": 0},
         steps_of=REFERENCE,
     ),
     Arm(name=REFERENCE, about="the recipe as it is"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isara.files import read_json
-from isara.folder import iteration_numbers, read_config, stage_folder
+from isara.folder import is_done, iteration_numbers, read_config, stage_folder
 from isara.generate import whole_batches
 
 Start = Literal["base", "last"]
@@ -30,15 +30,20 @@ class Cost:
     trained: int
 
 
-def cost(run: Path) -> Cost:
-    """The cost of a finished run.
+def run_folders(cell: Path) -> list[Path]:
+    """The run folders of an arm with one seed: the folder itself, or one for each number of steps in it."""
+    return [cell] if (cell / "isara.yaml").exists() else sorted(cell.glob("steps-*"))
+
+
+def cost(cell: Path) -> Cost:
+    """The cost of an arm with one seed.
 
     Raises:
         RunError: A record of it is damaged.
     """
-    numbers = iteration_numbers(run)
-    rows = [row for t in numbers for row in whole_batches(stage_folder(run, t, "generate") / "candidates.jsonl")]
-    stats = [read_json(stage_folder(run, t, "train") / "train.json") for t in numbers]
+    stages = [(run, t) for run in run_folders(cell) for t in iteration_numbers(run)]
+    rows = [row for run, t in stages for row in whole_batches(stage_folder(run, t, "generate") / "candidates.jsonl")]
+    stats = [read_json(stage_folder(run, t, "train") / "train.json") for run, t in stages]
     return Cost(
         len(rows),
         sum(tokens for row in rows for tokens in _tokens(row)),
@@ -48,12 +53,13 @@ def cost(run: Path) -> Cost:
 
 
 def steps_seen(run: Path) -> list[int]:
-    """Optimiser steps that the model of each iteration has seen since it was the base model.
+    """Optimiser steps that the model of each trained iteration has seen since it was the base model.
 
     Raises:
         RunError: A record of the run is damaged.
     """
-    taken = [read_json(stage_folder(run, t, "train") / "train.json")["steps"] for t in iteration_numbers(run)]
+    folders = [stage_folder(run, t, "train") for t in iteration_numbers(run)]
+    taken = [read_json(folder / "train.json")["steps"] for folder in folders if is_done(folder)]
     start: Start = read_config(run)["train"]["start"]
     return list(accumulate(taken)) if start == "last" else taken
 

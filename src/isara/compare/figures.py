@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from isara.compare.arms import BASELINE, REFERENCE, Arm
+from isara.compare.arms import BASELINE, Arm
 from isara.statistics import Difference, Floats, Interval, bootstrap, holm, paired_difference
 
 
@@ -19,9 +19,11 @@ class Measured:
         arm: The arm.
         seed: The training seed.
         iteration: Whose model it is; 0 is the base model.
-        exported: Whether it is the one that the run exported.
+        exported: Whether it is the one that the run exported; of an arm without pairs of its own, the one with the
+            steps of its reference's exported model.
         steps: Optimiser steps that it has seen.
         values: By column, a value a question, in their order; nan where a question has none in that column.
+        answers: What it answered, in the order of the questions.
     """
 
     arm: str
@@ -30,6 +32,7 @@ class Measured:
     exported: bool
     steps: int
     values: Mapping[str, Floats]
+    answers: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Line:
 
 def arm_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
     """A line for each arm that was measured, of the models that its runs exported."""
-    return _tested([_line(arm.name, None, _headline(arm.name, measured), measured) for arm in arms])
+    return _tested([_line(arm.name, None, _exported(arm.name, measured), measured) for arm in arms])
 
 
 def iteration_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
@@ -95,14 +98,8 @@ def iteration_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[L
     return _tested(lines)
 
 
-def _headline(arm: str, measured: Sequence[Measured]) -> list[Measured]:
-    """The exported model of each seed; of the baseline the one with as many steps as the reference's exported one."""
-    own = [model for model in measured if model.arm == arm]
-    exported = [model for model in own if model.exported]
-    if arm != BASELINE:
-        return exported
-    wanted = {model.seed: model.steps for model in measured if model.arm == REFERENCE and model.exported}
-    return [_nearest(wanted.get(model.seed, model.steps), model.seed, own) or model for model in exported]
+def _exported(arm: str, measured: Sequence[Measured]) -> list[Measured]:
+    return [model for model in measured if model.arm == arm and model.exported]
 
 
 def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured: Sequence[Measured]) -> Line | None:
@@ -128,10 +125,10 @@ def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured:
 def _pairs(models: Sequence[Measured], measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
     """Each model with the baseline's of the same seed that has seen as many steps, or of the nearest number."""
     own = [model for model in measured if model.arm == BASELINE]
-    headline = {model.seed: model for model in _headline(BASELINE, measured)}
+    exported = {model.seed: model for model in own if model.exported}
     found = []
     for model in models:
-        other = _nearest(model.steps, model.seed, own) if model.steps else headline.get(model.seed)
+        other = _nearest(model.steps, model.seed, own) if model.steps else exported.get(model.seed)
         if other is not None:
             found.append((model, other))
     return found

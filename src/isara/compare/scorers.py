@@ -79,7 +79,7 @@ def heldout_rows(config: Config, pairs: Sequence[QAPair]) -> list[Row]:
 
 
 def _likelihood(rows: Sequence[Row]) -> Scorer:
-    """Less bits a byte; an answer weighs as many times as it is longer than the mean, so that the mean is that of all."""
+    """Minus bits per byte; longer answers weigh more, so that the mean is that of all bits over all bytes."""
     share = len(rows) / sum(len(row["answer"].encode()) for row in rows)
 
     def score(row: Row, given: Row) -> dict[str, float]:

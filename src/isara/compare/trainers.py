@@ -27,9 +27,9 @@ class EqualSteps:
         return {"trainer": "one an iteration", "trainers": [trainer.key() for trainer in self.trainers]}
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
-        """Trains with the iteration's own; `out` lies in the iteration's folder, which is where its number stands."""
-        number = int(out.parent.parent.name.removeprefix("iteration-"))
-        return self.trainers[number - 1].fit(pairs, start, out)
+        """Trains with the trainer of the iteration that made the newest of the pairs."""
+        newest = max(pair.iteration for pair in pairs)
+        return self.trainers[newest - 1].fit(pairs, start, out)
 
 
 class ShuffledAnswers:

@@ -53,7 +53,8 @@ def fault(where: object, expected: str, found: str, advice: str) -> SeedError:
 
 def reason(error: object) -> str:
     """What a library says, on one short line."""
-    return clean(str(error), _SHOWN_REASON) or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return clean(said, _SHOWN_REASON) or type(error).__name__
 
 
 def listed(names: Iterable[object]) -> str:

@@ -73,7 +73,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise fault(path, "a file that can be read", reason(error.strerror or error), "check it") from error
+        raise fault(path, "a file that can be read", reason(error), "check it") from error
     return _bounded(data, path)
 
 
@@ -87,8 +87,12 @@ def _unzipped(data: bytes, path: Path) -> bytes:
 
 def _bounded(data: bytes, path: Path) -> bytes:
     if len(data) > MOST_BYTES:
-        raise fault(path, f"at most {MOST_BYTES // 10**6} MB of pairs", "more", "take a part of the rows")
+        raise _too_large(path)
     return data
+
+
+def _too_large(path: Path) -> SeedError:
+    return fault(path, f"at most {MOST_BYTES // 10**6} MB of pairs", "more", "take a part of the rows")
 
 
 def _refuse(data: bytes, path: Path) -> None:
@@ -111,7 +115,7 @@ def _refuse(data: bytes, path: Path) -> None:
 def _line_records(text: str, path: Path) -> Iterator[Record]:
     if text.lstrip()[:1] == "[" or text.lstrip().partition("\n")[0].strip() == "{":
         # A list of rows under this ending, or objects that go over several lines.
-        yield from _json_records(text, path)
+        yield from _json_records(text, path, alone=True)
         return
     for number, line in enumerate(_lines(text), start=1):
         if line.strip():
@@ -135,11 +139,22 @@ def _lines(text: str) -> Iterator[str]:
         start = end + 1
 
 
-def _json_records(text: str, path: Path) -> Iterator[Record]:
+def _json_records(text: str, path: Path, alone: bool = False) -> Iterator[Record]:
+    """The rows of a list, of objects one behind the other, or of an object that holds a list.
+
+    Args:
+        text: The JSON.
+        path: Its place.
+        alone: Whether a single object is a row, as in JSON Lines.
+
+    Raises:
+        SeedError: It is something else.
+    """
     if text.count(",") > _MOST_VALUES:
         raise fault(path, f"at most {_MOST_VALUES:,} values", "more", "write JSON Lines (.jsonl), a row a line")
     documents = list(_documents(text, path))
-    if len(documents) > 1:  # JSON Lines under the wrong ending, as hubs often have them
+    rowlike = alone and bool(documents) and isinstance(documents[0][1], dict)
+    if len(documents) > 1 or rowlike:  # JSON Lines under the wrong ending, as hubs often have them
         yield from (_object(value, path, line) for line, value in documents)
         return
     notes: tuple[str, ...] = ()
@@ -229,7 +244,14 @@ def _parquet_records(data: bytes, path: Path) -> Iterator[Record]:
     from pyarrow import BufferReader, parquet
 
     def batches() -> Iterator[list[dict[str, Any]]]:
-        for batch in parquet.ParquetFile(BufferReader(data)).iter_batches(_BATCH):
+        file = parquet.ParquetFile(BufferReader(data))
+        size = 0
+        if file.metadata.num_rows > _MOST_VALUES:
+            raise fault(path, f"at most {_MOST_VALUES:,} rows", f"{file.metadata.num_rows:,}", "take a part of them")
+        for batch in file.iter_batches(_BATCH):
+            size += batch.nbytes
+            if size > MOST_BYTES:  # a text that stands in every row is stored once
+                raise _too_large(path)
             yield batch.to_pylist()
 
     number = 0
@@ -256,7 +278,7 @@ def boundary(
     """
     try:
         yield from read()
-    except (MemoryError, SeedError):
+    except SeedError:
         raise
     except Exception as error:  # libraries pass on whatever their readers, clients and builders raise
         raise fault(source, expected, found.replace("{reason}", reason(error)), advice) from error

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from isara.errors import ConfigError
 from isara.judges.base import Judge, Kind, PairwiseJudge
+from isara.own import beside, load_part, made
 
 SHIPPED_JUDGES: tuple[str, ...] = ("offline-refusal", "offline-harm")
 FORMS: Mapping[str, str] = types.MappingProxyType(
@@ -78,7 +79,15 @@ class LocalFile(_File):
     trust_remote_code: bool = False
 
 
-JudgeFile = Annotated[ClassifierFile | EndpointFile | LocalFile, Field(discriminator="judge")]
+class OwnFile(_File):
+    """A judge's YAML file with `judge: own`: where the user's own judge is, and what it is called with."""
+
+    judge: Literal["own"]
+    use: str
+    options: dict[str, Any] = Field({})
+
+
+JudgeFile = Annotated[ClassifierFile | EndpointFile | LocalFile | OwnFile, Field(discriminator="judge")]
 
 
 def read_judge(spec: str) -> Judge:
@@ -102,6 +111,9 @@ def read_judge(spec: str) -> Judge:
         from isara.judges.endpoint import EndpointJudge
 
         return EndpointJudge(_endpoint(given), given.kind, given.prompt)
+    if isinstance(given, OwnFile):
+        judge: Judge = _own(given, spec)
+        return judge
     from isara.judges.local import LocalJudge
 
     return LocalJudge(_asker(given), _pinned(given), given.kind, given.prompt)
@@ -125,10 +137,24 @@ def read_pairwise(spec: str) -> PairwiseJudge:
         from isara.judges.local import LocalPairwiseJudge
 
         return LocalPairwiseJudge(_asker(given), _pinned(given), given.prompt or LOCAL_PROMPT)
+    if isinstance(given, OwnFile):
+        pairwise: PairwiseJudge = _own(given, spec)
+        return pairwise
     raise ConfigError(f"{spec} judges single answers and can't compare two: give a `judge: endpoint` or `judge: local`")
 
 
-def _read(spec: str) -> ClassifierFile | EndpointFile | LocalFile:
+def _own(given: OwnFile, spec: str) -> Any:
+    """A judge of the user's own; it says what it is in `pin`, and what it judges in `kind`."""
+    place = beside(given.use, Path(spec).expanduser().parent)
+    judge = made(load_part(place, "use", "beside the judge's file"), given.use, given.options)
+    if not hasattr(judge, "pin"):
+        raise ConfigError(
+            f"{spec}: expected a judge, found `{given.use}` without `pin`: give it one, with its revision"
+        )
+    return judge
+
+
+def _read(spec: str) -> ClassifierFile | EndpointFile | LocalFile | OwnFile:
     path = Path(spec).expanduser()
     if not path.is_file():
         raise ConfigError(
@@ -136,7 +162,7 @@ def _read(spec: str) -> ClassifierFile | EndpointFile | LocalFile:
         )
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
-        adapter: TypeAdapter[ClassifierFile | EndpointFile | LocalFile] = TypeAdapter(JudgeFile)
+        adapter: TypeAdapter[ClassifierFile | EndpointFile | LocalFile | OwnFile] = TypeAdapter(JudgeFile)
         return adapter.validate_python(given)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from error

@@ -1,22 +1,27 @@
 """The cards that go with an aligned model and its generated pairs: how they were made, from what, under which licence.
 
-Functions of plain values to Markdown with the YAML front matter that the Hugging Face hub reads. No dates and no paths,
-so that the same run has the same cards; text of users and models is escaped.
+A run becomes Markdown with the YAML front matter that the Hugging Face hub reads. No dates and no paths, so that the
+same run has the same cards; text of users and models is escaped.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from isara.config import Config
 from isara.records import QAPair
+from isara.render import PromptFormat
+from isara.report.facts import FEW_PAIRS, IterationFacts, Run, Training
 
 UNKNOWN_LICENSE = "unknown: ask before you publish"
 _PAPER = (
     "Guo et al., [Human-Instruction-Free LLM Self-Alignment with Limited Samples](https://arxiv.org/abs/2401.06785)"
 )
+_ISARA = "[ISARA](https://arxiv.org/abs/2401.06785)"
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = {
@@ -25,145 +30,109 @@ _SIZES = {
     10**5: "10K<n<100K",
     10**6: "100K<n<1M",
 }
+_EXAMPLES = 5
+_USE = """```python
+from transformers import pipeline
+
+ask = pipeline("text-generation", "PATH_OF_THIS_MODEL")
+messages = [{"role": "user", "content": "YOUR QUESTION"}]
+print(ask(messages, max_new_tokens=MOST, return_full_text=False)[0]["generated_text"].strip())
+```"""
 
 
-def model_card(
-    *,
-    name: str,
-    base_model: str,
-    iterations: int,
-    best: int,
-    seeds: int,
-    accepted: int,
-    dropped: Mapping[str, int],
-    prompt: str,
-    training: Mapping[str, Any],
-    evaluation: Mapping[int, Mapping[str, float]],
-    heldout: int = 0,
-    merge_difference: float | None = None,
-    model_license: str | None = None,
-    seeds_license: str | None = None,
-    language: str | None = None,
-) -> str:
-    """The README.md of an aligned model.
+def model_card(run: Run, best: int, license: str | None = None) -> str:
+    """The README.md of a run's exported model.
 
     Args:
-        name: Title of the model.
-        base_model: The base model M_0, a hub name or a folder, of which only the last part is shown.
-        iterations: Iterations that were trained.
-        best: The iteration whose model this is.
-        seeds: Seed pairs.
-        accepted: Generated pairs that the model was trained on.
-        dropped: Candidates dropped, by reason.
-        prompt: A prompt of the run, as the model got it.
-        training: Arguments of the training, by name.
-        evaluation: Figures on the held-out pairs by name, for each iteration; 0 is the base model.
-        heldout: Held-out pairs that the figures are of.
-        merge_difference: Largest difference of a logit before and after merging the adapter.
-        model_license: Licence of the base model, if known.
-        seeds_license: Licence of the seed pairs, if known.
-        language: Code of the pairs' language ("en"), if known.
+        run: The run.
+        best: The iteration whose model is exported; 0 is the base model, unchanged.
+        license: Licence of the base model, if known.
     """
+    base, settings = run.config.model, training_settings(run)
     meta = {
-        "base_model": base_model if _on_hub(base_model) else None,
-        "base_model_relation": "finetune" if _on_hub(base_model) else None,
-        "language": language,
+        "base_model": base if _on_hub(base) else None,
+        "base_model_relation": "finetune" if _on_hub(base) and best else None,
         "library_name": "transformers",
-        "license": _hub_license(model_license),
+        "license": _hub_license(license),
         "pipeline_tag": "text-generation",
-        "tags": ["isara", "self-alignment", "synthetic-data", "sft", *_peft_tag(training)],
+        "tags": ["isara", "self-alignment", "synthetic-data", "sft", *_peft_tag(settings)] if best else ["isara"],
     }
-    share = f"{accepted} generated and {seeds} seed pairs"
     return _page(
         meta,
-        f"# {escape(name)}",
-        f"`{_shown(base_model)}`, aligned to a new domain with [ISARA](https://arxiv.org/abs/2401.06785) from {seeds} "
-        "question-answer pairs: the model made more pairs for itself from retrieved demonstrations, was fine-tuned on "
-        "those that passed the filters, and this was repeated.",
-        "## How it was made",
-        f"This is the model of iteration {best} of {iterations}, trained on {share} with loss on the answers alone "
-        f"({_PAPER}). The generated pairs were written by the model itself; no human has checked them.",
-        _drops(dropped),
-        "A prompt is demonstrations and an open question, and no instruction. One of them:",
-        _fence(prompt),
-        "Training:",
-        _table(("argument", "value"), [(key, str(value)) for key, value in training.items()]),
-        _merge_note(merge_difference),
+        f"# {escape(run.path.name)}",
+        *(_made(run, best) if best else [f"This is `{_shown(base)}`, unchanged: the run made no iteration."]),
+        "## How to use",
+        *_use(run, run.at(best).training, best),
         "## Evaluation",
-        _evaluation(evaluation, heldout, best),
+        *_evaluation(run, best),
         "## Limits",
         "The model can be wrong, harmful or biased, as its base model can, and fine-tuning on its own text can make "
         "that stronger. It was measured on held-out pairs of one domain only: measure it on your own questions, and on "
         "what it may have unlearnt, before others rely on it.",
         "## Licence",
-        _licences(model_license, seeds_license),
+        _licences(license, run.config.licence),
     )
 
 
-def data_card(
-    *,
-    name: str,
-    base_model: str,
-    seeds: int,
-    accepted: Sequence[int],
-    dropped: Mapping[str, int],
-    sampling: Mapping[str, Any],
-    examples: Sequence[QAPair] = (),
-    model_license: str | None = None,
-    seeds_license: str | None = None,
-    language: str | None = None,
-) -> str:
-    """The README.md of the pairs that a run has generated.
+def data_card(run: Run, best: int, license: str | None = None) -> str:
+    """The README.md of the pairs that a run's exported model was trained on.
 
     Args:
-        name: Title of the data set.
-        base_model: The base model M_0, a hub name or a folder, of which only the last part is shown.
-        seeds: Seed pairs.
-        accepted: Generated pairs that passed the filters, for each iteration from the first.
-        dropped: Candidates dropped, by reason.
-        sampling: Arguments of the generation, by name.
-        examples: Generated pairs to show, not picked by hand.
-        model_license: Licence of the model that wrote the pairs, if known.
-        seeds_license: Licence of the seed pairs, if known.
-        language: Code of the pairs' language ("en"), if known.
+        run: The run.
+        best: The iteration whose model is exported.
+        license: Licence of the model that wrote the pairs, if known.
     """
-    rows = sum(accepted)
+    used = run.behind(best)
+    pairs = [pair for facts in used for pair in facts.accepted]
     meta = {
         "annotations_creators": ["machine-generated"],
-        "language": language,
         "language_creators": ["machine-generated"],
-        "license": _hub_license(seeds_license),
-        "size_categories": [next((size for limit, size in _SIZES.items() if rows < limit), "n>1M")],
+        "license": _hub_license(run.config.licence),
+        "size_categories": [size_category(len(pairs))],
         "source_datasets": ["extended"],
         "tags": ["isara", "self-alignment", "synthetic"],
         "task_categories": ["text-generation"],
     }
-    by_iteration = [(str(number), str(count)) for number, count in enumerate(accepted, 1)]
     return _page(
         meta,
-        f"# {escape(name)}",
-        f"{rows} question-answer pairs that `{_shown(base_model)}` and the models fine-tuned from it wrote with "
-        f"[ISARA](https://arxiv.org/abs/2401.06785) from {seeds} seed pairs.",
+        f"# Pairs of {escape(run.path.name)}",
+        f"{len(pairs)} question-answer pairs that `{_shown(run.config.model)}` and the models fine-tuned from it wrote "
+        f"with {_ISARA} from {len(run.seeds)} seed pairs.",
         "**All of it is synthetic.** Questions and answers were generated by a language model from demonstrations and "
         "passed automatic filters; no human has checked them.",
         "## How it was made",
         f"The method is that of {_PAPER}. New questions are generated after demonstrations, answers after the nearest "
         "pairs; no prompt holds an instruction.",
-        _table(("iteration", "accepted pairs"), by_iteration),
-        _drops(dropped),
+        _table(("iteration", "accepted pairs"), [(str(facts.number), str(len(facts.accepted))) for facts in used]),
+        _drops(used),
         "Generation:",
-        _table(("argument", "value"), [(key, str(value)) for key, value in sampling.items()]),
+        _settings_table(_generation_settings(run.config)),
         "## Fields",
         "`question`, `answer`; `id`, 12 hex digits of the SHA-256 of both; `iteration`, the one that made the pair (0 "
         "is a seed pair); `demo_ids`, the demonstrations in the prompt that made the answer, nearest last.",
-        *(["## Examples", *(_example(pair) for pair in examples)] if examples else []),
+        *(["## Examples", *map(_example, pairs[:_EXAMPLES])] if pairs else []),
         "## Limits",
         "Answers can be wrong, harmful or biased, as those of the model are. Questions stay near the seed pairs and do "
         "not cover the domain evenly. Text of the seed pairs, and what it says of persons, may come back in the "
         "generated pairs.",
         "## Licence",
-        _licences(model_license, seeds_license),
+        _licences(license, run.config.licence),
     )
+
+
+def training_settings(run: Run) -> dict[str, Any]:
+    """The settings that training went by, as the trainer itself told them to the run; nothing that played no part."""
+    key = run.parts.get("trainer")
+    settings = dict(_leaves(key)) if isinstance(key, dict) else {}
+    unused = {"num_train_epochs" if settings.get("max_steps") else "max_steps"}
+    if settings.get("method") == "full":
+        unused |= {name for name in settings if name.startswith("lora_")}
+    return {name: value for name, value in settings.items() if name not in unused and value is not None}
+
+
+def size_category(rows: int) -> str:
+    """The hub's category of a data set with so many rows."""
+    return next((size for limit, size in _SIZES.items() if rows < limit), "n>1M")
 
 
 def escape(text: str) -> str:
@@ -177,6 +146,79 @@ def _page(meta: Mapping[str, Any], *blocks: str) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def _made(run: Run, best: int) -> list[str]:
+    """How the model of an iteration was made."""
+    facts, used, options = run.at(best), run.behind(best), run.config.train
+    accepted = sum(len(each.accepted) for each in used)
+    seeds = 0 if options.data == "generated" else len(run.seeds)
+    start = f", starting from the model of iteration {best - 1}" if options.start == "last" and best > 1 else ""
+    trained = sum(each.trained for each in run.iterations)
+    answered = (draw for stored in facts.candidates if (draw := stored.candidate.answer))
+    first = next(answered, None)
+    shown = "A prompt is demonstrations and an open question, and no instruction. One of them:"
+    return [
+        f"`{_shown(run.config.model)}`, aligned to a new domain with {_ISARA} from {len(run.seeds)} question-answer "
+        "pairs: the model made more pairs for itself from retrieved demonstrations, was fine-tuned on those that "
+        "passed the filters, and this was repeated.",
+        "## How it was made",
+        f"This is the model of iteration {best} of {trained}, trained on {accepted} generated and {seeds} seed pairs "
+        f"with loss on the answers alone{start} ({_PAPER}). The generated pairs were written by the model itself; no "
+        "human has checked them.",
+        _drops(used),
+        *([shown, _fence(first.prompt)] if first else []),
+        "Training:",
+        _settings_table({**training_settings(run), **_taken(facts.training)}),
+        _merge_note(facts.training),
+    ]
+
+
+def _taken(training: Training | None) -> dict[str, Any]:
+    """What a training took, beside its settings."""
+    if training is None:
+        return {}
+    stats = training.stats
+    return {
+        "rows": stats.rows,
+        "steps": stats.steps,
+        "tokens": stats.tokens,
+        "rows of a forward pass at the end": stats.micro_batch,
+        "trained parameters": stats.parameters,
+    }
+
+
+def _use(run: Run, training: Training | None, best: int) -> Iterator[str]:
+    """The form in which questions are to be asked, and the few lines that ask in it."""
+    fmt = run.prompt_format
+    if fmt is None:
+        yield "Ask it in the prompt format that the run was given."
+        return
+    yield (
+        "The model was trained on questions in this form, without demonstrations; ask it in the same:"
+        if best
+        else ("The run asked it in this form:")
+    )
+    yield _fence(fmt.start + fmt.lead + "{question}" + fmt.to_answer + fmt.before_last)
+    yield _ends(fmt)
+    if training is not None and (training.has_template or fmt.name == "chat"):
+        yield "Its chat template writes just that, so that it need not be done by hand:"
+        yield _USE.replace("MOST", str(run.config.answers.max_new_tokens))
+        yield "It was trained without system messages and tools: leave them out."
+
+
+def _ends(fmt: PromptFormat) -> str:
+    special = "True" if fmt.adds_special_tokens else "False"  # a template writes them itself
+    stops = " or ".join(f"`{_code(stop)}`" for stop in fmt.answer_stops)
+    return (
+        f"Nothing stands after it, not even a space; it is tokenised with `add_special_tokens={special}`. An answer "
+        f"ends before {stops}."
+    )
+
+
+def _code(text: str) -> str:
+    """The text for a code span on one line."""
+    return text.replace("\n", "\\n").replace("`", "'")
+
+
 def _on_hub(model: str) -> bool:
     # "runs/may" may be either; what is a folder is not taken for a hub name, as transformers does.
     return _HUB_NAME.fullmatch(model) is not None and not Path(model).is_dir()
@@ -184,7 +226,9 @@ def _on_hub(model: str) -> bool:
 
 def _shown(model: str) -> str:
     """A model's name for a code span; a folder's path is nobody's business."""
-    return (model if _on_hub(model) else Path(model).name).replace("`", "'")
+    if model == "embedded":
+        return "the embedded model of ISARA"
+    return _code(model if _on_hub(model) else Path(model).name)
 
 
 def _hub_license(license: str | None) -> str:
@@ -195,11 +239,34 @@ def _hub_license(license: str | None) -> str:
     return identifier if _HUB_LICENSE.fullmatch(identifier) else "other"
 
 
-def _peft_tag(training: Mapping[str, Any]) -> list[str]:
-    return ["lora"] if training.get("method") == "lora" else []
+def _peft_tag(settings: Mapping[str, Any]) -> list[str]:
+    return ["lora"] if settings.get("method") == "lora" else []
 
 
-def _drops(dropped: Mapping[str, int]) -> str:
+def _generation_settings(config: Config) -> dict[str, Any]:
+    """How the pairs were made, by dotted key; no paths."""
+    sections = config.model_dump(include={"questions", "answers", "retrieve", "generate", "filters"})
+    hidden = {"filters.own_questions", "filters.own_pairs", "filters.contamination"}
+    leaves = {name: value for name, value in _leaves(sections) if name not in hidden and value is not None}
+    return {**leaves, "retrieve.embedder": _shown(config.retrieve.embedder)}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _settings_table(settings: Mapping[str, Any]) -> str:
+    return _table(("argument", "value"), [(name, str(value)) for name, value in settings.items()])
+
+
+def _drops(used: Sequence[IterationFacts]) -> str:
+    dropped: Counter[str] = Counter()
+    for facts in used:
+        dropped.update(facts.reasons)
     if not dropped:
         return "No candidate was dropped."
     rows = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
@@ -207,30 +274,44 @@ def _drops(dropped: Mapping[str, int]) -> str:
     return f"{total}\n\n" + _table(("reason", "candidates"), [(reason, str(count)) for reason, count in rows])
 
 
-def _merge_note(difference: float | None) -> str:
-    if difference is None:
+def _merge_note(training: Training | None) -> str:
+    if training is None or training.merge_difference is None:
         return ""
     return (
         "The adapter is merged into the weights and lies beside them in `adapter/`. Merging, and rounding to the dtype "
-        f"of the base model, moved the logits of one pair by at most {difference:.2g}."
+        f"of the base model, moved the logits of one pair by at most {training.merge_difference:.2g}."
     )
 
 
-def _evaluation(evaluation: Mapping[int, Mapping[str, float]], heldout: int, best: int) -> str:
-    names = list(dict.fromkeys(name for figures in evaluation.values() for name in figures))
+def _evaluation(run: Run, best: int) -> list[str]:
+    evaluations = run.figures
+    said = dict.fromkeys(name for figures in evaluations.values() for name in figures)
+    names = [name for name in said if name != "pairs" and not name.endswith("_se")]
     if not names:
-        return "The model was not evaluated: the run had no held-out pairs."
+        return ["The model was not evaluated: the run had no held-out pairs."]
     rows = [
-        (_iteration(number, best), *(f"{figures[name]:.4g}" if name in figures else "" for name in names))
-        for number, figures in sorted(evaluation.items())
+        (_iteration(number, best), *(_figure(figures, name) for name in names))
+        for number, figures in sorted(evaluations.items())
     ]
-    return f"On {heldout} held-out pairs:\n\n" + _table(("iteration", *names), rows)
+    errors = ", ± standard error" if any("±" in cell for row in rows for cell in row) else ""
+    notes = []
+    if len(rows) > 2:
+        notes.append("The iteration was chosen by these pairs, so its own figures flatter it a little.")
+    if run.heldout_count < FEW_PAIRS:
+        notes.append(f"Fewer than {FEW_PAIRS} held-out pairs can't tell such models apart.")
+    return [f"On {run.heldout_count} held-out pairs{errors}:\n\n" + _table(("iteration", *names), rows), *notes]
+
+
+def _figure(figures: Mapping[str, float], name: str) -> str:
+    if name not in figures:
+        return ""
+    error = figures.get(f"{name}_se")
+    return f"{figures[name]:.4g}" + (f" ± {error:.2g}" if error is not None else "")
 
 
 def _iteration(number: int, best: int) -> str:
-    if number == 0:
-        return "0 (base model)"
-    return f"{number} (this model)" if number == best else str(number)
+    this = " (this model)" if number == best else ""
+    return f"{number}{this}" if number else f"0 (base model){this}"
 
 
 def _licences(model_license: str | None, seeds_license: str | None) -> str:

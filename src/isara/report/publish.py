@@ -1,110 +1,65 @@
 """The files that go into final/ beside the exported model: its card, and the pairs it was trained on with theirs."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import yaml
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from isara.config import Config
-from isara.folder import Iteration, RunFolder, iterations, read_json, read_rows
-from isara.generate import Generation
-from isara.records import QAPair
+from isara.converted import card_value
+from isara.files import json_lines
+from isara.folder import stage_folder
+from isara.marks import clean
 from isara.report.cards import data_card, model_card
+from isara.report.facts import Run, read_run
+
+log = logging.getLogger("isara")
+
+_ADAPTER = "adapter/adapter_config.json"
 
 
-def final_files(
-    config: Config, model: str, generation: Generation, seeds: Sequence[QAPair], run: RunFolder, best: Iteration
-) -> Mapping[str, str]:
-    """Text of README.md (the model card), data_card.md and pairs.jsonl for the model of the best iteration.
+def final_files(config: Config, model: str, run: Path, best: int) -> Mapping[str, str]:
+    """Text of README.md (the model card) and, where pairs were generated, of data_card.md and pairs.jsonl.
 
     Args:
-        config: The run's config.
+        config: The run's config, as it is at hand.
         model: The folder or name of the base model.
-        generation: How the candidates were made.
-        seeds: The seed pairs.
         run: The run folder.
-        best: The iteration whose model is exported.
+        best: The iteration whose model is exported; 0 is the base model.
     """
-    steps = [step for step in iterations(run.path) if step.accepted.exists()]
-    used = [step for step in steps if _trained_on(config, step, best)]
-    accepted = [pair for step in used for pair in step.read_accepted()]
-    shared: dict[str, Any] = {
-        "base_model": model,
-        "seeds": len(seeds),
-        "model_license": model_license(model),
-        "seeds_license": config.licence,
-    }
-    card = model_card(
-        name=run.path.name,
-        iterations=len(steps),
-        best=best.number,
-        accepted=len(accepted),
-        dropped=_dropped(used),
-        prompt=_prompt(best),
-        training=config.train.model_dump(),
-        evaluation={step.number: step.read_json("eval.json") or {} for step in [run.iteration(0), *steps]},
-        heldout=len(read_rows(run.path / "heldout.jsonl")),
-        merge_difference=_merge_difference(best),
-        **shared,
-    )
-    data = data_card(
-        name=f"Pairs of {run.path.name}",
-        accepted=[len(step.read_accepted()) for step in used],
-        dropped=_dropped(used),
-        sampling=asdict(generation),
-        examples=accepted[:5],
-        **shared,
-    )
-    rows = "".join(json.dumps(pair.to_json(), ensure_ascii=False) + "\n" for pair in accepted)
-    return {"README.md": card, "data_card.md": data, "pairs.jsonl": rows, **_adapter_config(best)}
+    # The loop has compared the bytes of each stage a moment ago.
+    found = replace(read_run(run, verify=False), config=config)
+    license = model_license(model)
+    pairs = [pair for facts in found.behind(best) for pair in facts.accepted]
+    files = {"README.md": model_card(found, best, license)}
+    if pairs:
+        files["data_card.md"] = data_card(found, best, license)
+        files["pairs.jsonl"] = json_lines(pair.to_json() for pair in pairs)
+    return {**files, **_adapter_config(found, best)}
 
 
 def model_license(model: str) -> str | None:
-    """The licence that a model folder's own card names, or None."""
-    card = Path(model) / "README.md"
-    if not card.is_file():
-        return None
-    _, _, rest = card.read_text("utf-8", errors="replace").partition("---\n")
+    """The licence that a model folder's own card names, or None; whatever is wrong with that card."""
     try:
-        front = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+        return card_value(Path(model), "license")
+    except Exception as error:  # foreign YAML and foreign disks make the libraries raise anything, after all training
+        log.warning(
+            "the licence of the base model is not known: its README.md can't be read (%s)", clean(str(error), 200)
+        )
         return None
-    licence = front.get("license") if isinstance(front, dict) else None
-    return licence if isinstance(licence, str) else None
 
 
-def _trained_on(config: Config, step: Iteration, best: Iteration) -> bool:
-    """Whether the best iteration's own training saw the pairs of this one."""
-    return step.number <= best.number if config.train.data == "all" else step.number == best.number
-
-
-def _dropped(steps: Sequence[Iteration]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for step in steps:
-        total.update((step.read_json("stats.json") or {})["funnel"])
-    return {reason: count for reason, count in total.most_common() if reason not in {"candidates", "accepted"}}
-
-
-def _prompt(step: Iteration) -> str:
-    rows = (row for row in step.replay() if row["answer_prompt"])
-    return str(next(rows)["answer_prompt"])
-
-
-def _adapter_config(step: Iteration) -> dict[str, str]:
-    """The adapter's config where it names another iteration's model as its base: final/ lies one folder higher."""
-    path = step.model / "adapter" / "adapter_config.json"
-    config = read_json(path) if path.exists() else {}
-    base = str(config.get("base_model_name_or_path", ""))
-    if not base.startswith("../"):
+def _adapter_config(run: Run, best: int) -> dict[str, str]:
+    """The adapter's config where its base is a model of this run: seen from final/, that lies elsewhere."""
+    training = run.at(best).training
+    config = (training.adapter if training else None) or {}
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or PurePosixPath(base).parts[:1] != ("..",):
         return {}
-    text = json.dumps({**config, "base_model_name_or_path": base.removeprefix("../")}, indent=2, sort_keys=True)
-    return {"adapter/adapter_config.json": text + "\n"}
-
-
-def _merge_difference(step: Iteration) -> float | None:
-    path = step.model / "adapter" / "merge.json"
-    return float(json.loads(path.read_text("utf-8"))["max_logit_difference"]) if path.exists() else None
+    # By names alone: both folders are the run's own, where no link is followed.
+    there = os.path.normpath(stage_folder(run.path, best, "train") / "model" / "adapter" / base)
+    moved = os.path.relpath(there, (run.path / "final" / _ADAPTER).parent)
+    text = json.dumps({**config, "base_model_name_or_path": moved}, indent=2, sort_keys=True)
+    return {_ADAPTER: text + "\n"}

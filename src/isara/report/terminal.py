@@ -1,9 +1,8 @@
-"""What `isara show` prints about a run folder. Texts of a model are untrusted and are never read as markup."""
+"""What `isara show` prints about a run. Texts of a model are untrusted and are never read as markup."""
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -11,198 +10,299 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.errors import RunError
-from isara.folder import Iteration, exported, iterations, parse_row, read_config, read_json, read_rows
-from isara.loop import best_iteration, funnel
-from isara.records import QAPair
+from isara.marks import clean
+from isara.records import Candidate, QAPair, Rejection
+from isara.report.facts import FEW_PAIRS, Example, IterationFacts, Run, StoredCandidate
 
-# Rejections whose value and threshold are numbers can be sorted by how near they were to passing.
-_NUMBER = (int, float)
+_MOST_SHOWN = 80  # characters of a name, an id or a text's beginning
+_JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are other texts
+_BITS = {"bits_per_byte": "bits/byte", "bits_per_byte_demos": "bits/byte, demos"}
+_Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 
 
-def summary(run: Path) -> RenderableType:
-    """The funnel, training and held-out likelihood of each iteration, as tables.
+def summary(run: Run) -> RenderableType:
+    """The funnel, training and held-out likelihood of each iteration, as a table, and what it says of the result."""
+    table = Table(title=Text(clean(f"Run {run.path}", 10 * _MOST_SHOWN)), title_justify="left")
+    table.add_column("iteration")
+    for facts in run.all:
+        table.add_column(str(facts.number) if facts.number else "base", justify="right")
+    for name, cell in _rows(run):
+        cells = [cell(facts) for facts in run.all]
+        if any(cells):
+            table.add_row(Text(name), *map(Text, cells))
+    return Group(table, *map(Text, [*_legend(run), *_verdict(run)]))
+
+
+def samples(run: Run, number: int | None = None, count: int = 5) -> RenderableType:
+    """The first accepted pairs of an iteration (the last one with any candidate by default).
 
     Raises:
-        RunError: The folder is no run folder.
+        RunError: The iteration has no candidates.
     """
-    read_config(run)
-    base, steps = Iteration(run / "iteration-00", 0), iterations(run)
-    columns = [_column(step) for step in [base, *steps]]
-    table = Table(title=plain(f"Run {run}"), title_justify="left")
-    table.add_column("iteration")
-    for step in [base, *steps]:
-        table.add_column(str(step.number) if step.number else "base", justify="right")
-    for name in dict.fromkeys(name for column in [*columns[1:], *columns] for name in column):
-        table.add_row(plain(name), *(column.get(name, "") for column in columns))
-    evaluations = {0: base.read_json("eval.json") or {}}
-    evaluations |= {step.number: step.read_json("eval.json") or {} for step in steps if step.done}
-    unfinished = "No iteration is finished yet: run the same command again to go on."
-    best = exported(run) or best_iteration(evaluations)
-    verdict = _verdict(best, evaluations) if len(evaluations) > 1 else unfinished
-    legend = (
-        "bits/byte: what held-out answers cost, zero-shot and with demonstrations, ± standard error; less is better"
-    )
-    return Group(table, Text(legend), Text(verdict))
+    facts = _with_candidates(run, number)
+    return Group(Text(f"Accepted in iteration {facts.number}:"), *map(_pair_panel, facts.accepted[:count]))
 
 
-def samples(run: Path, number: int | None = None, count: int = 5) -> RenderableType:
-    """The first accepted pairs of an iteration (the last one with any by default)."""
-    step = _step(run, number)
-    rows = [row for row in candidates(step) if row["accepted"]][:count]
-    return Group(Text(f"Accepted in iteration {step.number}:"), *(_pair_panel(row) for row in rows))
+def near_threshold(run: Run, number: int | None = None, count: int = 10) -> RenderableType:
+    """The dropped rows that were nearest to passing, with reason, value, threshold and what they were too near to.
 
-
-def near_threshold(run: Path, number: int | None = None, count: int = 10) -> RenderableType:
-    """The dropped rows that were nearest to passing, with reason, value and threshold."""
-    step = _step(run, number)
-    rows = [row for row in candidates(step) if row["rejection"]]
-    measured = [row for row in rows if isinstance(row["rejection"]["value"], _NUMBER)]
-    measured = [row for row in measured if isinstance(row["rejection"]["threshold"], _NUMBER)]
-    table = Table(title=f"Dropped in iteration {step.number}, nearest to passing first", title_justify="left")
+    Raises:
+        RunError: The iteration has no candidates.
+    """
+    facts, texts = _with_candidates(run, number), run.texts()
+    rows = []
+    for stored in facts.candidates:
+        drop = stored.candidate.rejection
+        if drop is not None and (numbers := _measured(drop)) is not None:
+            rows.append((abs(numbers[0] - numbers[1]) / max(abs(numbers[1]), 1e-9), stored.pair, drop, numbers))
+    table = Table(title=f"Dropped in iteration {facts.number}, nearest to passing first", title_justify="left")
     for name in ("id", "reason", "value", "threshold", "question", "near to"):
         table.add_column(name, overflow="fold")
-    for row in sorted(measured, key=_distance)[:count]:
-        drop = row["rejection"]
-        values = (row["id"], drop["reason"], f"{drop['value']:.4g}", f"{drop['threshold']:.4g}", row["question"])
-        table.add_row(*map(plain, values), plain(drop["near_id"] or ""))
+    for _, pair, drop, (value, threshold) in sorted(rows, key=lambda row: row[0])[:count]:
+        reason, near = clean(drop.reason, _MOST_SHOWN), _near(drop, texts)
+        cells = (pair.id, reason, f"{value:.4g}", f"{threshold:.4g}", pair.question, near)
+        table.add_row(*map(plain, cells))
     return table
 
 
-def provenance(run: Path, row_id: str) -> RenderableType:
+def provenance(run: Run, row_id: str) -> RenderableType:
     """Where a row came from: its demonstrations with similarity, seeds, weights, and the stored prompts.
+
+    A seed pair or a held-out pair is shown with what it is.
 
     Raises:
         RunError: No row, or more than one, begins with this id.
     """
-    rows = {row["id"]: row for step in iterations(run) for row in candidates(step)}
-    found = [row for key, row in rows.items() if key.startswith(row_id)]
+    given = [(pair, "a seed pair") for pair in run.seeds] + [(pair, "a held-out pair") for pair in run.heldout]
+    made = [stored for facts in run.iterations for stored in facts.candidates]
+    found = {pair.id for pair in (*(pair for pair, _ in given), *(stored.pair for stored in made))}
+    found = {pair_id for pair_id in found if pair_id.startswith(row_id)}
     if len(found) != 1:
         raise RunError(
-            f"expected one row of {run} whose id begins with {row_id!r}, found {len(found)}: "
+            f"expected one row of {run.path} whose id begins with {row_id!r}, found {len(found)}: "
             "take an id from candidates.jsonl or from `isara show`"
         )
-    row = found[0]
-    pairs = {pair.id: pair for pair in _pairs(run)}
-    demos = Table("similarity", "id", "demonstration", title="Demonstrations, nearest last", title_justify="left")
-    for pair_id, similarity in zip(row["demo_ids"], row["demo_similarities"], strict=True):
-        shown = pairs.get(pair_id)
-        demos.add_row(f"{similarity:.4f}", plain(pair_id), plain(shown.question if shown else "not in this folder"))
-    facts = {
-        "iteration": row["iteration"],
-        "batch": row["batch"],
-        "weights": row["weights"],
-        "question seed": row["question_seed"],
-        "answer seed": row["answer_seed"],
-        "fate": _fate(row["rejection"]),
-    }
-    parts: list[RenderableType] = [
-        _pair_panel(row),
-        plain("\n".join(f"{name}: {value}" for name, value in facts.items())),
-    ]
-    if row["answer_prompt"]:
-        parts += [demos, Panel(plain(row["answer_prompt"]), title="Prompt of the answer", title_align="left")]
-    parts.append(Panel(plain(row["question_prompt"]), title="Prompt of the question", title_align="left"))
+    [pair_id] = found
+    parts: list[RenderableType] = []
+    for pair, kind in given:
+        if pair.id == pair_id:
+            parts += [_pair_panel(pair), Text(f"{kind}, {_uses(pair_id, made)}")]
+    same = sorted((each for each in made if each.pair.id == pair_id), key=_dropped)
+    if same:
+        parts += _origin(run, same[0])
+        if len(same) > 1:
+            places = ", ".join(f"iteration {each.pair.iteration} batch {each.batch}" for each in same[1:5])
+            parts.append(Text(f"The same texts were made {len(same) - 1} more times: {places}"))
     return Group(*parts)
 
 
-def before_and_after(run: Path) -> RenderableType:
+def before_and_after(run: Run) -> RenderableType:
     """The base model's and the aligned model's answers to the same held-out questions, where the run stored them."""
-    path = run / "examples.json"
-    if not path.exists():
+    best = run.best
+    if not best:
         return Text("")
-    panels = []
-    for row in read_json(path)["rows"]:
-        text = Text.assemble(
-            ("before  ", "bold"), plain(row["before"]), ("\nafter   ", "bold"), plain(row["after"]),
-            ("\nwanted  ", "bold"), plain(row["wanted"]),
-        )  # fmt: skip
-        panels.append(Panel(text, title=plain(row["question"]), title_align="left"))
-    return Group(Text("Held-out questions, answered greedily and zero-shot:"), *panels)
+    after = {example.question: example for example in run.at(best).examples}
+    panels = [
+        _examples_panel(before, after[before.question]) for before in run.base.examples if before.question in after
+    ]
+    return Group(Text("Held-out questions, answered greedily and zero-shot:"), *panels) if panels else Text("")
 
 
-def has_candidates(run: Path) -> bool:
+def has_candidates(run: Run) -> bool:
     """Whether anything was generated yet."""
-    return any(candidates(step) for step in iterations(run))
+    return any(facts.candidates for facts in run.iterations)
 
 
-def candidates(step: Iteration) -> list[dict[str, Any]]:
-    """The stored candidates of an iteration, read without touching the file."""
-    if not step.candidates.exists():
-        return []
-    return [row for row in map(parse_row, step.candidates.read_bytes().splitlines(keepends=True)) if row]
+def plain(text: str) -> Text:
+    """Text whose every character is seen: a model's output must not move the cursor, nor hide or reorder what it says.
+
+    Control characters, bidi marks, characters of no width, tags, halves of surrogate pairs, private and unassigned ones
+    become U+FFFD. New lines, tabs, and the joiners that scripts need stay.
+    """
+    return Text("".join(map(_seen, text)))
 
 
-def _column(step: Iteration) -> dict[str, str]:
-    """What happened in an iteration, by the name of the table's row, in the order of the stages."""
-    counts = funnel(candidates(step))
-    made = counts.pop("candidates"), counts.pop("accepted")
-    column = {"candidates": f"{made[0]}", **{f"  {reason}": f"-{count}" for reason, count in counts.items()}}
-    column["accepted"] = f"{made[1]}"
-    if train := step.read_json("train.json"):
-        column["trained on"] = f"{train['rows']}"
-        column["steps"] = f"{train['steps']}"
-        column["loss"] = f"{train['first_loss']:.2f} → {train['last_loss']:.2f}"
-    for name, label in (("bits_per_byte", "bits/byte"), ("bits_per_byte_demos", "bits/byte, demos")):
-        figures = step.read_json("eval.json") or {}
-        column[label] = _figure(figures, name)
-    return column if step.number else {name: text for name, text in column.items() if name.startswith("bits/byte")}
+def _seen(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    hidden = unicodedata.category(character).startswith("C") or 0xE0000 <= ord(character) < 0xE1000
+    return "\ufffd" if hidden or unicodedata.category(character) in ("Zl", "Zp") else character
 
 
-def _verdict(best: int, evaluations: Mapping[int, Mapping[str, float]]) -> str:
-    if "bits_per_byte" not in evaluations[best]:
-        return f"Nothing was held out, so the last iteration ({best}) is in final/."
-    before, after = evaluations[0]["bits_per_byte"], evaluations[best]["bits_per_byte"]
-    if after >= before:
-        return (
-            f"No iteration beat the base model on the held-out pairs ({before:.3f} bits per byte before, {after:.3f} "
-            f"after iteration {best}, which is in final/)."
-        )
-    return (
-        f"Iteration {best} is the best and is in final/: held-out answers cost {before:.3f} bits per byte before and "
-        f"{after:.3f} after, zero-shot."
+def _rows(run: Run) -> list[_Row]:
+    """The rows of the table in the order of the stages; each gives an iteration's cell, "" where it has none."""
+    reasons = dict.fromkeys(reason for facts in run.iterations for reason in facts.reasons)
+    others = dict.fromkeys(
+        name
+        for figures in run.figures.values()
+        for name in figures
+        if name not in _BITS and not name.endswith("_se") and name != "pairs"
     )
+    return [
+        ("candidates", lambda facts: _count(facts, "candidates")),
+        *((f"  {clean(reason, _MOST_SHOWN)}", _taken(reason)) for reason in reasons),
+        ("answers cut at the limit", lambda facts: "" if facts.cut is None else f"{facts.cut:.0%}"),
+        ("accepted", lambda facts: _count(facts, "accepted")),
+        ("trained on", lambda facts: f"{facts.training.stats.rows}" if facts.training else ""),
+        ("steps", lambda facts: f"{facts.training.stats.steps}" if facts.training else ""),
+        ("loss, first step → last step", _losses),
+        *(
+            (label, _figure(name))
+            for name, label in {**_BITS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
+        ),
+    ]
 
 
-def _figure(figures: Mapping[str, float], name: str) -> str:
-    if name not in figures:
-        return ""
+def _count(facts: IterationFacts, name: str) -> str:
+    return f"{facts.funnel[name]}" if facts.candidates or facts.generated else ""
+
+
+def _taken(reason: str) -> Callable[[IterationFacts], str]:
+    return lambda facts: f"-{facts.reasons[reason]}" if reason in facts.reasons else ""
+
+
+def _losses(facts: IterationFacts) -> str:
+    stats = facts.training.stats if facts.training else None
+    return f"{stats.first_loss:.2f} → {stats.last_loss:.2f}" if stats else ""
+
+
+def _figure(name: str) -> Callable[[IterationFacts], str]:
+    return lambda facts: _with_error(facts.figures or {}, name) if name in (facts.figures or {}) else ""
+
+
+def _with_error(figures: Mapping[str, float], name: str) -> str:
     error = figures.get(f"{name}_se")
     return f"{figures[name]:.3f}" + (f"±{error:.3f}" if error is not None else "")
 
 
-def _step(run: Path, number: int | None) -> Iteration:
-    read_config(run)
-    steps = [step for step in iterations(run) if step.candidates.exists()]
-    chosen = [step for step in steps if number in (None, step.number)]
+def _legend(run: Run) -> list[str]:
+    if not any("bits_per_byte" in figures for figures in run.figures.values()):
+        return []
+    return [
+        "bits/byte: bits that the model needs for a byte of the held-out answers, zero-shot and with demonstrations, "
+        f"± standard error, over {_many(run.heldout_count, 'held-out pair')}; less is better"
+    ]
+
+
+def _verdict(run: Run) -> list[str]:
+    """What the figures say of the iteration that is exported, beside the base model's; and how little few pairs say."""
+    best, where = run.best, "is in final/" if run.exported is not None else "would be exported so far"
+    if best is None:
+        return ["No iteration is finished yet: run the same command again to go on."]
+    if best == 0:
+        return ["No iteration was asked for, so the base model is in final/."]
+    base, figures = run.base.figures or {}, run.at(best).figures or {}
+    if "bits_per_byte" not in figures or "bits_per_byte" not in base:
+        return [f"Nothing was held out, so the last iteration ({best}) {where}."]
+    before, after = _with_error(base, "bits_per_byte"), _with_error(figures, "bits_per_byte")
+    of = f"zero-shot, {_many(run.heldout_count, 'held-out pair')}"
+    if figures["bits_per_byte"] < base["bits_per_byte"]:
+        said = (
+            f"Iteration {best} has the fewest held-out bits per byte of the iterations and {where}: "
+            f"{before} for the base model, {after} after it ({of})."
+        )
+    else:
+        said = (
+            f"No iteration beat the base model on the held-out pairs: {before} bits per byte for the base model, "
+            f"{after} after iteration {best}, which has the fewest of the iterations and {where} ({of})."
+        )
+    return [said, *_warning(run)]
+
+
+def _warning(run: Run) -> list[str]:
+    if run.heldout_count >= FEW_PAIRS:
+        return []
+    return [
+        f"{_many(run.heldout_count, 'held-out pair')} can't tell such models apart: hold out {FEW_PAIRS} or more "
+        "(--heldout takes a share or a file)."
+    ]
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _with_candidates(run: Run, number: int | None) -> IterationFacts:
+    iterations = [facts for facts in run.iterations if facts.candidates]
+    chosen = [facts for facts in iterations if number in (None, facts.number)]
     if not chosen:
-        has = ", ".join(str(step.number) for step in steps) or "none"
+        has = ", ".join(str(facts.number) for facts in iterations) or "none"
         which = "any iteration" if number is None else f"iteration {number}"
-        raise RunError(f"{run} holds no candidates of {which} (it has: {has}): give one that it has")
+        raise RunError(f"{run.path} holds no candidates of {which} (it has: {has}): give one that it has")
     return chosen[-1]
 
 
-def _pairs(run: Path) -> list[QAPair]:
-    seeds = [QAPair.from_json(row) for row in read_rows(run / "seeds.jsonl")]
-    return seeds + [QAPair.from_json(row) for step in iterations(run) for row in candidates(step)]
+def _measured(drop: Rejection) -> tuple[float, float] | None:
+    """Value and threshold where both are numbers, which can be sorted by how near they were to passing."""
+    pair = (drop.value, drop.threshold)
+    numbers = [value for value in pair if isinstance(value, int | float) and not isinstance(value, bool)]
+    return (numbers[0], numbers[1]) if len(numbers) == len(pair) else None
 
 
-def _pair_panel(row: Mapping[str, Any]) -> Panel:
-    text = Text.assemble(("Question: ", "bold"), plain(row["question"]), ("\nAnswer: ", "bold"), plain(row["answer"]))
-    return Panel(text, title=plain(row["id"]), title_align="left")
+def _near(drop: Rejection, texts: Mapping[str, QAPair]) -> str:
+    """The question of the pair that a candidate was too near to, with its id."""
+    if drop.near_id is None:
+        return ""
+    near = texts.get(drop.near_id)
+    return f"{clean(drop.near_id, _MOST_SHOWN)} {near.question if near else '(not in this folder)'}"
 
 
-def _fate(rejection: Mapping[str, Any] | None) -> str:
-    if rejection is None:
+def _dropped(stored: StoredCandidate) -> bool:
+    return stored.candidate.rejection is not None
+
+
+def _uses(pair_id: str, made: Sequence[StoredCandidate]) -> str:
+    questions = sum(pair_id in stored.candidate.question.demo_ids for stored in made)
+    answers = sum(pair_id in stored.pair.demo_ids for stored in made)
+    return f"shown before {_many(questions, 'new question')} and {_many(answers, 'new answer')}"
+
+
+def _origin(run: Run, stored: StoredCandidate) -> list[RenderableType]:
+    """All that made a candidate."""
+    each, texts = stored.candidate, run.texts()
+    facts = {
+        "iteration": stored.pair.iteration,
+        "batch": stored.batch,
+        "weights": clean(stored.weights, _MOST_SHOWN),
+        "question seed": each.question.seed,
+        "answer seed": each.answer.seed if each.answer else "none",
+        "fate": _fate(each, texts),
+    }
+    parts: list[RenderableType] = [
+        _pair_panel(stored.pair),
+        plain("\n".join(f"{name}: {value}" for name, value in facts.items())),
+    ]
+    if each.answer is not None:
+        demos = Table("similarity", "id", "demonstration", title="Demonstrations, nearest last", title_justify="left")
+        # Drawn at random, they have no similarity.
+        near = [f"{value:.4f}" for value in each.answer.similarities] or [""] * len(each.answer.demo_ids)
+        for pair_id, similarity in zip(each.answer.demo_ids, near, strict=True):
+            shown = texts.get(pair_id)
+            demos.add_row(similarity, plain(pair_id), plain(shown.question if shown else "not in this folder"))
+        parts += [demos, Panel(plain(each.answer.prompt), title="Prompt of the answer", title_align="left")]
+    parts.append(Panel(plain(each.question.prompt), title="Prompt of the question", title_align="left"))
+    return parts
+
+
+def _fate(each: Candidate, texts: Mapping[str, QAPair]) -> str:
+    drop = each.rejection
+    if drop is None:
         return "accepted"
-    near = f", near to {rejection['near_id']}" if rejection["near_id"] else ""
-    return f"dropped by {rejection['reason']} (value {rejection['value']}, threshold {rejection['threshold']}{near})"
+    near = f", near to {_near(drop, texts)}" if drop.near_id else ""
+    return f"dropped by {drop.reason} (value {drop.value}, threshold {drop.threshold}{near})"
 
 
-def _distance(row: Mapping[str, Any]) -> float:
-    value, threshold = row["rejection"]["value"], row["rejection"]["threshold"]
-    return float(abs(value - threshold) / max(abs(threshold), 1e-9))
+def _pair_panel(pair: QAPair) -> Panel:
+    turns = [
+        Text.assemble(("Question: ", "bold"), plain(question), ("\nAnswer: ", "bold"), plain(answer))
+        for question, answer in pair.turns
+    ]
+    return Panel(Text("\n").join(turns), title=plain(pair.id), title_align="left")
 
 
-def plain(text: str) -> Text:
-    """Text without control characters: a model's output must not move the cursor or colour the terminal."""
-    return Text(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text))
+def _examples_panel(before: Example, after: Example) -> Panel:
+    text = Text.assemble(
+        ("before  ", "bold"), plain(before.answer), ("\nafter   ", "bold"), plain(after.answer),
+        ("\nwanted  ", "bold"), plain(before.wanted),
+    )  # fmt: skip
+    return Panel(text, title=Text(clean(before.question, 2 * _MOST_SHOWN)), title_align="left")

@@ -1,0 +1,72 @@
+"""The dry run: what each arm will run, and what arms will make together."""
+
+from collections.abc import Iterator, Sequence
+
+from isara.compare.arms import Arm
+from isara.compare.budget import run_folders, steps_seen
+from isara.compare.compare import Bench
+from isara.files import value_hash
+from isara.folder import is_done, stage_folder
+from isara.parts import Parts
+from isara.pool import Pool
+from isara.stages import Keys, Model, steps
+
+
+def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
+    """Lines that say what a comparison will run and share; nothing is written.
+
+    Raises:
+        ConfigError: An arm's config has no meaning.
+    """
+    parts = {arm.name: bench.parts(arm, seeds[0]) for arm in arms}
+    lines = [
+        f"{len(arms)} arms x {len(seeds)} training seeds on {bench.base.config.model}, {len(bench.rows)} held-out "
+        f"questions; score: {bench.scorer.about}"
+    ]
+    for arm in arms:
+        done = sum(_is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
+        lines.append(f"{arm.name}: {_runs(arm, parts[arm.name])}; {done} of {len(seeds)} runs done")
+    lines += _shared(parts)
+    lines.append("Later iterations are shared where their keys turn out equal, which is known only then.")
+    return lines
+
+
+def _runs(arm: Arm, parts: Parts) -> str:
+    """What a run of the arm makes, in words."""
+    config = parts.config
+    shown = f", asked after {config.answers.demos} {arm.shown} seed pairs" if arm.shown != "none" else ""
+    if not config.iterations:
+        return f"{arm.about}; no training{shown}"
+    if config.generate.accept:
+        work = f"{config.iterations} x ({config.generate.accept} pairs and a training)"
+    else:
+        work = f"a training on the seeds{f' for each iteration of {arm.steps_of}' if arm.steps_of else ''}"
+    return f"{arm.about}; {work}{shown}"
+
+
+def _shared(parts: dict[str, Parts]) -> Iterator[str]:
+    """The stages whose keys are known before anything runs, where several arms have the same."""
+    known: dict[tuple[str, str], list[str]] = {}
+    for name, own in parts.items():
+        for stage, key in _first_keys(own):
+            known.setdefault((stage, value_hash(key)), []).append(name)
+    for (stage, _), names in known.items():
+        if len(names) > 1:
+            yield f"made once for {', '.join(names)}: {stage}"
+
+
+def _first_keys(parts: Parts) -> Iterator[tuple[str, dict[str, object]]]:
+    keys = Keys(parts, parts.keys())
+    base = Model(parts.model, keys.weights)
+    yield "the base model's evaluation", keys.evaluate(base)
+    if parts.config.iterations and parts.config.generate.accept:
+        yield "the pairs of iteration 1", keys.generate(steps(parts, 1, base, Pool(parts.embedder, parts.seeds)))
+
+
+def _is_run(bench: Bench, arm: Arm, parts: Parts, seed: int) -> bool:
+    runs = run_folders(bench.folder(arm.name, seed))
+    if arm.steps_of and not parts.config.generate.accept:
+        reference = bench.folder(arm.steps_of, seed)
+        seen = steps_seen(reference) if reference.exists() else []
+        runs = [bench.folder(arm.name, seed) / f"steps-{steps}" for steps in seen]
+    return bool(runs) and all(is_done(stage_folder(run, parts.config.iterations, "evaluate")) for run in runs)

@@ -1,0 +1,144 @@
+"""The table of a comparison, as Markdown: never a figure without its baseline, its interval and how many questions."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from isara.compare.arms import BASELINE, REFERENCE
+from isara.compare.budget import Cost
+from isara.compare.comparison import Comparison
+from isara.compare.figures import Line, Mean
+
+NO_VALUE = "–"
+
+
+def table(comparison: Comparison) -> str:
+    """Arms, iterations and costs, what failed, and what a reader has to know."""
+    blocks = [
+        _head(comparison),
+        *_lines(comparison, comparison.lines, "arm"),
+        *_notes(comparison),
+        *_iterations(comparison),
+        "## Cost of one training seed\n\nThe mean over seeds, as if each arm had made everything by itself.\n\n"
+        + _costs(comparison),
+    ]
+    if comparison.failures:
+        failed = [f"- {each.arm}, seed {each.seed}: {each.message}" for each in comparison.failures]
+        blocks.append("## Failed\n\n" + "\n".join(failed))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _head(comparison: Comparison) -> str:
+    seeds = ", ".join(map(str, comparison.seeds))
+    return (
+        f"# {len(comparison.arms)} arms on `{comparison.model}`\n\nScore: {comparison.score}. Greedy answers; training "
+        f"seeds {seeds}."
+    )
+
+
+def _lines(comparison: Comparison, lines: Sequence[Line], first: str) -> Iterator[str]:
+    """A Markdown table of lines, where there are any."""
+    if not lines:
+        return
+    names = list(dict.fromkeys(name for line in lines for name in line.columns))
+    with_difference = any(line.difference for line in lines)
+    titles = [first, f"{names[0]} [95 %]"]
+    titles += [f"less {BASELINE} [95 %]", "p (Holm)"] if with_difference else []
+    titles += [f"{name} [95 %]" for name in names[1:]]
+    titles += ["n", "seeds", "steps"]
+    rows = [titles, ["---"] * len(titles)]
+    for line in lines:
+        row = [_name(comparison, line), _mean(line.columns.get(names[0]), comparison.percent)]
+        row += list(_difference(line, comparison.percent)) if with_difference else []
+        row += [_mean(line.columns.get(name), comparison.percent) for name in names[1:]]
+        row += [str(line.columns[names[0]].n), str(len(line.seeds)), _steps(line.steps)]
+        rows.append(row)
+    yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _iterations(comparison: Comparison) -> Iterator[str]:
+    found = list(_lines(comparison, comparison.iterations, "arm, iteration"))
+    if found:
+        yield "## By iteration\n\n" + found[0]
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    yield (
+        "In brackets the 95 % bootstrap interval over the n questions, each with its mean over the training seeds; "
+        "after it the range of the seeds. An arm that trains is shown by the models that its runs exported, those "
+        "whose held-out answers were likeliest."
+    )
+    if any(line.difference for line in comparison.lines):
+        yield (
+            f"Differences are paired by question and seed, with the model of {BASELINE} that has seen as many "
+            f"optimiser steps (the arms without training: as many as {REFERENCE}'s exported one); p from random sign "
+            "flips, corrected by Holm for the differences of its table."
+        )
+    elif BASELINE not in [arm.name for arm in comparison.arms]:
+        yield f"No differences: {BASELINE} is not among the arms."
+    unequal = [
+        f"{line.arm}{'' if line.iteration is None else f', iteration {line.iteration}'} ({_steps(line.steps)} against "
+        f"{_steps(line.baseline_steps)})"
+        for line in [*comparison.lines, *comparison.iterations]
+        if line.difference and any(line.steps) and line.steps != line.baseline_steps
+    ]
+    if unequal:
+        yield f"Not at equal steps: {'; '.join(unequal)}."
+    broken = [arm.name for arm in comparison.arms if arm.instructions]
+    if broken:
+        yield f"† Instructions stand in the prompts of {', '.join(broken)}, which ISARA's own rule forbids."
+
+
+def _costs(comparison: Comparison) -> str:
+    rows = ["| arm | candidates | tokens generated | optimiser steps | tokens trained |", "|---|---|---|---|---|"]
+    for arm, costs in comparison.costs.items():
+        rows.append(f"| {arm} | " + " | ".join(_cost(costs)) + " |")
+    return "\n".join(rows)
+
+
+def _cost(costs: Sequence[Cost]) -> list[str]:
+    if not costs:
+        return [NO_VALUE] * 4
+    values = [(each.candidates, each.generated, each.steps, each.trained) for each in costs]
+    return [f"{sum(column) / len(costs):,.0f}" for column in zip(*values, strict=True)]
+
+
+def _name(comparison: Comparison, line: Line) -> str:
+    mark = "†" if any(arm.instructions and arm.name == line.arm for arm in comparison.arms) else ""
+    return f"{line.arm}{mark}" if line.iteration is None else f"{line.arm}{mark}, {line.iteration}"
+
+
+def _mean(found: Mean | None, percent: bool) -> str:
+    if found is None:
+        return NO_VALUE
+    low, high = found.interval.low, found.interval.high
+    text = f"{_number(found.value, percent)} [{_bare(low, percent)}, {_bare(high, percent)}]"
+    least, most = min(found.seeds), max(found.seeds)
+    return text if least == most else f"{text}; {_bare(least, percent)} to {_bare(most, percent)}"
+
+
+def _difference(line: Line, percent: bool) -> tuple[str, str]:
+    found = line.difference
+    if found is None:
+        return NO_VALUE, NO_VALUE
+    scale, digits, unit = (100, 0, " points") if percent else (1, 3, "")
+    mean, low, high = (
+        f"{scale * value:+.{digits}f}" for value in (found.mean, found.interval.low, found.interval.high)
+    )
+    return f"{mean}{unit} [{low}, {high}]", f"{line.adjusted:.4f}"
+
+
+def _number(value: float, percent: bool) -> str:
+    """The figure with its unit."""
+    return f"{100 * value:.0f} %" if percent else f"{value:.3f}"
+
+
+def _bare(value: float, percent: bool) -> str:
+    """The figure without a unit; a dash for an interval of too few questions."""
+    if math.isnan(value):
+        return NO_VALUE
+    return f"{100 * value:.0f}" if percent else f"{value:.3f}"
+
+
+def _steps(steps: Sequence[int]) -> str:
+    """One number where all seeds have the same."""
+    return ", ".join(map(str, dict.fromkeys(steps)))

@@ -1,0 +1,419 @@
+"""The one reader of run folders: a folder becomes a record, of which every face prints its part.
+
+Reading writes nothing and takes no lock, so a run that is at work can be read, too. What is finished is checked; what
+is not is read as far as it goes.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from isara.config import FILE_NAME, Config, load_config
+from isara.errors import RunError
+from isara.files import damaged, parse_line, read_json, read_rows, read_text
+from isara.folder import check_stage, is_done, iteration_numbers, read_config, read_environment, stage_folder
+from isara.generate import funnel, whole_batches
+from isara.loop import best_iteration
+from isara.marks import clean
+from isara.records import Candidate, Draw, QAPair, TrainStats
+from isara.render import PromptFormat
+from isara.watching import StageName
+
+FEW_PAIRS = 20  # held-out pairs below which figures say little
+_MOST_SHOWN = 60  # characters of a foreign value in a message
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCandidate:
+    """A candidate as it was stored.
+
+    Attributes:
+        candidate: The pair with its draws and its fate.
+        batch: Its batch within the iteration, from 0.
+        batch_size: Candidates in that batch.
+        weights: Hash of the model that made it.
+    """
+
+    candidate: Candidate
+    batch: int
+    batch_size: int
+    weights: str
+
+    @property
+    def pair(self) -> QAPair:
+        """The candidate's pair."""
+        return self.candidate.pair
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that it was read from."""
+        marks = {"batch": self.batch, "batch_size": self.batch_size, "weights": self.weights}
+        return {**marks, **self.candidate.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A held-out question with the answer that is wanted and the one that a model gave."""
+
+    question: str
+    wanted: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a finished training left beside the model.
+
+    Attributes:
+        stats: What it did.
+        merge_difference: Largest difference of a logit before and after merging the adapter; None where none was made.
+        adapter: The adapter's own config; None where there is none.
+        has_template: Whether the model has a chat template in a file of its own.
+    """
+
+    stats: TrainStats
+    merge_difference: float | None = None
+    adapter: Mapping[str, Any] | None = None
+    has_template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IterationFacts:
+    """What an iteration made; iteration 0 is the base model, which is measured alone.
+
+    Attributes:
+        number: The iteration.
+        candidates: All candidates of whole batches, in order.
+        accepted: The pairs that passed, in order.
+        funnel: How many candidates there are, how many were accepted, and how many each reason took, most first.
+        stats: How varied the accepted pairs are; None until they are all there.
+        training: None until the model is trained.
+        figures: Of the evaluation; None until it is done, empty where nothing is held out.
+        examples: Held-out questions as the model answered them.
+    """
+
+    number: int
+    candidates: tuple[StoredCandidate, ...] = ()
+    accepted: tuple[QAPair, ...] = ()
+    funnel: Mapping[str, int] = field(default_factory=dict)
+    stats: Mapping[str, float] | None = None
+    training: Training | None = None
+    figures: Mapping[str, float] | None = None
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def generated(self) -> bool:
+        """Whether the pairs are all there."""
+        return self.stats is not None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model is."""
+        return self.training is not None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the evaluation is done."""
+        return self.figures is not None
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many candidates each reason took, most first."""
+        return {reason: count for reason, count in self.funnel.items() if reason not in ("candidates", "accepted")}
+
+    @property
+    def cut(self) -> float | None:
+        """The share of answers that ran into the limit of their length; None where none was made."""
+        draws = [draw for stored in self.candidates if (draw := stored.candidate.answer)]
+        return sum(draw.finish == "length" for draw in draws) / len(draws) if draws else None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder as it was read.
+
+    Attributes:
+        path: The folder.
+        config: Every option.
+        parts: What decides beside the config, by name: the keys of trainer, prompt format, engine …
+        versions: Of the libraries that it was begun with.
+        seeds: The seed pairs.
+        heldout: The held-out pairs.
+        base: The base model's evaluation.
+        iterations: What each iteration made, from 1.
+        exported: The iteration whose model is in final/; None where none is yet.
+    """
+
+    path: Path
+    config: Config
+    parts: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    seeds: tuple[QAPair, ...]
+    heldout: tuple[QAPair, ...]
+    base: IterationFacts
+    iterations: tuple[IterationFacts, ...]
+    exported: int | None
+
+    @property
+    def all(self) -> tuple[IterationFacts, ...]:
+        """The base model and each iteration."""
+        return (self.base, *self.iterations)
+
+    @property
+    def figures(self) -> dict[int, Mapping[str, float]]:
+        """The figures of what is measured, by iteration; 0 is the base model."""
+        return {facts.number: facts.figures for facts in self.all if facts.figures is not None}
+
+    @property
+    def best(self) -> int | None:
+        """The iteration that is exported, or would be of what is there; None where no iteration is measured."""
+        if self.exported is not None:
+            return self.exported
+        return best_iteration(self.figures) if any(self.figures) else None
+
+    @property
+    def heldout_count(self) -> int:
+        """The pairs that the figures are of."""
+        said = [figures["pairs"] for figures in self.figures.values() if "pairs" in figures]
+        return int(said[0]) if said else len(self.heldout)
+
+    @property
+    def prompt_format(self) -> PromptFormat | None:
+        """The pieces of text around questions and answers; None where a renderer of the user's own says nothing."""
+        key = self.parts.get("prompt format")
+        pieces = key.get("format") if isinstance(key, dict) else None
+        names = {piece.name for piece in fields(PromptFormat)}
+        if not isinstance(pieces, dict) or set(pieces) != names:
+            return None
+        return PromptFormat(**pieces) if all(isinstance(piece, str | bool) for piece in pieces.values()) else None
+
+    def at(self, number: int) -> IterationFacts:
+        """The facts of an iteration; 0 is the base model.
+
+        Raises:
+            RunError: The folder holds no such iteration.
+        """
+        for facts in self.all:
+            if facts.number == number:
+                return facts
+        raise RunError(f"{self.path} holds no iteration {number}: run the same command again to make it")
+
+    def behind(self, number: int) -> tuple[IterationFacts, ...]:
+        """The iterations whose pairs have made the model of an iteration what it is."""
+        options = self.config.train
+        newest_alone = options.data == "newest" and options.start == "base"
+        return tuple(
+            facts for facts in self.iterations if facts.number == number or facts.number < number and not newest_alone
+        )
+
+    def texts(self) -> dict[str, QAPair]:
+        """Seed pairs and the pairs of all candidates by their id."""
+        made = (stored.pair for facts in self.iterations for stored in facts.candidates)
+        return {pair.id: pair for pair in (*made, *self.seeds)}
+
+
+def read_run(path: str | Path, verify: bool = True) -> Run:
+    """What a run folder holds.
+
+    Args:
+        path: The run folder.
+        verify: Whether the bytes of finished stages are read and compared with what DONE says; sizes always are.
+
+    Raises:
+        RunError: It is no run folder, is of another format, or a file in it is damaged, changed, cut or foreign.
+        ConfigError: Its config was changed by hand.
+    """
+    run = Path(path)
+    read_config(run)
+    environment = read_environment(run)
+    numbers = sorted(set(iteration_numbers(run)))
+    return Run(
+        run,
+        load_config(run / FILE_NAME),
+        environment["parts"],
+        environment["versions"],
+        _pairs(run / "seeds.jsonl"),
+        _pairs(run / "heldout.jsonl"),
+        _measured(run, 0, verify, IterationFacts(0)),
+        tuple(_iteration(run, number, verify) for number in numbers),
+        _exported(run, numbers),
+    )
+
+
+def _wrong(path: Path, what: str) -> RunError:
+    return RunError(f"{path} {what}: put it back, or remove {path.parent} and run the same command again")
+
+
+def _pairs(path: Path) -> tuple[QAPair, ...]:
+    pairs = []
+    for row in read_rows(path):
+        try:
+            pair = QAPair.from_json(row)
+            whole = pair.to_json() == row and all(isinstance(text, str) for text in _texts(pair))
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise _wrong(path, f"holds a row {_row_id(row)} that is not what was written")
+        pairs.append(pair)
+    return tuple(pairs)
+
+
+def _iteration(run: Path, number: int, verify: bool) -> IterationFacts:
+    folder = stage_folder(run, number, "generate")
+    done = _checked(run, number, "generate", verify)
+    rows = whole_batches(folder / "candidates.jsonl")
+    candidates = tuple(_candidate(folder / "candidates.jsonl", row, number) for row in rows)
+    accepted = tuple(stored for stored in candidates if stored.candidate.rejection is None)
+    counts = funnel(rows)
+    if done is not None:
+        _check_accepted(folder / "accepted.jsonl", accepted)
+    facts = IterationFacts(
+        number,
+        candidates,
+        tuple(stored.pair for stored in accepted),
+        counts,
+        None if done is None else _stats(folder / "stats.json", counts),
+        _training(run, number, verify),
+    )
+    return _measured(run, number, verify, facts)
+
+
+def _checked(run: Path, number: int, name: StageName, verify: bool) -> Mapping[str, Any] | None:
+    """The files of a stage, each of which has been looked at; None while it is unfinished."""
+    folder = stage_folder(run, number, name)
+    return check_stage(folder, verify) if is_done(folder) else None
+
+
+def _candidate(path: Path, row: Mapping[str, Any], number: int) -> StoredCandidate:
+    """The candidate of a row, which is just what was stored: same id, same fate, no other key."""
+    try:
+        stored = StoredCandidate(Candidate.from_json(row), row["batch"], row["batch_size"], row["weights"])
+        whole = _is_typed(stored, number) and json.dumps(stored.to_json()) == json.dumps(row)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise _wrong(path, f"holds a row {_row_id(row)} that is not what was stored")
+    return stored
+
+
+def _row_id(row: Mapping[str, Any]) -> str:
+    return clean(str(row.get("id")), _MOST_SHOWN)
+
+
+def _is_typed(stored: StoredCandidate, number: int) -> bool:
+    """Whether each field of a row is of its type and range: JSON can hold anything."""
+    each, pair = stored.candidate, stored.pair
+    draws = (each.question, *each.answers)
+    texts = [stored.weights, *_texts(pair), *(text for draw in draws for text in _draw_texts(draw))]
+    if each.rejection is not None:
+        texts += [each.rejection.reason, each.rejection.near_id or ""]
+    numbers = [stored.batch, stored.batch_size, each.chosen, *(n for draw in draws for n in (draw.tokens, draw.seed))]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(value) is int and value >= 0 for value in numbers)
+        and each.chosen < max(1, len(each.answers))
+        and pair.iteration == number
+        and all(draw.finish in ("stop", "length") for draw in draws)
+        and all(len(draw.similarities) in (0, len(draw.demo_ids)) for draw in draws)
+        and all(_is_number(near) for draw in draws for near in draw.similarities)
+    )
+
+
+def _texts(pair: QAPair) -> Iterator[Any]:
+    for turn in pair.turns:
+        yield from turn
+    yield from pair.demo_ids
+
+
+def _draw_texts(draw: Draw) -> Iterator[Any]:
+    yield from (draw.text, draw.prompt, *draw.demo_ids)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_accepted(path: Path, accepted: Sequence[StoredCandidate]) -> None:
+    expected = []
+    for stored in accepted:
+        draw = stored.candidate.answer
+        seed = None if draw is None else draw.seed
+        expected.append({**stored.pair.to_json(), "weights": stored.weights, "answer_seed": seed})
+    if read_rows(path) != expected:
+        raise _wrong(path, "holds other pairs than were accepted in candidates.jsonl")
+
+
+def _stats(path: Path, counts: Mapping[str, int]) -> dict[str, float]:
+    """How varied the accepted pairs are, after the funnel beside it was compared with the candidates."""
+    found = read_json(path)
+    if found.pop("funnel", None) != counts:
+        raise _wrong(path, "says other counts than candidates.jsonl holds")
+    return _numbers(path, found)
+
+
+def _numbers(path: Path, found: Mapping[str, Any]) -> dict[str, float]:
+    """Figures as finite numbers; bits, errors and counts are none below 0."""
+    for name, value in found.items():
+        least = 0.0 if name.startswith("bits_per_byte") or name.endswith("_se") or name == "pairs" else -math.inf
+        if not _is_number(value) or not math.isfinite(value) or value < least:
+            wanted = "a finite number" if least else "a finite number of at least 0"
+            shown = clean(str(value), _MOST_SHOWN)
+            raise _wrong(path, f"says {clean(name, _MOST_SHOWN)} is {shown}, where {wanted} was expected")
+    return {name: float(value) for name, value in found.items()}
+
+
+def _training(run: Path, number: int, verify: bool) -> Training | None:
+    files = _checked(run, number, "train", verify)
+    if files is None:
+        return None
+    folder = stage_folder(run, number, "train")
+    merge, adapter = folder / "model/adapter/merge.json", folder / "model/adapter/adapter_config.json"
+    difference = read_json(merge).get("max_logit_difference") if merge.exists() else None
+    if difference is not None and not _is_number(difference):
+        raise damaged(merge)
+    # Not read_json: another library has written it, in a form of its own.
+    config = parse_line(read_text(adapter)) if adapter.exists() else None
+    if adapter.exists() and config is None:
+        raise damaged(adapter)
+    return Training(_train_stats(folder / "train.json"), difference, config, "model/chat_template.jinja" in files)
+
+
+def _train_stats(path: Path) -> TrainStats:
+    found = read_json(path)
+    losses = ("first_loss", "last_loss")
+    counts = [value for name, value in found.items() if name not in losses]
+    whole = all(_is_number(found.get(name)) for name in losses) and all(type(n) is int and n >= 0 for n in counts)
+    if not whole or set(found) != {each.name for each in fields(TrainStats)}:
+        raise _wrong(path, "holds no record of a training")
+    return TrainStats(**found)
+
+
+def _measured(run: Path, number: int, verify: bool, facts: IterationFacts) -> IterationFacts:
+    """The facts with what the evaluation found, where it is done."""
+    if _checked(run, number, "evaluate", verify) is None:
+        return facts
+    folder = stage_folder(run, number, "evaluate")
+    path = folder / "eval.json"
+    return replace(facts, figures=_numbers(path, read_json(path)), examples=_examples(folder / "examples.json"))
+
+
+def _examples(path: Path) -> tuple[Example, ...]:
+    try:
+        examples = tuple(Example(**row) for row in read_json(path)["rows"])
+    except (KeyError, TypeError):
+        raise damaged(path) from None
+    if not all(isinstance(text, str) for each in examples for text in (each.question, each.wanted, each.answer)):
+        raise damaged(path)
+    return examples
+
+
+def _exported(run: Path, numbers: Sequence[int]) -> int | None:
+    path = run / "final" / "isara.json"
+    if not path.exists():
+        return None
+    number = read_json(path).get("iteration")
+    if type(number) is not int or number not in (0, *numbers):
+        raise _wrong(path, f"names iteration {clean(str(number), _MOST_SHOWN)}, which the run doesn't hold")
+    return number

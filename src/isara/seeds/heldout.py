@@ -1,0 +1,114 @@
+"""Held-out pairs: which they are, and whether they can be a test of anything."""
+
+import hashlib
+from collections.abc import Sequence
+
+from isara.data import SourceRow
+from isara.errors import SeedError
+from isara.records import QAPair
+from isara.seeds.checks import Problem, heldout_size, place
+from isara.seeds.near import NearIndex
+from isara.words import tokenize
+
+FEW_HELDOUT = 20
+_CONTENT = 4  # letters of a word that says something, at least
+
+
+def split_heldout(pairs: Sequence[QAPair], share: float, seed: int) -> tuple[list[QAPair], list[QAPair]]:
+    """Seed pairs and held-out pairs, each in the order of `pairs`; at least one of each unless the share is 0.
+
+    Each pair is given a place by the hash of its content and the seed, and the first places are held out. So the split
+    does not depend on the order of the rows, and a new row moves at most itself and one other to the other side. Pairs
+    that ask the same, and dialogues that begin alike, stay together.
+
+    Raises:
+        SeedError: One pair alone, or one group of such pairs, can't be split.
+    """
+    if share and len(pairs) < 2:
+        raise SeedError(f"expected at least 2 pairs to hold some out, found {len(pairs)}: add pairs or set heldout=0")
+    groups = _groups(pairs)
+    if share and len(groups) < 2:
+        raise SeedError(
+            f"expected at least 2 different questions to hold some out, found 1 in {len(pairs)} pairs: "
+            "add pairs or set heldout=0"
+        )
+    size = heldout_size(len(pairs), share)
+    places = sorted(groups, key=lambda ids: hashlib.sha256(f"{seed} {min(ids)}".encode()).digest())
+    aside: set[str] = set()
+    for ids in places:
+        if len(aside) + len(ids) <= size:
+            aside |= ids
+    if size and not aside:
+        aside = min(places, key=len)
+    return [pair for pair in pairs if pair.id not in aside], [pair for pair in pairs if pair.id in aside]
+
+
+def _groups(pairs: Sequence[QAPair]) -> list[set[str]]:
+    """The ids of pairs that belong together: the same questions, or the same first exchange."""
+    above = {pair.id: pair.id for pair in pairs}
+
+    def top(pair_id: str) -> str:
+        while above[pair_id] != pair_id:
+            above[pair_id] = pair_id = above[above[pair_id]]
+        return pair_id
+
+    first: dict[tuple[str, ...], str] = {}
+    for pair in pairs:
+        for key in (("asks", " ".join(pair.asked.lower().split())), ("begins", *pair.turns[0])):
+            above[top(pair.id)] = top(first.setdefault(key, pair.id))
+    groups: dict[str, set[str]] = {}
+    for pair_id in above:
+        groups.setdefault(top(pair_id), set()).add(pair_id)
+    return list(groups.values())
+
+
+def check_overlap(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> list[Problem]:
+    """Held-out pairs that a seed pair gives away: the same pair (an error), or a near duplicate of its question.
+
+    Where many are near, as in a domain of few set questions, the figures on the held-out pairs say little of new ones.
+    """
+    known = {row.pair.id: row for row in seeds}
+    words, others = ([tokenize(row.pair.asked) for row in rows] for rows in (seeds, heldout))
+    index = NearIndex([*words, *others])
+    for asked in words:
+        index.add(asked)
+    problems = []
+    for row, asked in zip(heldout, others, strict=True):
+        if twin := known.get(row.pair.id):
+            message = f"this held-out pair is the seed pair of {place(twin, row)}: take it out of one of them"
+            problems.append(Problem(row.file, row.line, "error", message))
+        elif near := index.nearest(asked):
+            message = (
+                f"the question of this held-out pair is near the seed question of {place(seeds[near[0]], row)} "
+                f"(ROUGE-L {near[1]:.2f}): hold out another pair for a stricter test"
+            )
+            problems.append(Problem(row.file, row.line, "warning", message, minor=True))
+    return problems
+
+
+def check_heldout(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> list[Problem]:
+    """Whether the held-out pairs can tell models apart: there are enough, and their answers follow from the seeds."""
+    if not heldout:
+        return []
+    problems, file = [], heldout[0].file
+    if len(heldout) < FEW_HELDOUT:
+        message = (
+            f"only {len(heldout)} held-out pairs: with fewer than {FEW_HELDOUT}, much of what differs between "
+            "iterations is chance; hold out more, or name a file of them"
+        )
+        problems.append(Problem(file, None, "warning", message))
+    known = {word for row in seeds for turn in row.pair.turns for text in turn for word in tokenize(text)}
+    if strange := [row for row in heldout if _is_strange(row.pair, known)]:
+        message = (
+            f"{len(strange)} of {len(heldout)} held-out answers say nothing that stands in the seeds (the first is in "
+            f"line {strange[0].line}): nobody could infer them; hold out pairs whose answers follow from the seeds"
+        )
+        problems.append(Problem(file, None, "warning", message))
+    return problems
+
+
+def _is_strange(pair: QAPair, known: set[str]) -> bool:
+    """Whether the answer has words of content beside its question's, and the seeds have none of them."""
+    asked = set(tokenize(pair.asked))
+    said = {word for word in tokenize(pair.answer) if len(word) >= _CONTENT or any(map(str.isdigit, word))} - asked
+    return bool(said) and said.isdisjoint(known)
