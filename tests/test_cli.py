@@ -1,6 +1,7 @@
 """The command line as a user meets it: verbs, exit codes, and every kind of mistake in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from isara.cli import main as cli
+from isara.keys import part_key
 from tests.kill_test import LENIENT
 
 Command = Callable[..., tuple[int, str, str]]
@@ -245,3 +247,49 @@ def test_a_model_cannot_move_the_cursor(isara: Command, tmp_path: Path) -> None:
     console = Console(record=True, force_terminal=True, width=80)
     console.print(plain("\x1b[2J\x1b]0;owned\x07[bold]no markup[/bold]"))
     assert console.export_text(clear=False) == "\ufffd[2J\ufffd]0;owned\ufffd[bold]no markup[/bold]\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_the_terminal_cannot_show_is_replaced(seeds: Path, tmp_path: Path, encoding: str) -> None:
+    """A pipe on Windows has cp1252, a shell without a locale ASCII."""
+    code = (
+        "import sys; from isara.cli import main as cli\n"
+        "@cli.app.command()\n"
+        "def odd() -> None: print('0.50 → 0.25 ±0.1 ö 漢')\n"
+        "sys.argv = ['isara', 'odd']; cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).startswith("0.50 ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1080"), ("HTTPS_PROXY", "socks://127.0.0.1:7890")]
+)
+def test_a_proxy_that_the_hubs_client_cannot_use_is_one_line(
+    seeds: Path, tmp_path: Path, variable: str, value: str
+) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub"), variable: value}
+    command = [sys.executable, "-m", "isara.cli.main", "run", "--model", "zelda/link-1b", "--seeds", str(seeds)]
+    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("isara: 'zelda/link-1b' is not a folder, it is not in the local cache, and the hub can't be")
+    assert f"of the proxy variables {variable} is set" in line
+
+
+def test_a_run_is_asked_as_it_was_made(isara: Command, tiny_chat: Path, seeds: Path, tmp_path: Path) -> None:
+    """A chat model that was trained in plain prompts is answered, and measured, in plain prompts."""
+    from isara.build import build_run
+
+    settings = options(*FAST, "prompt_format=plain", "engine.dtype=float32", "generate.accept=0")
+    code, _, err = isara("run", "--model", tiny_chat, "--seeds", seeds, "--out", "run", "--heldout", "0.3", *settings)
+    assert code == 0, err
+    parts = build_run(tmp_path / "run")
+    assert parts.renderer.format.name == "plain" and parts.config.engine.dtype == "float32"
+    assert len(parts.seeds) == 5 and part_key(parts.embedder) == "lexical-1024"
+    code, out, err = isara("answer", "Is it far?", "--model", "run", "--demos", "2")
+    assert (code, err) == (0, "") and out.startswith("Question: Is it far?")
+    code, out, err = isara("evaluate", "run", "--format", "chat", "--limit", "1")
+    assert code == 0 and "chat" in out + err and "plain" in out + err

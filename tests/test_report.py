@@ -319,6 +319,15 @@ def test_pairs_that_were_changed_are_named(finished: Path, tmp_path: Path) -> No
         read_run(run)
 
 
+def test_a_run_without_seeds_is_damaged(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    path = run / "seeds.jsonl"
+    path.write_text("")
+    message = f"{path} is missing or damaged: put it back, or remove {run} and run the same command again"
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
+        read_run(run)
+
+
 def test_a_folder_of_another_kind_is_refused(finished: Path, tmp_path: Path) -> None:
     message = f"expected a run folder with an isara.yaml at {tmp_path}, found none: give the --out of a run"
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):

@@ -827,3 +827,15 @@ def test_an_answer_ends_with_the_end_of_the_format(tiny_chats: dict[str, Path]) 
         [row] = make_rows(PAIRS[:1], renderer, 1024, 10**6)
         text = str(AutoTokenizer.from_pretrained(folder).decode(list(row.answer)))
         assert text.strip().endswith(renderer.format.end.strip())
+
+
+def test_a_launchers_left_over_variables_do_not_hang_a_training(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_over = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29777"}
+    left_over |= {"SLURM_NTASKS": "4", "ACCELERATE_MIXED_PRECISION": "fp16"}
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    stats = SupervisedTrainer(num_train_epochs=1).fit(PAIRS, str(tiny_llama), tmp_path / "model")
+    assert stats.rows == len(PAIRS)
+    assert {name: os.environ[name] for name in left_over} == left_over

@@ -7,6 +7,10 @@ from typing import Any
 
 from isara.errors import ModelError
 from isara.loading import check_folder, files_hash, is_adapter, model_files
+from isara.marks import clean
+
+_PROXIES = {"all_proxy", "http_proxy", "https_proxy"}
+_MOST_CAUSE = 160  # characters of a library's message
 
 
 def embedded_model() -> Path:
@@ -118,6 +122,8 @@ def _commit(name: str) -> str:
                 ) from None
             except unreachable:
                 cause = "the hub can't be reached"
+            except (ImportError, ValueError) as error:  # what the client says of a proxy that it can't use
+                cause = f"the hub can't be asked ({clean(str(error), _MOST_CAUSE)}{_proxies()})"
     except HFValidationError:
         raise ModelError(f"{name!r} is neither a folder nor a hub name: check its spelling") from None
     if isinstance(cached, str):
@@ -126,6 +132,12 @@ def _commit(name: str) -> str:
         f"{name!r} is not a folder, it is not in the local cache, and {cause}: download it where there is a network "
         f"with `hf download {name}`, or name a folder"
     )
+
+
+def _proxies() -> str:
+    """Which proxy variables are set, for an error that one of them may have brought; not their values."""
+    names = sorted(name for name in os.environ if name.lower() in _PROXIES and os.environ[name])
+    return f"; of the proxy variables {', '.join(names)} is set: look at its scheme" if names else ""
 
 
 def local_folder(model: str) -> Path:

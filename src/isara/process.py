@@ -4,9 +4,12 @@ Parent and child write one JSON object a line: requests on the child's stdin, me
 child ends at once when its stdin closes, so it never outlives its parent.
 """
 
+import contextlib
 import json
+import logging
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,9 +20,34 @@ from typing import IO, Any
 import isara.errors
 from isara.errors import IsaraError
 
+log = logging.getLogger("isara")
+
 _LAST_LINES = 3  # of the child's stderr in an error message
 _END_SECONDS = 60
 _ERRORS = {name: kind for name, kind in vars(isara.errors).items() if isinstance(kind, type)}
+
+
+_LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|ACCELERATE_.*|FSDP_.*|"
+    r"(PMI|MV2_COMM_WORLD|MPI_LOCAL)_.*|OMPI_COMM_WORLD_.*|SLURM_(PROCID|NTASKS|LOCALID|NPROCS)"
+)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Without the variables that a launcher of several processes left behind; they come back afterwards.
+
+    With them, a training library would wait for ever for processes that nobody started.
+    """
+    found = {name: value for name, value in os.environ.items() if _LAUNCHERS.fullmatch(name)}
+    if found:
+        log.info("left aside for this process: %s", ", ".join(sorted(found)))
+    for name in found:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(found)
 
 
 class Child:

@@ -1,6 +1,7 @@
 """The command line: one verb a stage. Heavy libraries are imported inside the verbs, so that `--help` is instant."""
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -226,9 +227,9 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Runs the command line; what a user can mend ends in one line and exit code 1, a bug keeps its traceback."""
-    # A launcher's left-overs would have the trainer wait for processes that nobody started.
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding can't show is replaced
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Children and libraries read these; nothing here phones home.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -12,9 +12,10 @@ from isara.build import assemble
 from isara.compare.answers import ask
 from isara.compare.arms import Arm, changed, check_budget, in_order
 from isara.compare.budget import cost, steps_seen, steps_to_take
-from isara.compare.comparison import Comparison, Failure, claim, write
+from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.scorers import Row, Scorer, build_scorer, heldout_rows
+from isara.compare.store import claim, write
 from isara.compare.trainers import EqualSteps
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError

@@ -228,13 +228,16 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
     run = Path(path)
     read_config(run)
     environment = read_environment(run)
+    seeds = _pairs(run / "seeds.jsonl")
+    if not seeds:  # no run begins without
+        raise damaged(run / "seeds.jsonl")
     numbers = sorted(set(iteration_numbers(run)))
     return Run(
         run,
         load_config(run / FILE_NAME),
         environment["parts"],
         environment["versions"],
-        _pairs(run / "seeds.jsonl"),
+        seeds,
         _pairs(run / "heldout.jsonl"),
         _measured(run, 0, verify, IterationFacts(0)),
         tuple(_iteration(run, number, verify) for number in numbers),

@@ -19,6 +19,7 @@ from isara.files import disk_errors
 from isara.hardware import find_device, free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
 from isara.models import find_model
+from isara.process import alone
 from isara.records import QAPair, TrainingRow, TrainStats
 from isara.render import tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
@@ -178,7 +179,7 @@ class SupervisedTrainer:
     ) -> TrainStats | None:
         """Statistics of a whole training, or None where memory ran out."""
         try:
-            with _quiet():
+            with _quiet(), alone():
                 return _Training(self, start, out).run(pairs, micro, accumulation)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
