@@ -3,8 +3,8 @@
     python tests/mutation_test.py --mutations 5000
 
 Each mutation hits one file of a finished or of an unfinished run (of the public doubles: no model is needed): a bit is
-turned, bytes are cut, added or swapped, lines are lost, repeated or exchanged, a number in the JSON is changed, the file is
-emptied, lost, replaced by a link, a folder, or another file of the run. Then the run is resumed. Outcomes:
+turned, bytes are cut, added or swapped, lines are lost, repeated or exchanged, a number in the JSON is changed, or the
+file is emptied, lost, replaced by a link, a folder, or another file of the run. Then the run is resumed. Outcomes:
 
     named     an error of the project's own, one line
     healed    every file equals the unbroken run's (what was damaged could be made anew, and was)

@@ -35,7 +35,7 @@ def module(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """The project's own modules that a file imports, wherever in the file; what only a type checker sees is left out."""
+    """The project's own modules that a file imports, wherever in it; what only a type checker sees is left out."""
     names = {module(other) for other in FILES}
     found: set[str] = set()
     for node in nodes(ast.parse(path.read_text())):

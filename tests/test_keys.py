@@ -115,10 +115,11 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("1 / 0\n")
     cases = {
-        f"{path}:x": f"`filters`: expected a module that can be imported, found '{path}' (ZeroDivisionError: division by "
-        "zero): put the file beside the config, or install its package",
+        f"{path}:x": f"`filters`: expected a module that can be imported, found '{path}' (ZeroDivisionError: division "
+        "by zero): put the file beside the config, or install its package",
         "no_such_module:x": "`filters`: expected a module that can be imported, found 'no_such_module' "
-        "(ModuleNotFoundError: No module named 'no_such_module'): put the file beside the config, or install its package",
+        "(ModuleNotFoundError: No module named 'no_such_module'): put the file beside the config, or install its "
+        "package",
         "json:no_such_name": "`filters`: expected 'no_such_name' in json, found no such name: name a function or class "
         "that it has",
     }

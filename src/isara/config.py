@@ -27,7 +27,7 @@ from isara.own import beside
 from isara.records import Sampling
 
 FILE_NAME = "isara.yaml"
-_DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+_DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
 _KEYWORDS = {"auto", "embedded", "lexical"}
 # What such a field takes, where its type does not say it; kept as the field's title.
 _SHARE_OR_FILE = "a share in [0, 1) or a file"

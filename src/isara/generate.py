@@ -63,6 +63,8 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
     kept = Pool(making.demonstrations.embedder, making.demonstrations.pairs)
     kept.add(QAPair.from_json(row) for row in rows if row["accepted"])
     number = rows[-1]["batch"] + 1 if rows else 0
+    if rows:
+        watcher.batch((), len(kept) - len(making.demonstrations))
     while need := options.accept - (len(kept) - len(making.demonstrations)):
         _check_yield(folder, rows, number, making)
         new = make_batch(asker, making, number, kept, need)
@@ -226,8 +228,9 @@ def _sums(path: Path) -> Path:
 
 def _checked(path: Path) -> tuple[list[dict[str, Any]], int, int]:
     """The rows of all whole batches, the bytes that they take, and those of their sums."""
-    data = read_bytes(path) if path.exists() else b""
+    # The sums first: a reader beside a writer must not see a sum without its batch.
     noted = read_bytes(_sums(path)) if _sums(path).exists() else b""
+    data = read_bytes(path) if path.exists() else b""
     end = taken = 0
     for line in noted.splitlines(keepends=True):
         size, _, digest = line.decode("ascii", "replace").rstrip("\n").partition(" ")

@@ -257,6 +257,11 @@ def is_adapter(folder: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
+    """Looks whether a folder holds all that a model needs, and nothing that is not safe to read.
+
+    Raises:
+        ModelError: Something is missing, or its weights are pickled.
+    """
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
         inside = sorted(name for name in names if name.endswith(".gguf"))

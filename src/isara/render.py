@@ -84,6 +84,7 @@ class Renderer:
         identity: Says which tokenizer this is: a text that changes whenever `encode` does. Called when a key is asked
             for.
         bos: Ids that the model expects before every prompt.
+        special_tokens: What the tokenizer takes for a control token wherever it stands in a text.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class Renderer:
         context_length: int,
         identity: Callable[[], str],
         bos: Sequence[int] = (),
+        special_tokens: Sequence[str] = (),
     ) -> None:
         self.format = fmt
         self.context_length = context_length
         self._encode = encode
         self._identity = identity
         self._bos = list(bos)
+        self.special_tokens = tuple(special_tokens)
 
     def key(self) -> dict[str, Any]:
         """What prompts and training rows depend on beside their pairs, JSON-ready."""
@@ -225,7 +228,20 @@ def tokenizer_renderer(tokenizer: Any, config: Any, prompt_format: FormatChoice 
         # A BOS that the tokenizer adds by itself, and never a closing EOS.
         whole = tokenizer("a")["input_ids"]
         bos = whole[: whole.index(encode(["a"])[0][0])]
-    return Renderer(fmt, encode, context_length(config, tokenizer), lambda: tokenizer_hash(tokenizer), bos)
+    return Renderer(
+        fmt,
+        encode,
+        context_length(config, tokenizer),
+        lambda: tokenizer_hash(tokenizer),
+        bos,
+        special_tokens(tokenizer),
+    )
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The texts of all tokens that the tokenizer takes for control tokens, also those only marked so (Llama 3's)."""
+    marked = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*tokenizer.all_special_tokens, *marked})
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
+from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
-from isara.errors import ConfigError, IsaraError
+from isara.errors import ConfigError, IsaraError, RunError
 
 app = typer.Typer(
     name="isara",
@@ -91,7 +92,7 @@ def run(
 
         _console().print(preview(build_parts(settings)))
         return
-    with Bars(_console(stderr=True), settings.iterations) as bars:
+    with Bars(_console(stderr=True), settings.iterations, settings.generate.batch) as bars:
         result = loop.run(build_parts(settings, bars), bars, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
     _console().print(summary(found), before_and_after(found))
@@ -117,7 +118,7 @@ def generate(
     from isara.stages import read_accepted
 
     settings = _config(config, model, seeds, out, heldout, overrides)
-    with Bars(_console(stderr=True), 1) as bars:
+    with Bars(_console(stderr=True), 1, settings.generate.batch) as bars:
         folder = loop.generate_pairs(build_parts(settings, bars), bars)
     count = len(read_accepted(folder))
     _say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
@@ -134,15 +135,16 @@ def train(
     from isara import verbs
     from isara.build import assemble
     from isara.cli.progress import Bars
-    from isara.data import read_pairs
     from isara.models import find_model
     from isara.render import open_renderer
+    from isara.seeds import load_pairs
 
+    if out.exists():
+        raise RunError(f"expected a new folder for the trained model, found {out}: give another --out")
     settings = _config(None, model, pairs[0], None, None, overrides)
-    columns = settings.columns
-    rows = [pair for source in pairs for pair in read_pairs(source, columns.question, columns.answer)]
     start = find_model(settings.model)
     renderer = open_renderer(start, settings.prompt_format, settings.engine.trust_remote_code)
+    rows = [pair for source in pairs for pair in load_pairs(source, settings, renderer)]
     with Bars(_console(stderr=True), 1) as bars:
         stats = verbs.train(assemble(settings, start, renderer, rows, watcher=bars, retrieves=False), rows, out)
     _say(f"trained on {stats.rows} pairs in {stats.steps} steps, loss {stats.first_loss:.3f} → {stats.last_loss:.3f}")
@@ -221,6 +223,7 @@ def init(
 
 
 app.command()(evaluate)
+app.command()(compare)
 app.add_typer(judge_app, name="judge")
 app.add_typer(models_app, name="models")
 
@@ -275,10 +278,10 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
 
     from isara.build import assemble, build_run
     from isara.config import changes
-    from isara.data import read_pairs
     from isara.folder import read_config
     from isara.models import find_model
     from isara.render import open_renderer
+    from isara.seeds import load_pairs
 
     run = Path(model).expanduser() if model else None
     if run is not None and (run / "isara.yaml").is_file():
@@ -294,8 +297,7 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
         parts = assemble(settings, found, renderer, (), retrieves=bool(demos))
     if seeds is None or not demos:
         return parts
-    columns = parts.config.columns
-    return replace(parts, seeds=read_pairs(seeds, columns.question, columns.answer))
+    return replace(parts, seeds=load_pairs(seeds, parts.config, parts.renderer))
 
 
 def _number(text: str | None) -> float | None:

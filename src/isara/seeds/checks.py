@@ -98,7 +98,7 @@ def place(row: SourceRow, seen_from: SourceRow) -> str:
 
 def _own_tokens(renderer: Renderer) -> tuple[str, ...]:
     """What the model's tokenizer takes for a control token wherever it stands, and what closes its turns."""
-    return (renderer.format.end.strip(), *getattr(renderer, "special_tokens", ()))
+    return (renderer.format.end.strip(), *renderer.special_tokens)
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isara.render import special_tokens
+
 
 class Text:
     """Decodes what a model generates.
@@ -22,8 +24,9 @@ class Text:
         # The tokenizer's list names its own (BOS, EOS …); the others, such as Llama 3's headers, are only marked.
         marked = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids = marked | set(tokenizer.all_special_ids)
-        names = {*tokenizer.all_special_tokens, *(tokenizer.added_tokens_decoder[index].content for index in marked)}
-        self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")  # without names nothing is to match
+        self._special = re.compile(
+            "|".join(map(re.escape, special_tokens(tokenizer))) or "(?!)"
+        )  # without names nothing is to match
         self.stop_table = lru_cache(self._stop_table)
 
     def after(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
