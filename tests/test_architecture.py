@@ -35,24 +35,16 @@ def module(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """The project's own modules that a file imports, wherever in it; what only a type checker sees is left out."""
+    """The project's own modules that a file imports, wherever in it, for a type checker alone, too."""
     names = {module(other) for other in FILES}
     found: set[str] = set()
-    for node in nodes(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isara."):
             base = (node.module or "").removeprefix("isara.")
             found |= {name if (name := f"{base}.{alias.name}") in names else base for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("isara.") for alias in node.names if alias.name.startswith("isara.")}
     return found & names
-
-
-def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from nodes(node)
 
 
 def floor(name: str) -> int:

@@ -1,10 +1,10 @@
 """The one way to ask a model: retrieve, fit, render, generate, strip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from isara.errors import ModelError
 from isara.protocols import Engine, EngineFactory, Retrieve
@@ -137,6 +137,18 @@ class Asker:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.__exit__(kind, error, trace)
+
+
+class Evaluator(Protocol):
+    """Measures a model between iterations."""
+
+    def key(self) -> Mapping[str, Any]:
+        """What the figures depend on beside the model, JSON-ready."""
+        ...
+
+    def __call__(self, asker: Asker) -> dict[str, float]:
+        """Figures by name; "bits_per_byte" is the one that decides which iteration is best (lower is better)."""
+        ...
 
 
 def _draw(

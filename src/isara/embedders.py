@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -190,10 +191,16 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
     try:
         return CachedEmbedder(SentenceTransformerEmbedder(DEFAULT, device))
     except ModelError:
-        _log.warning(
-            "demonstrations are found by shared words: %s is neither on this machine nor to be had from the hub; "
-            "get it with `hf download %s`, or name a copy with `retrieve.embedder: FOLDER`",
-            DEFAULT,
-            DEFAULT,
-        )
+        _say_lexical()
         return CachedEmbedder(LexicalEmbedder())
+
+
+@cache
+def _say_lexical() -> None:
+    """Says once a process what is missing."""
+    _log.warning(
+        "demonstrations are found by shared words: %s is neither on this machine nor to be had from the hub; "
+        "get it with `hf download %s`, or name a copy with `retrieve.embedder: FOLDER`",
+        DEFAULT,
+        DEFAULT,
+    )

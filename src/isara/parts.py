@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from isara.asking import Asker
+from isara.asking import Asker, Evaluator
 from isara.config import Config
 from isara.keys import part_key
 from isara.models import weights_hash
-from isara.protocols import Embedder, EngineFactory, Evaluator, Filter, Trainer
+from isara.protocols import Embedder, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer
 

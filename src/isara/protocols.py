@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from isara.pool import Embedder, Pool, Retrieve
 from isara.records import Candidate, Completion, Prompt, QAPair, Rejection, Sampling, TrainStats
 
-if TYPE_CHECKING:
-    from isara.asking import Asker
-
-__all__ = ["Embedder", "Engine", "EngineFactory", "Evaluator", "Filter", "Retrieve", "Trainer"]
+__all__ = ["Embedder", "Engine", "EngineFactory", "Filter", "Retrieve", "Trainer"]
 
 
 class Engine(Protocol):
@@ -62,16 +59,4 @@ class Trainer(Protocol):
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on `pairs` and leaves in `out` a folder that transformers can load."""
-        ...
-
-
-class Evaluator(Protocol):
-    """Measures a model between iterations."""
-
-    def key(self) -> Mapping[str, Any]:
-        """What the figures depend on beside the model, JSON-ready."""
-        ...
-
-    def __call__(self, asker: "Asker") -> dict[str, float]:
-        """Figures by name; "bits_per_byte" is the one that decides which iteration is best (lower is better)."""
         ...

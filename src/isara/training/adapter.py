@@ -3,17 +3,15 @@
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isara.errors import ConfigError
 from isara.files import write_json
 from isara.loading import reason
-
-if TYPE_CHECKING:
-    from isara.training.sft import SupervisedTrainer
+from isara.training.options import TrainOptions
 
 
-def lora_config(options: "SupervisedTrainer") -> Any:
+def lora_config(options: TrainOptions) -> Any:
     """The adapter as peft is told of it."""
     from peft import LoraConfig
 
@@ -27,7 +25,7 @@ def lora_config(options: "SupervisedTrainer") -> Any:
     )
 
 
-def check_targets(model: Any, options: "SupervisedTrainer") -> None:
+def check_targets(model: Any, options: TrainOptions) -> None:
     """Tries the adapter on a model, which gets it.
 
     Raises:

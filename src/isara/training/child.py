@@ -9,7 +9,8 @@ from typing import Any
 from isara.errors import TrainingError
 from isara.process import Child, serve
 from isara.records import QAPair, TrainStats
-from isara.training.sft import OnStep, SupervisedTrainer
+from isara.training.options import OnStep
+from isara.training.sft import SupervisedTrainer
 
 log = logging.getLogger("isara")
 

@@ -8,13 +8,12 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from isara.errors import ConfigError, ModelError, TrainingError
+from isara.errors import ModelError, TrainingError
 from isara.files import disk_errors
 from isara.hardware import find_device, free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
@@ -24,100 +23,17 @@ from isara.records import QAPair, TrainingRow, TrainStats
 from isara.render import tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
 from isara.training.export import Export
+from isara.training.options import TrainOptions
 from isara.training.rows import check_labels, make_rows
 from isara.training.trl import Passes, first_batch, sft_trainer, trained_model
 
 log = logging.getLogger("isara")
 
-OnStep = Callable[[int, int, float], None]
-_CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
-_POSITIVE = (
-    *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("max_length", "lora_r", "max_steps"),
-)
-_NO_MATTER = ("device", "trust_remote_code", "on_step")  # to what the weights become
 _NOISY = ("transformers", "trl", "peft", "accelerate", "datasets")
 
 
-@dataclass(kw_only=True)
-class SupervisedTrainer:
-    """Supervised fine-tuning with loss on the answers alone; argument names are those of transformers, TRL and peft.
-
-    Args:
-        method: "lora" trains an adapter and merges it; "full" trains every weight.
-        learning_rate: Peak learning rate; None is 2e-4 for lora and 2e-5 for full.
-        num_train_epochs: Passes over the pairs.
-        per_device_train_batch_size: Rows of a forward pass; halved when memory runs out, with accumulation doubled.
-        gradient_accumulation_steps: Forward passes of an optimiser step.
-        warmup_ratio: Share of the steps in which the learning rate rises.
-        lr_scheduler_type: Course of the learning rate after that.
-        weight_decay: Decoupled weight decay of AdamW.
-        max_grad_norm: Gradients are clipped to this norm.
-        max_length: Most tokens of a row, question and answer together; longer pairs are left out, not cut, because a
-            cut answer teaches to break off. The model's own context is a limit, too.
-        packing: Puts several rows into one sequence, if the model is seen to keep them apart.
-        gradient_checkpointing: Computes activations twice instead of keeping them: slower, and less memory.
-        lora_r: Rank of the adapter.
-        lora_alpha: The adapter's output is scaled by lora_alpha / lora_r.
-        lora_dropout: Dropout of the adapter's input.
-        lora_target_modules: "all-linear", or names of the layers that get an adapter.
-        seed: Of the adapter's initial weights, the order of rows and dropout.
-        prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
-        device: "auto" is CUDA, else MPS, else the CPU.
-        dtype: Of the arithmetic; what is trained is held in fp32. "auto" is bfloat16 (else float16) on CUDA and float32
-            elsewhere.
-        trust_remote_code: Runs code that comes with the model.
-        max_steps: Optimiser steps to make instead of `num_train_epochs`.
-        on_step: Called after each optimiser step with the step, the number of all steps and the loss.
-
-    Raises:
-        ConfigError: An argument that has no meaning.
-    """
-
-    method: Literal["lora", "full"] = "lora"
-    learning_rate: float | None = None
-    num_train_epochs: float = 3.0
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    warmup_ratio: float = 0.03
-    lr_scheduler_type: str = "cosine"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int = 1024
-    packing: bool = False
-    gradient_checkpointing: bool = False
-    lora_r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.05
-    lora_target_modules: str | Sequence[str] = "all-linear"
-    seed: int = 0
-    prompt_format: Literal["auto", "plain", "chat"] = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
-    max_steps: int | None = None
-    on_step: OnStep | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ConfigError(f"expected {name} {', '.join(allowed)}, found {value!r}: use one of them")
-        if self.learning_rate is None:
-            self.learning_rate = 2e-4 if self.method == "lora" else 2e-5
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
-
-    def key(self) -> dict[str, Any]:
-        """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None."""
-        return {"trainer": "sft"} | {name: value for name, value in self.options().items() if name not in _NO_MATTER}
-
-    def options(self) -> dict[str, Any]:
-        """The arguments but `on_step`, JSON-ready."""
-        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "on_step"}
-        modules = self.lora_target_modules
-        return values | {"lora_target_modules": modules if isinstance(modules, str) else list(modules)}
+class SupervisedTrainer(TrainOptions):
+    """Supervised fine-tuning with loss on the answers alone; it is called with the options by name."""
 
     def check(self, start: str) -> None:
         """Tries the adapter on the modules of the model at `start`, without its weights: seconds before hours of a run.

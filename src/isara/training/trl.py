@@ -4,12 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isara.records import TrainingRow
-
-if TYPE_CHECKING:
-    from isara.training.sft import SupervisedTrainer
+from isara.training.options import TrainOptions
 
 # Told of each optimiser step: the step, the number of all steps, and the figures of the log by name.
 StepWatch = Callable[[int, int, dict[str, float]], None]
@@ -35,7 +33,7 @@ class Passes:
 
 
 def sft_trainer(
-    options: "SupervisedTrainer",
+    options: TrainOptions,
     passes: Passes,
     model: Any,
     tokenizer: Any,
@@ -89,13 +87,13 @@ def _columns(row: TrainingRow) -> dict[str, list[int]]:
     }
 
 
-def _steps(options: "SupervisedTrainer", passes: Passes, rows: int) -> int:
+def _steps(options: TrainOptions, passes: Passes, rows: int) -> int:
     """Optimiser steps that transformers makes of so many rows."""
     in_epoch = math.ceil(math.ceil(rows / passes.micro) / passes.accumulation)
     return options.max_steps or math.ceil(options.num_train_epochs * in_epoch)
 
 
-def _sft_config(options: "SupervisedTrainer", passes: Passes, out: Path) -> Any:
+def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
     from trl.trainer.sft_config import SFTConfig
 
     known = {option.name for option in fields(SFTConfig)}

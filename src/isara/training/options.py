@@ -1,0 +1,98 @@
+"""What a training may be told; the defaults are those of the `train:` section of a config."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from isara.config import TrainConfig
+from isara.errors import ConfigError
+
+OnStep = Callable[[int, int, float], None]
+_CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
+_POSITIVE = (
+    *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("max_length", "lora_r", "max_steps"),
+)
+_NO_MATTER = ("device", "trust_remote_code", "on_step")  # to what the weights become
+_DEFAULT = TrainConfig()
+
+
+@dataclass(kw_only=True)
+class TrainOptions:
+    """How a model is fine-tuned; argument names are those of transformers, TRL and peft.
+
+    Args:
+        method: "lora" trains an adapter and merges it; "full" trains every weight.
+        learning_rate: Peak learning rate; None is 2e-4 for lora and 2e-5 for full.
+        num_train_epochs: Passes over the pairs.
+        per_device_train_batch_size: Rows of a forward pass; halved when memory runs out, with accumulation doubled.
+        gradient_accumulation_steps: Forward passes of an optimiser step.
+        warmup_ratio: Share of the steps in which the learning rate rises.
+        lr_scheduler_type: Course of the learning rate after that.
+        weight_decay: Decoupled weight decay of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        max_length: Most tokens of a row, question and answer together; longer pairs are left out, not cut, because a
+            cut answer teaches to break off. The model's own context is a limit, too.
+        packing: Puts several rows into one sequence, if the model is seen to keep them apart.
+        gradient_checkpointing: Computes activations twice instead of keeping them: slower, and less memory.
+        lora_r: Rank of the adapter.
+        lora_alpha: The adapter's output is scaled by lora_alpha / lora_r.
+        lora_dropout: Dropout of the adapter's input.
+        lora_target_modules: "all-linear", or names of the layers that get an adapter.
+        seed: Of the adapter's initial weights, the order of rows and dropout.
+        prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
+        device: "auto" is CUDA, else MPS, else the CPU.
+        dtype: Of the arithmetic; what is trained is held in fp32. "auto" is bfloat16 (else float16) on CUDA and float32
+            elsewhere.
+        trust_remote_code: Runs code that comes with the model.
+        max_steps: Optimiser steps to make instead of `num_train_epochs`.
+        on_step: Called after each optimiser step with the step, the number of all steps and the loss.
+
+    Raises:
+        ConfigError: An argument that has no meaning.
+    """
+
+    method: Literal["lora", "full"] = _DEFAULT.method
+    learning_rate: float | None = _DEFAULT.learning_rate
+    num_train_epochs: float = _DEFAULT.num_train_epochs
+    per_device_train_batch_size: int = _DEFAULT.per_device_train_batch_size
+    gradient_accumulation_steps: int = _DEFAULT.gradient_accumulation_steps
+    warmup_ratio: float = _DEFAULT.warmup_ratio
+    lr_scheduler_type: str = _DEFAULT.lr_scheduler_type
+    weight_decay: float = _DEFAULT.weight_decay
+    max_grad_norm: float = _DEFAULT.max_grad_norm
+    max_length: int = _DEFAULT.max_length
+    packing: bool = _DEFAULT.packing
+    gradient_checkpointing: bool = _DEFAULT.gradient_checkpointing
+    lora_r: int = _DEFAULT.lora_r
+    lora_alpha: int = _DEFAULT.lora_alpha
+    lora_dropout: float = _DEFAULT.lora_dropout
+    lora_target_modules: str | Sequence[str] = _DEFAULT.lora_target_modules
+    seed: int = 0
+    prompt_format: Literal["auto", "plain", "chat"] = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    max_steps: int | None = _DEFAULT.max_steps
+    on_step: OnStep | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ConfigError(f"expected {name} {', '.join(allowed)}, found {value!r}: use one of them")
+        if self.learning_rate is None:
+            self.learning_rate = 2e-4 if self.method == "lora" else 2e-5
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
+
+    def key(self) -> dict[str, Any]:
+        """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None."""
+        return {"trainer": "sft"} | {name: value for name, value in self.options().items() if name not in _NO_MATTER}
+
+    def options(self) -> dict[str, Any]:
+        """The arguments but `on_step`, JSON-ready."""
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "on_step"}
+        modules = self.lora_target_modules
+        return values | {"lora_target_modules": modules if isinstance(modules, str) else list(modules)}
