@@ -135,7 +135,16 @@ def test_generate_train_and_answer_by_themselves(isara: Command, tiny_llama: Pat
     shared = ["--model", tiny_llama, *options(*FAST)]
     code, out, err = isara("generate", "--seeds", seeds, "--out", "run", *shared)
     assert code == 0 and out.startswith("4 pairs are in ")
-    accepted = tmp_path / "run/iteration-01/generate/accepted.jsonl"
+    made = (tmp_path / "run/iteration-01/generate/accepted.jsonl").read_text().splitlines()
+    assert len(made) == 4
+    # A random model's texts are no texts, and are refused; what stands for them here is in the form that they have.
+    accepted = tmp_path / "accepted.jsonl"
+    texts = ["the inn at night", "a boat by the lake", "the old mill", "two horses"]
+    rows = [
+        {**json.loads(line), "question": f"Where do I find {text}?", "answer": f"Ask for {text}."}
+        for line, text in zip(made, texts, strict=True)
+    ]
+    accepted.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = isara("train", seeds, accepted, "--out", "trained", *shared)
     assert code == 0 and out.startswith("trained on 11 pairs in 2 steps"), err
     arguments = ["--model", "trained", "--seeds", seeds, "--demos", "2", *options("answers.max_new_tokens=4")]
