@@ -245,7 +245,7 @@ def test_a_task_of_ones_own(own_tasks: Path, tiny_llama: Path) -> None:
     with pytest.raises(RunError) as caught:
         call(str(tiny_llama), "--on", "hyrule_tasks.py:brevity", "--out", "out", "--device", "cpu")
     assert str(caught.value).startswith(
-        "out/brevity/answers.jsonl holds another evaluation's results (answer.source was "
+        "out/brevity/answers.jsonl holds another evaluation's results (answer.part was "
     )
 
 

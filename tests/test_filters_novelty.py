@@ -139,3 +139,16 @@ def test_rouge_l_of_nothing_is_zero() -> None:
 )
 def test_main_script(text: str, script: str) -> None:
     assert main_script(text) == script
+
+
+def test_every_question_of_a_dialogue_is_known() -> None:
+    talk = QAPair("And by boat?", "An hour.", before=(("How far is it to Lake Hylia on foot?", "Half a day."),))
+    pool = Pool(HashEmbedder(), [QAPair("Who is Impa?", "A sage."), talk, QAPair("Who is Navi?", "A fairy.")])
+    novelty = Novelty(0.7)
+    drop = novelty(asked("How far is it to Lake Hylia on foot?"), pool)
+    assert drop is not None and (drop.value, drop.near_id) == (1.0, talk.id)
+    fewer = Pool(HashEmbedder(), pool.pairs[:1])
+    assert novelty(asked("How far is it to Lake Hylia on foot?"), fewer) is None
+    last = novelty(asked("Who is Navi?"), pool)
+    assert last is not None and last.near_id == pool.pairs[2].id
+    assert talk not in [pair for pair, _ in pool.nearest("how far is it to Lake Hylia on foot?", 3)]

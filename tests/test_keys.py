@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isara.errors import ConfigError
@@ -40,10 +41,62 @@ def test_what_a_function_closes_over_counts() -> None:
     assert part_key(most(3)) == part_key(most(3))
 
 
-def test_options_count_and_working_memory_does_not() -> None:
-    used = DropShort(3)
-    used._seen = 12
-    assert part_key(used) == part_key(DropShort(3)) != part_key(DropShort(4))
+class WithPrivateLimit:
+    name = "limit"  # a filter's name says nothing of what it does
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+
+def only_by_keyword(candidate: Candidate, kept: Pool, *, limit: int = 3) -> None:
+    return None
+
+
+def test_everything_that_decides_counts() -> None:
+    assert part_key(DropShort(3)) != part_key(DropShort(4))
+    assert part_key(WithPrivateLimit(3)) == part_key(WithPrivateLimit(3)) != part_key(WithPrivateLimit(4))
+    words = [f"word{number}" for number in range(100)]
+    patterns = [re.compile("|".join(words)), re.compile("|".join(words[:-1]))]
+    arrays = [np.zeros(5000), np.concatenate([np.zeros(4999), [1e-9]])]
+    for one, other in (patterns, arrays, [{frozenset(words)}, {frozenset(words[1:])}]):
+        assert part_key(Holds(one)) == part_key(Holds(one)) != part_key(Holds(other))
+    two = [lambda candidate, kept: 1, lambda candidate, kept: 2]
+    assert part_key(two[0]) != part_key(two[1])
+    assert part_key(only_by_keyword)["with"] == {"limit": 3}
+
+
+class Holds:
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+class HoldsItself:
+    def __init__(self) -> None:
+        self.rule = self.check
+
+    def check(self) -> None:
+        return None
+
+
+class Slotted:
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+
+def test_parts_that_hold_themselves_or_have_slots_are_known() -> None:
+    assert part_key(HoldsItself()) == part_key(HoldsItself())
+    assert part_key(Slotted(3)) != part_key(Slotted(4))
+
+
+def test_a_key_that_json_cannot_hold_is_one_line() -> None:
+    class Odd:
+        def key(self) -> object:
+            return {"path": object()}
+
+    with pytest.raises(ConfigError, match=r"^expected a `key\(\)` of .* that JSON can hold, found one that it can't"):
+        part_key(Odd())
 
 
 def test_a_partial_is_its_function_with_its_arguments() -> None:

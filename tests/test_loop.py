@@ -2,16 +2,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
-from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, stage_folder
+from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
 from isara.loop import Result, best_iteration, run
 from isara.parts import Parts
@@ -406,7 +408,6 @@ def test_fewer_iterations_take_nothing_back(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("seeds.jsonl", None),
-        ("environment.json", None),
         ("environment.json", b"{"),
         ("iteration-01/evaluate/DONE", b"{"),
         ("iteration-01/generate/key.json", b"{\n"),
@@ -419,6 +420,41 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes | 
     message = f"{path} is missing or damaged: put it back, or remove {path.parent} and run the same command again"
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         align(tmp_path / "run")
+
+
+def test_a_folder_with_a_config_and_no_record_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "my-domain").mkdir()
+    (tmp_path / "my-domain/isara.yaml").write_text("iterations: 2\n")
+    (tmp_path / "my-domain/seeds.jsonl").write_text("")
+    message = (
+        f"{tmp_path / 'my-domain'} holds an isara.yaml and is no run folder, or has lost its environment.json: "
+        "give the --out of a run"
+    )
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
+        align(tmp_path / "my-domain")
+
+
+def test_a_spoilt_stage_on_the_shelf_is_made_anew(tmp_path: Path) -> None:
+    shelf = open_shelf(tmp_path / "shelf")
+    align(tmp_path / "a", "iterations=1", shelf=shelf)
+    for path in (tmp_path / "shelf").rglob("accepted.jsonl"):
+        path.unlink()  # a name of its own: the run's file stays
+        path.write_text("{}")
+    align(tmp_path / "b", "iterations=1", shelf=shelf)
+    assert stored(tmp_path / "b", 1) == stored(tmp_path / "a", 1)
+
+
+def test_an_embedder_that_counts_does_not_refuse_its_own_run(tmp_path: Path) -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            self.calls += 1
+            return HashEmbedder().encode(texts)
+
+    whole = align(tmp_path / "run", embedder=Counting())
+    assert align(tmp_path / "run", embedder=Counting()).accepted == whole.accepted
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
@@ -557,7 +593,7 @@ def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp
 
 
 def test_sibling_runs_share_what_has_the_same_key_and_nothing_else(tmp_path: Path) -> None:
-    shelf, opened = Shelf(tmp_path / "shelf"), []
+    shelf, opened = open_shelf(tmp_path / "shelf"), []
 
     def counted(model: str) -> ScriptedEngine:
         opened.append(model)

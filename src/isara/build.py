@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from isara.config import FILE_NAME, Config, OwnPart, load_config
+from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
 from isara.embedders import find_embedder
 from isara.errors import RunError
 from isara.evaluate.domain import HeldoutEvaluator
@@ -45,12 +45,13 @@ def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
     return assemble(config, model, renderer, seeds, heldout, watcher)
 
 
-def build_run(run: str | Path, overrides: Sequence[str] = ()) -> Parts:
+def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True) -> Parts:
     """The parts of a finished run as it was made, its exported model in the place of the base model.
 
     Args:
         run: The run folder.
         overrides: "KEY=VALUE" settings that differ from the run's, by the user's choice.
+        retrieves: Whether neighbours are looked for; without, no embedding model is.
 
     Raises:
         RunError: It is no run folder, or has exported no model yet.
@@ -64,7 +65,7 @@ def build_run(run: str | Path, overrides: Sequence[str] = ()) -> Parts:
     renderer = open_renderer(str(model), config.prompt_format, config.engine.trust_remote_code)
     seeds = [QAPair.from_json(row) for row in read_rows(folder / "seeds.jsonl")]
     heldout = [QAPair.from_json(row) for row in read_rows(folder / "heldout.jsonl")]
-    return assemble(config, str(model), renderer, seeds, heldout)
+    return assemble(config, str(model), renderer, seeds, heldout, retrieves=retrieves, generates=False)
 
 
 def assemble(
@@ -76,6 +77,7 @@ def assemble(
     watcher: Watcher | None = None,
     *,
     retrieves: bool = True,
+    generates: bool = True,
 ) -> Parts:
     """The parts of a config for a model and pairs that are at hand.
 
@@ -87,14 +89,14 @@ def assemble(
         heldout: The held-out pairs.
         watcher: Is told of progress.
         retrieves: Whether neighbours are looked for; without, no embedding model is.
+        generates: Whether pairs are made; without, no filter is loaded.
 
     Raises:
         ModelError: The embedder can't be had.
         ConfigError: A part of the user's own that can't be had.
     """
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
-    filters = config.filters
-    question_filters, pair_filters = default_filters(filters)
+    question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
     return Parts(
         config=config,
         seeds=seeds,
@@ -105,8 +107,8 @@ def assemble(
         trainer=build_trainer(config, watcher),
         heldout=heldout,
         evaluator=HeldoutEvaluator(heldout, Pool(embedder, seeds), config.evaluate.demos) if heldout else None,
-        question_filters=[*question_filters, *map(_own_filter, filters.own_questions)],
-        pair_filters=[*pair_filters, *map(_own_filter, filters.own_pairs)],
+        question_filters=question_filters,
+        pair_filters=pair_filters,
         cards=partial(final_files, config, model),
         versions=versions(),
     )
@@ -227,6 +229,12 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]:
+    questions, pairs = default_filters(options)
+    own = (map(_own_filter, parts) for parts in (options.own_questions, options.own_pairs))
+    return [*questions, *next(own)], [*pairs, *next(own)]
 
 
 def _own_filter(own: OwnPart) -> Filter:

@@ -164,7 +164,9 @@ class RetrieveConfig(_Section):
     """How the nearest pairs are found."""
 
     embedder: _Name = Field(
-        "auto", description="auto, lexical, or the folder or name of a sentence-transformers model (our choice)"
+        "auto",
+        description="auto, lexical, or the folder or name of a sentence-transformers model (our choice)",
+        json_schema_extra=_NAMES,
     )
     pool: Literal["seeds", "all"] = Field(
         "seeds",
@@ -237,7 +239,9 @@ class FiltersConfig(_Section):
         (), description="drop a pair in which one of these regular expressions is found, upper or lower case"
     )
     contamination: Annotated[tuple[str, ...], AfterValidator(_names)] = Field(
-        (), description="benchmark files; drop a pair that shares a run of words with one of them"
+        (),
+        description="benchmark files; drop a pair that shares a run of words with one of them",
+        json_schema_extra=_NAMES,
     )
     contamination_ngram: int = Field(8, ge=1, description="words in a row that count as contamination (our choice)")
     own_questions: tuple[OwnPart, ...] = Field(
@@ -321,7 +325,10 @@ class EngineConfig(_Section):
         "auto", description="number format of the weights; auto is bfloat16 where the hardware has it"
     )
     use: _Place | None = Field(
-        None, title=f"{_PLACE}, or null", description="an engine of your own; null is that of transformers"
+        None,
+        title=f"{_PLACE}, or null",
+        description="an engine of your own; null is that of transformers",
+        json_schema_extra=_NAMES,
     )
     options: dict[str, Any] = Field(
         {}, title=_TABLE, description="what an engine of your own is called with, beside the model"

@@ -5,13 +5,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isara.errors import ModelError
+from isara.files import value_hash
+from isara.keys import part_key
 from isara.loading import silent
+from isara.pool import Embedder
 from isara.words import tokenize
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -19,19 +22,6 @@ DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 _log = logging.getLogger("isara")
 # What a sentence-transformers model needs, weights as safetensors only: nothing is ever unpickled.
 _FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]
-
-
-class NamedEmbedder(Protocol):
-    """An embedder that can say in a run folder what made its vectors."""
-
-    @property
-    def name(self) -> str:
-        """Changes whenever the vectors would."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of shape (len(texts), dim), each row of length 1 (all zero where there is nothing to embed)."""
-        ...
 
 
 class SentenceTransformerEmbedder:
@@ -48,7 +38,8 @@ class SentenceTransformerEmbedder:
     def __init__(self, model: str = DEFAULT, device: str = "auto") -> None:
         self.folder = Path(model) if Path(model).is_dir() else _from_hub(model)
         self.device = device
-        self.name = f"{model}@{_weights_hash(self.folder)}"
+        # By what it is, not where it lies: a folder may have moved.
+        self.name = f"{Path(model).name if Path(model).is_dir() else model}@{_weights_hash(self.folder)}"
         self._model: Any = None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -157,10 +148,11 @@ class CachedEmbedder:
         inner: The embedder that is asked for what is missing.
     """
 
-    def __init__(self, inner: NamedEmbedder) -> None:
+    def __init__(self, inner: Embedder) -> None:
         self.inner = inner
-        self.name = inner.name
         self._vectors: dict[str, NDArray[np.float32]] = {}
+        known = part_key(inner)
+        self.name = known if isinstance(known, str) else value_hash(known)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """What the inner embedder gives, shape (len(texts), dim)."""

@@ -40,7 +40,7 @@ def preview(parts: Parts) -> RenderableType:
     """
     config, pool = parts.config, Pool(parts.embedder, parts.seeds)
     retrieve = retriever(pool, config.answers.retrieve, config.answers.demos, config.seed)
-    making = Making(1, "", pool, retrieve, {}, config)
+    making = Making(1, "", pool, retrieve, "", config)
     with parts.asker(parts.model) as asker:
         room = asker.room(config.questions.sampling, "questions")
         first = asker.renderer.fit(asker.renderer.question, draw_demonstrations(making, 0)[0], room)
@@ -96,8 +96,9 @@ def _trained_rows(parts: Parts) -> float:
     if train.max_steps:
         rows = train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
         return float(config.iterations * rows)
-    grown = [t if train.data == "all" else 1 for t in range(1, config.iterations + 1)]
-    return sum(len(parts.seeds) + config.generate.accept * n for n in grown) * train.num_train_epochs
+    grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
+    first = 0 if train.data == "generated" else len(parts.seeds)
+    return sum(first + config.generate.accept * n for n in grown) * train.num_train_epochs
 
 
 def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:

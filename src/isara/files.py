@@ -45,7 +45,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _json_text(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False, default=_plain_number) + "\n"
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -184,7 +184,7 @@ def sync_folder(folder: Path) -> None:
 def link_or_copy(source: str, target: str) -> None:
     """Gives a file a second name where the disk allows it, else a copy."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # a hub's cache holds links, and a link to a link leads nowhere else
     except OSError:
         shutil.copy2(source, target)
 

@@ -166,9 +166,10 @@ class RunFolder:
             log.info("final/ is made anew: it was another model's, or was changed")
         remove(aside)
         with disk_errors(final):
-            # Hard links for weights alone, which were checked a moment ago: of a large model they need not lie there
-            # twice. Everything else is a copy, so that who changes it changes no record.
-            shutil.copytree(model, aside, copy_function=_link_weights, ignore=shutil.ignore_patterns(".*"))
+            # Hard links for a trained model's weights alone, which were checked a moment ago: they need not lie there
+            # twice. Everything else is a copy, so that who changes it changes no record, and nobody's base model.
+            leave = shutil.ignore_patterns(".*", "isara.json")
+            shutil.copytree(model, aside, copy_function=_link_weights if iteration else shutil.copyfile, ignore=leave)
         for name, text in files.items():
             make_folder((aside / name).parent)
             write_text(aside / name, text)
@@ -270,6 +271,19 @@ def check_stage(folder: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
     return table
 
 
+def open_shelf(path: Path) -> Shelf:
+    """A shelf of finished stages, each of which is looked at before it is lent."""
+
+    def is_whole(stage: Path) -> bool:
+        try:
+            check_stage(stage)
+        except RunError:
+            return False
+        return True
+
+    return Shelf(path, is_whole)
+
+
 def model_hash(train: Path) -> str:
     """A hex digest of the model that a finished training left, from the hashes of its files."""
     table = read_json(train / "DONE")
@@ -283,6 +297,10 @@ def read_environment(run: Path) -> dict[str, Any]:
         RunError: The folder is no run of this format, or its record is damaged.
     """
     path = run / "environment.json"
+    if not path.is_file():
+        raise RunError(
+            f"{run} holds an isara.yaml and is no run folder, or has lost its environment.json: give the --out of a run"
+        )
     found = read_json(path)
     if "format" not in found:
         raise RunError(

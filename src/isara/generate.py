@@ -29,7 +29,7 @@ class Making:
         weights: Hash of M_{t-1}, stored with each candidate.
         demonstrations: D_{t-1}, from which question demonstrations are drawn.
         retrieve: Gives a question the demonstrations for its answer.
-        retrieve_key: What decides which those are.
+        retrieved_from: Hash of the pairs that those come from.
         config: The options.
         question_filters: Run before an answer is paid for.
         pair_filters: Run on question and answer.
@@ -39,7 +39,7 @@ class Making:
     weights: str
     demonstrations: Pool
     retrieve: Retrieve
-    retrieve_key: Mapping[str, Any]
+    retrieved_from: str
     config: Config
     question_filters: Sequence[Filter] = ()
     pair_filters: Sequence[Filter] = ()

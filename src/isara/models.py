@@ -155,8 +155,11 @@ def local_folder(model: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(found, local_files_only=True))
+        folder = Path(snapshot_download(found, local_files_only=True))
+        if not any(folder.glob("*.safetensors")):
+            raise LocalEntryNotFoundError("config and tokenizer alone")
+        return folder
     except LocalEntryNotFoundError:
         raise ModelError(
-            f"expected {found!r} in the local cache, found nothing: download it with `hf download {found}`"
+            f"expected the weights of {found!r} in the local cache, found none: download it with `hf download {found}`"
         ) from None

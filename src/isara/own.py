@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from isara.errors import ConfigError
+from isara.files import file_hash
 
 
 def load_part(place: str, key: str, where_to: str = "beside the config") -> Any:
@@ -63,7 +64,8 @@ def beside(place: str, folder: Path) -> str:
 
 def _file_module(path: Path) -> ModuleType:
     """The module that is written in a file; its name is the file's, so that its parts have the same key anywhere."""
-    spec = importlib.util.spec_from_file_location(f"isara_own_{path.stem}", path)
+    digest = file_hash(path)[:8] if path.is_file() else ""  # two files may have one name
+    spec = importlib.util.spec_from_file_location(f"isara_own_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     module = importlib.util.module_from_spec(spec)

@@ -77,7 +77,7 @@ class Pool:
             if len(found) == k:
                 break
             other = self.pairs[index]
-            if other.id not in banned and _plain(other.asked) != text:
+            if other.id not in banned and text not in _asked(other):
                 found.append((other, round(float(scores[index]), 6)))
         return found[::-1]
 
@@ -105,6 +105,11 @@ def sample_neighbours(pool: Pool, n: int, rng: random.Random) -> Sequence[QAPair
     return [pair for pair, _ in pool.nearest(centre.asked, n - 1, leave_out=[centre.id])] + [centre]
 
 
+def _asked(pair: QAPair) -> set[str]:
+    """What the pair asks: its dialogue as a whole, and each of its questions."""
+    return {_plain(pair.asked), *(_plain(question) for question, _ in pair.turns)}
+
+
 def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
@@ -125,11 +130,16 @@ def retriever(pool: Pool, kind: RetrieveKind, k: int, seed: int) -> Retrieve:
 
 def _random_pairs(pool: Pool, k: int, seed: int, pair: QAPair) -> list[tuple[QAPair, float]]:
     near = dict(zip((other.id for other in pool.pairs), pool.similarities(pair.asked), strict=True))
-    others = [other for other in pool.pairs if _plain(other.asked) != _plain(pair.asked)]
+    others = [other for other in pool.pairs if _plain(pair.asked) not in _asked(other)]
     drawn = random.Random(f"{seed}/{pair.asked}").sample(others, min(k, len(others)))
     return [(other, float(near[other.id])) for other in drawn]
 
 
+def ids_hash(pool: Pool) -> str:
+    """A hex digest of the pool's pairs, in their order."""
+    return value_hash([pair.id for pair in pool.pairs])
+
+
 def pool_key(pool: Pool) -> dict[str, object]:
     """What decides which demonstrations can be retrieved: the pairs in their order, and the embedder."""
-    return {"pairs": value_hash([pair.id for pair in pool.pairs]), "embedder": part_key(pool.embedder)}
+    return {"pairs": ids_hash(pool), "embedder": part_key(pool.embedder)}

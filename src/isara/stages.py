@@ -10,7 +10,7 @@ from isara.files import damaged, read_json, read_rows, write_json
 from isara.folder import RunFolder, model_hash
 from isara.generate import Making, stream
 from isara.parts import Parts
-from isara.pool import Pool, pool_key, retriever
+from isara.pool import Pool, ids_hash, retriever
 from isara.records import QAPair, Sampling
 from isara.watching import Watcher
 
@@ -52,14 +52,14 @@ class Keys:
         return {
             "iteration": making.t,
             "weights": making.weights,
-            **self._of("prompt format", "engine", "question filters", "pair filters"),
+            **self._of("prompt format", "engine", "embedder", "question filters", "pair filters"),
             "seed": config.seed,
             "questions": config.questions.model_dump(),
             "answers": config.answers.model_dump(),
             "accept": config.generate.accept,
             "batch": config.generate.batch,
-            "demonstrations": pool_key(making.demonstrations),
-            "retrieval": making.retrieve_key,
+            "demonstrations": ids_hash(making.demonstrations),
+            "retrieval": making.retrieved_from,
         }
 
     def train(self, data: Sequence[QAPair], start: Model) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool) -> Making:
         model.weights,
         pool,
         retriever(source, answers.retrieve, answers.demos, config.seed),
-        pool_key(source),
+        ids_hash(source),
         config,
         parts.question_filters,
         parts.pair_filters,

@@ -285,7 +285,10 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
 
     run = Path(model).expanduser() if model else None
     if run is not None and (run / "isara.yaml").is_file():
-        parts = build_run(run, overrides or ())
+        for override in overrides or ():
+            if (key := override.partition("=")[0].strip()) in ("model", "seeds", "heldout"):
+                raise ConfigError(f"--set {key}: a run answers with its own model and pairs: name another with --model")
+        parts = build_run(run, overrides or (), retrieves=bool(demos))
         for key, was, now in changes(read_config(run), parts.config.model_dump(mode="json")):
             typer.echo(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
     else:

@@ -20,10 +20,9 @@ from isara.compare.trainers import EqualSteps
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.files import append_text, locked, read_json
-from isara.folder import stage_folder
+from isara.folder import open_shelf, stage_folder
 from isara.loop import run
 from isara.parts import Parts
-from isara.shelf import Shelf
 from isara.stages import Model, trained
 from isara.watching import SILENT, Watcher
 
@@ -187,7 +186,7 @@ def _measure(bench: Bench, arm: Arm, seed: int) -> list[Measured]:
 
 def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
     """One run of an arm, and its models asked and scored."""
-    result = run(parts, bench.watcher, shelf=Shelf(bench.out / "shelf"))
+    result = run(parts, bench.watcher, shelf=open_shelf(bench.out / "shelf"))
     seen = [0, *steps_seen(result.out)]
     measured = []
     for t in sorted(t for t in result.evaluations if t) or [0]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isara.pool import Pool
-from isara.records import Candidate, QAPair, Rejection
+from isara.records import Candidate, Rejection
 from isara.words import ngrams, rouge_l, tokenize
 
 _NGRAM = 4
@@ -77,14 +77,15 @@ class Copied:
             demo = kept.get(demo_id)
             if demo is None:
                 continue
-            score = rouge_l(answer, tokenize(demo.answer))
-            if score >= self.copied and self._speaks_of(demo, candidate, kept):
-                return Rejection("copied", round(score, 4), self.copied, demo_id)
+            for question, given in demo.turns:
+                score = rouge_l(answer, tokenize(given))
+                if score >= self.copied and self._speaks_of(question, candidate, kept):
+                    return Rejection("copied", round(score, 4), self.copied, demo_id)
         return None
 
-    def _speaks_of(self, demo: QAPair, candidate: Candidate, kept: Pool) -> bool:
+    def _speaks_of(self, question: str, candidate: Candidate, kept: Pool) -> bool:
         self._follow(kept)
-        words = set(tokenize(demo.question)) & set(tokenize(candidate.pair.answer))
+        words = set(tokenize(question)) & set(tokenize(candidate.pair.answer))
         words -= set(tokenize(candidate.pair.question))
         return any(self._pairs_with[word] <= max(1, len(kept) // _OWN) for word in words)
 
@@ -92,5 +93,5 @@ class Copied:
         if kept is not self._pool:
             self._pool, self._seen, self._pairs_with = kept, 0, Counter()
         for pair in kept.pairs[self._seen :]:
-            self._pairs_with.update(set(tokenize(f"{pair.question} {pair.answer}")))
+            self._pairs_with.update({word for turn in pair.turns for text in turn for word in tokenize(text)})
         self._seen = len(kept)

@@ -44,7 +44,8 @@ class Novelty:
             return None
         scores = 2 * common / total
         nearest = int(scores.argmax())
-        return Rejection("novelty", round(float(scores[nearest]), 4), self.novelty, kept.pairs[rows[nearest]].id)
+        near = kept.pairs[self._index.owner(rows[nearest])]
+        return Rejection("novelty", round(float(scores[nearest]), 4), self.novelty, near.id)
 
 
 _Ints = NDArray[np.int64]
@@ -60,7 +61,8 @@ class _Index:
     def __init__(self) -> None:
         self._pool: Pool | None = None
         self._pairs: list[QAPair] = []
-        self._texts: list[str] = []
+        self._texts: list[str] = []  # a row a question: a dialogue has several
+        self._owners: list[int] = []
         self._chars: dict[str, str] = {}
         self._rows_with: dict[str, array[int]] = defaultdict(lambda: array("q"))
 
@@ -70,17 +72,26 @@ class _Index:
             self._forget_all_but(_common_prefix(self._pairs, kept.pairs))
             self._pool = kept
         for pair in kept.pairs[len(self._pairs) :]:
-            words = tokenize(pair.question)
-            for word in set(words):
-                self._rows_with[word].append(len(self._pairs))
+            for question, _ in pair.turns:
+                words = tokenize(question)
+                for word in set(words):
+                    self._rows_with[word].append(len(self._texts))
+                chars = (self._chars.setdefault(word, _character(len(self._chars))) for word in words)
+                self._texts.append("".join(chars))
+                self._owners.append(len(self._pairs))
             self._pairs.append(pair)
-            self._texts.append("".join(self._chars.setdefault(word, _character(len(self._chars))) for word in words))
 
-    def _forget_all_but(self, rows: int) -> None:
-        while len(self._pairs) > rows:
-            self._texts.pop()
-            for word in set(tokenize(self._pairs.pop().question)):
-                self._rows_with[word].pop()
+    def owner(self, row: int) -> int:
+        """The place in the pool of the pair that a row's question stands in."""
+        return self._owners[row]
+
+    def _forget_all_but(self, pairs: int) -> None:
+        while len(self._pairs) > pairs:
+            for question, _ in reversed(self._pairs.pop().turns):
+                self._texts.pop()
+                self._owners.pop()
+                for word in set(tokenize(question)):
+                    self._rows_with[word].pop()
 
     def overlaps(self, question: str, ratio: Fraction) -> tuple[_Ints, _Ints, _Ints]:
         """Rows that can have a ROUGE-L F of `ratio`, the LCS with each, and the sum of both lengths, in words."""
