@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
+from isara.evaluate.figures import mean
+from isara.evaluate.runner import SimpleTask
 from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
-from isara.loop import Result, best_iteration, run
+from isara.loop import Result, best_iteration, generate_pairs, run
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import Candidate, QAPair, Rejection
+from isara.records import Candidate, QAPair, Rejection, Sampling
 from isara.shelf import Shelf
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
+from isara.verbs import answer, evaluate, train
 from tests.doubles import SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
 SMALL = [
@@ -639,3 +642,31 @@ def test_dialogues_are_shown_whole_retrieved_by_all_their_questions_and_stored(t
     assert json.loads((tmp_path / "run/seeds.jsonl").read_text().splitlines()[-1]) == talk.to_json()
     assert QAPair.from_json(talk.to_json()) == talk and talk.id != replace(talk, before=()).id
     assert len(result.accepted) == 12
+
+
+def test_replacing_an_engine_reaches_every_verb(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def mine(model: str) -> ScriptedEngine:
+        asked.append(model)
+        return hyrule(model)
+
+    made = parts(tmp_path / "run", "iterations=1", engine=mine)
+    generate_pairs(made)
+    run(made)
+    task = SimpleTask(
+        name="words",
+        items=SEEDS,
+        answer=lambda asker, items: [
+            {"id": item.id, "words": len(draw.text.split()) if draw else 0}
+            for item, draw in zip(items, asker.answers(items, Sampling(0.0), [0] * len(items)), strict=True)
+        ],
+        figures=lambda rows: [mean("words", [row["words"] for row in rows])],
+    )
+    before = len(asked)
+    [result] = evaluate(made, [task], tmp_path / "words")
+    assert result.figures[0].value > 0
+    [draw] = answer(made, ["Where is Impa?"])
+    assert draw is not None and draw.text.startswith("Ask the keeper of")
+    stats = train(made, [{"question": "Where is Navi?", "answer": "Behind you."}, *SEEDS], tmp_path / "trained")
+    assert stats.rows == 5 and len(asked) == before + 2

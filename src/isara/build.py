@@ -1,13 +1,14 @@
 """Turns a config into parts: the one place where a config value chooses an implementation."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
+from isara.data import as_pairs
 from isara.embedders import find_embedder
 from isara.errors import RunError
 from isara.evaluate.domain import HeldoutEvaluator
@@ -72,8 +73,8 @@ def assemble(
     config: Config,
     model: str,
     renderer: Renderer,
-    seeds: Sequence[QAPair],
-    heldout: Sequence[QAPair] = (),
+    seeds: Sequence[QAPair | Mapping[str, Any]],
+    heldout: Sequence[QAPair | Mapping[str, Any]] = (),
     watcher: Watcher | None = None,
     *,
     retrieves: bool = True,
@@ -85,8 +86,8 @@ def assemble(
         config: Every option.
         model: The model's folder or name.
         renderer: Its prompts.
-        seeds: The seed pairs.
-        heldout: The held-out pairs.
+        seeds: The seed pairs; dicts with `question` and `answer` will do.
+        heldout: The held-out pairs, likewise.
         watcher: Is told of progress.
         retrieves: Whether neighbours are looked for; without, no embedding model is.
         generates: Whether pairs are made; without, no filter is loaded.
@@ -96,6 +97,7 @@ def assemble(
         ConfigError: A part of the user's own that can't be had.
     """
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
+    seeds, heldout = as_pairs(seeds), as_pairs(heldout)
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
     return Parts(
         config=config,

@@ -1,4 +1,4 @@
-"""What can be done with parts beside a whole run: fine-tune on pairs, answer questions."""
+"""What can be done with parts beside a whole run: fine-tune on pairs, answer questions, measure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,10 @@ from typing import Any
 
 from isara.data import as_pairs
 from isara.errors import RunError
+from isara.evaluate.results import Result
+from isara.evaluate.runner import Task, run_tasks
 from isara.generate import stream
+from isara.keys import part_key
 from isara.parts import Parts
 from isara.pool import Pool, retriever
 from isara.records import Draw, QAPair, TrainStats
@@ -44,3 +47,20 @@ def answer(
     retrieve = retriever(Pool(parts.embedder, parts.seeds), "nearest" if demos else "none", demos, config.seed)
     with parts.asker(model or parts.model) as asker:
         return asker.answers([QAPair(question, "") for question in questions], sampling, seeds, retrieve)
+
+
+def evaluate(parts: Parts, tasks: Sequence[Task], out: str | Path, limit: int | None = None) -> list[Result]:
+    """Measures the model of `parts` on tasks; what an earlier call left in the folder `out` is not done again.
+
+    Args:
+        parts: Whose model, engine and prompts are taken.
+        tasks: What to measure; `isara.evaluate.runner.SimpleTask` makes one of a few functions.
+        out: The folder for rows and figures, a folder in it for each task.
+        limit: Most items of each task, chosen by hash; None for all.
+
+    Raises:
+        RunError: `out` holds another evaluation's rows, is in use, or can't be written.
+    """
+    settings = {"engine": part_key(parts.engine)}
+    asker = parts.asker(parts.model)
+    return run_tasks(asker, tasks, Path(out), weights=parts.weights(parts.model), settings=settings, limit=limit)
