@@ -534,6 +534,7 @@ def test_a_base_model_without_a_card_has_no_known_licence(tmp_path: Path) -> Non
 def test_an_adapter_in_final_finds_its_base_from_there(tmp_path: Path, base: str, moved: str | None) -> None:
     run = make_run(tmp_path / "run", "train.start=last", base=base)
     files = final_files(run.config, "hyrule/link-1b", run.path, 2)
+    assert ("load it from inside that folder" in files["README.md"]) == (moved is not None)
     if moved is None:
         assert "adapter/adapter_config.json" not in files
         return

@@ -277,10 +277,17 @@ def _drops(used: Sequence[IterationFacts]) -> str:
 def _merge_note(training: Training | None) -> str:
     if training is None or training.merge_difference is None:
         return ""
-    return (
+    said = (
         "The adapter is merged into the weights and lies beside them in `adapter/`. Merging, and rounding to the dtype "
         f"of the base model, moved the logits of one pair by at most {training.merge_difference:.2g}."
     )
+    if str((training.adapter or {}).get("base_model_name_or_path", "")).startswith("../"):
+        # peft takes a relative base from the working directory, and an absolute one would name somebody's folders.
+        said += (
+            " The adapter alone was trained on an earlier iteration's model, which its config names as seen from "
+            "`adapter/`: load it from inside that folder, or take the merged model."
+        )
+    return said
 
 
 def _evaluation(run: Run, best: int) -> list[str]:
