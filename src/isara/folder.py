@@ -45,7 +45,6 @@ from isara.watching import StageName
 
 log = logging.getLogger("isara")
 
-STAGES: tuple[StageName, ...] = ("generate", "train", "evaluate")
 FORMAT = 2  # of the folder; runs of format 1 had no stages and no key
 _MOST_SHOWN = 120  # characters of a value in a message
 # Whole batches of these are taken over by a stage that goes on.

@@ -1,14 +1,12 @@
 """What an arm's models have cost, and as how many optimiser steps another arm's models are to have seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from isara.files import read_json
-from isara.folder import is_done, iteration_numbers, read_config, stage_folder
-from isara.generate import whole_batches
+from isara.report.facts import read_run
 
 Start = Literal["base", "last"]
 
@@ -41,14 +39,14 @@ def cost(cell: Path) -> Cost:
     Raises:
         RunError: A record of it is damaged.
     """
-    stages = [(run, t) for run in run_folders(cell) for t in iteration_numbers(run)]
-    rows = [row for run, t in stages for row in whole_batches(stage_folder(run, t, "generate") / "candidates.jsonl")]
-    stats = [read_json(stage_folder(run, t, "train") / "train.json") for run, t in stages]
+    iterations = [facts for run in run_folders(cell) for facts in read_run(run, verify=False).iterations]
+    candidates = [each.candidate for facts in iterations for each in facts.candidates]
+    stats = [facts.training.stats for facts in iterations if facts.training]
     return Cost(
-        len(rows),
-        sum(tokens for row in rows for tokens in _tokens(row)),
-        sum(found["steps"] for found in stats),
-        sum(found["tokens"] for found in stats),
+        len(candidates),
+        sum(draw.tokens for each in candidates for draw in (each.question, *each.answers)),
+        sum(found.steps for found in stats),
+        sum(found.tokens for found in stats),
     )
 
 
@@ -58,10 +56,9 @@ def steps_seen(run: Path) -> list[int]:
     Raises:
         RunError: A record of the run is damaged.
     """
-    folders = [stage_folder(run, t, "train") for t in iteration_numbers(run)]
-    taken = [read_json(folder / "train.json")["steps"] for folder in folders if is_done(folder)]
-    start: Start = read_config(run)["train"]["start"]
-    return list(accumulate(taken)) if start == "last" else taken
+    found = read_run(run, verify=False)  # the run that made it has just checked it
+    taken = [facts.training.stats.steps for facts in found.iterations if facts.training]
+    return list(accumulate(taken)) if found.config.train.start == "last" else taken
 
 
 def steps_to_take(seen: Sequence[int], start: Start) -> list[int]:
@@ -69,8 +66,3 @@ def steps_to_take(seen: Sequence[int], start: Start) -> list[int]:
     if start == "base":
         return list(seen)
     return [max(1, after - before) for before, after in zip([0, *seen], seen, strict=False)]
-
-
-def _tokens(row: dict[str, Any]) -> Iterator[int]:
-    yield row["question_draw"]["tokens"]
-    yield from (draw["tokens"] for draw in row["answer_draws"])
