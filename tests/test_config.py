@@ -144,6 +144,8 @@ def test_a_config_cant_be_changed_and_the_callers_values_stay_as_they_are(here: 
         ("retrieve.embedder", True),
         ("engine.use", True),
         ("filters.novelty", False),
+        ("filters.own_pairs", True),
+        ("filters.contamination", True),
     ],
 )
 def test_what_a_run_may_be_resumed_with_stands_on_the_field(here: Path, key: str, free: bool) -> None:

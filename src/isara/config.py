@@ -245,10 +245,10 @@ class FiltersConfig(_Section):
     )
     contamination_ngram: int = Field(8, ge=1, description="words in a row that count as contamination (our choice)")
     own_questions: tuple[OwnPart, ...] = Field(
-        (), title=_OWN, description="filters of your own for questions, after the others"
+        (), title=_OWN, description="filters of your own for questions, after the others", json_schema_extra=_NAMES
     )
     own_pairs: tuple[OwnPart, ...] = Field(
-        (), title=_OWN, description="filters of your own for pairs, after the others"
+        (), title=_OWN, description="filters of your own for pairs, after the others", json_schema_extra=_NAMES
     )
 
 

@@ -195,7 +195,10 @@ class RunFolder:
                 differences.append(f"the pairs in {name} are others")
         parts: Mapping[str, Any] = json.loads(json.dumps(environment["parts"], default=str))
         for name in {**old["parts"], **parts}:
-            if (was := old["parts"].get(name)) != (now := parts.get(name)):
+            was, now = old["parts"].get(name), parts.get(name)
+            if was != now:
+                if isinstance(was, list) and isinstance(now, list):  # of many parts those that differ, where any do
+                    was, now = _without(was, now) or was, _without(now, was) or now
                 differences.append(f"the {name} was {_shown(was)} and is {_shown(now)}")
         if differences:
             raise _other_run(self.path, differences)
@@ -396,6 +399,10 @@ def _other_run(run: Path, differences: Iterable[str]) -> RunError:
         f"{run} holds another run: {'; '.join(differences)}. Undo the change to resume it, "
         "or start a new run with --out ANOTHER_FOLDER"
     )
+
+
+def _without(some: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    return [each for each in some if each not in others]
 
 
 def _pair_lines(pairs: Iterable[QAPair]) -> str:
