@@ -16,7 +16,7 @@ FLOORS = [
     {"models", "loading", "gguf", "packaged", "converted", "adapters"},
     {"config", "pool", "render", "data", "diversity"},
     {"protocols", "embedders", "shelf"},
-    {"asking", "filters", "seeds", "testing"},
+    {"asking", "filters", "seeds", "selection", "testing"},
     {"folder", "generate", "engines", "judges"},
     {"parts", "training", "evaluate"},
     {"stages"},

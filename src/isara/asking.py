@@ -91,8 +91,20 @@ class Asker:
         return self._opened().generate(prompts, sampling, seeds) if prompts else []
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
-        """Natural-log probability of each continuation (ids) after its prompt."""
-        return self._opened().logprobs(prompts, continuations) if prompts else []
+        """Natural-log probability of each continuation (ids) after its prompt.
+
+        Raises:
+            ModelError: The engine gives none.
+        """
+        if not prompts:
+            return []
+        engine = self._opened()
+        if not callable(getattr(engine, "logprobs", None)):
+            raise _gives_none(engine)
+        try:
+            return engine.logprobs(prompts, continuations)
+        except NotImplementedError as error:
+            raise _gives_none(engine) from error
 
     def with_stops(self, sampling: Sampling, stops: tuple[str, ...]) -> Sampling:
         """The sampling with the format's stop strings after the user's own."""
@@ -137,6 +149,13 @@ class Asker:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.__exit__(kind, error, trace)
+
+
+def _gives_none(engine: Engine) -> ModelError:
+    return ModelError(
+        f"expected an engine with a method `logprobs`, found {type(engine).__name__} without it: held-out "
+        "likelihoods, `select` and `questions.focus: worst` need one; add it, or leave these out"
+    )
 
 
 class Evaluator(Protocol):

@@ -15,11 +15,11 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeAlias, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
@@ -36,6 +36,12 @@ _TABLE = "options by name"
 _OWN = "a list of {use: module:name, options: {…}}"
 _NAME = "a name or path, not empty and without NUL"
 _PLACE = "module:name or file.py:name, such as my_filters:no_prices"
+# Scores of a generated answer (`isara.selection`); the last is one of its question alone, so it can't choose an answer.
+AnswerScore: TypeAlias = Literal["natural", "icl_gain", "question", "agree", "seeds"]
+Score: TypeAlias = Literal["natural", "icl_gain", "question", "agree", "seeds", "distance"]
+_WEIGHTS = f"numbers by score ({', '.join(get_args(AnswerScore))})"
+_SHARES = f"shares of the seeds in (0, 1] by score ({', '.join(get_args(Score))})"
+_SCORE_NAMES = f"a list of scores ({', '.join(get_args(Score))})"
 SCORES = ("rule", "refusal")  # the exact rules that ship
 _SCORE = f"{', '.join(SCORES)}, module:name, file.py:name or null"
 _MOST_SEED = 2**32 - 1  # of numpy
@@ -104,7 +110,8 @@ _Place = Annotated[str, AfterValidator(_place)]
 
 class _Section(BaseModel):
     # Strict: `iterations: true` or `packing: 1` is a slip of the pen, not a value.
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    # By alias: a key such as `from` is no name in Python.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 
 
 class OwnPart(_Section):
@@ -136,6 +143,14 @@ class QuestionsConfig(_Section):
     temperature: float = Field(1.0, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
+    from_: Literal["last", "base"] = Field(
+        "last", alias="from", description="the model that asks: the last iteration's, or always the base model"
+    )
+    focus: Literal["uniform", "worst", "balanced"] = Field(
+        "uniform",
+        description="what questions are drawn around: any pair, the seeds that the model finds hardest, or the seeds' "
+        "clusters in turn",
+    )
 
     @property
     def sampling(self) -> Sampling:
@@ -184,7 +199,7 @@ class GenerateConfig(_Section):
     max_batches: int | None = Field(
         None,
         ge=1,
-        description="batches before an iteration gives up; null is 12 times what would do if all passed",
+        description="full batches before an iteration gives up; null is 12 times what would do if all passed",
         json_schema_extra=_FREE,
     )
     min_yield: float = Field(
@@ -199,6 +214,48 @@ class GenerateConfig(_Section):
     def most_batches(self) -> int:
         """Batches after which an iteration gives up."""
         return self.max_batches or 12 * math.ceil(self.accept / self.batch)
+
+
+class SelectConfig(_Section):
+    """Which of several answers is kept, and how good it has to be."""
+
+    answers: int = Field(1, ge=1, description="n, answers drawn for each question")
+    rule: Literal["first", AnswerScore] = Field(
+        "first",
+        title=f"first, {', '.join(get_args(AnswerScore))}",
+        description="of the answers that pass the filters the first one made, or the one with the highest score",
+    )
+    weights: dict[AnswerScore, float] = Field(
+        {}, title=_WEIGHTS, description="instead of a rule: weights of a sum of scores, each in the seeds' own spread"
+    )
+    keep: dict[Score, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, title=_SHARES, description="drop an answer that falls short of what this share of the seeds reach"
+    )
+    scores: tuple[Score, ...] = Field(
+        (), title=_SCORE_NAMES, description="scores to store with each answer, beside those that are needed"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.weights and self.rule != "first":
+            raise ValueError(f"`rule: first` beside `weights`, which are a rule themselves (it is {self.rule})")
+        choosing = "weights" if self.weights else f"rule: {self.rule}"
+        if self.answers == 1 and choosing != "rule: first":
+            raise ValueError(f"`answers` of at least 2 for `{choosing}`, which has nothing to choose from 1")
+        if self.answers == 1 and "agree" in (*self.keep, *self.scores):
+            raise ValueError("`answers` of at least 2 for the score agree, which compares an answer with the others")
+        return self
+
+    @property
+    def chosen_by(self) -> dict[AnswerScore, float]:
+        """The scores that decide between answers, with their weights; empty where the first one is taken."""
+        return self.weights or ({} if self.rule == "first" else {self.rule: 1.0})
+
+    @property
+    def measured(self) -> tuple[Score, ...]:
+        """The scores that are worked out, in the order in which they are stored."""
+        asked = {*self.chosen_by, *self.keep, *self.scores}
+        return tuple(name for name in get_args(Score) if name in asked)
 
 
 class FiltersConfig(_Section):
@@ -389,6 +446,13 @@ class Config(_Section):
     train: TrainConfig = Field(TrainConfig(), description="how the model is fine-tuned")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
+    select: SelectConfig = Field(SelectConfig(), description="which answers are kept")
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        if self.select.answers > 1 and not self.answers.temperature:
+            raise ValueError("`answers.temperature` above 0 for `select.answers` above 1, or all answers are the same")
+        return self
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Config:
@@ -450,6 +514,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Dotted key and field of every value and section, in order, a section before its values."""
     for name, field in model.model_fields.items():
+        name = field.alias or name
         yield prefix + name, field
         if section := section_of(field):
             yield from fields(section, f"{prefix}{name}.")
@@ -611,7 +676,7 @@ def _message(error: ValidationError, file: str, sources: Mapping[str, str]) -> s
             text = f"unknown key `{key}`: {_suggestion(key, list(known))}"
         else:
             wanted = str(item["ctx"]["error"]) if item["type"] == "value_error" else expected(known[key])
-            text = f"`{key}`: expected {wanted}, found {_shown(item['input'])}"
+            text = f"`{key}`: expected {wanted}, found {_shown(item['input'])}" if key else f"expected {wanted}"
         found.setdefault(key, f"{sources.get(key, file)}: {text}")
     first, *more = found.values()
     return first + (f" (and {len(more)} more)" if more else "")

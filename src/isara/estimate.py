@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -11,15 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.asking import Asker
-from isara.generate import Making, draw_demonstrations
+from isara.generate import ASSUMED_YIELD, Making, draw_demonstrations, find_focus
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
 from isara.records import Prompt, QAPair, Sampling
 from isara.report.terminal import plain
-
-# How many candidates pass is known only afterwards; half is what the recipes see.
-ASSUMED_YIELD = 0.5
 
 _ROWS = 32  # of the batch that speeds are measured on
 
@@ -43,14 +41,16 @@ def preview(parts: Parts) -> RenderableType:
     making = Making(1, "", pool, retrieve, "", config)
     with parts.asker(parts.model) as asker:
         room = asker.room(config.questions.sampling, "questions")
-        first = asker.renderer.fit(asker.renderer.question, draw_demonstrations(making, 0)[0], room)
+        first = asker.renderer.fit(
+            asker.renderer.question, draw_demonstrations(making, 0, 1, find_focus(asker, making))[0], room
+        )
         reply = asker.prompt(parts.seeds[0], asker.room(config.answers.sampling, "answers"), retrieve(parts.seeds[0]))
         prompts = [found[0] for found in (first, reply) if found is not None]
         speed = _measure(asker, prompts[0], parts.seeds)
     table = _table(parts, speed)
     note = Text(
-        f"Assumes that {ASSUMED_YIELD:.0%} of the candidates pass and that texts are as long as the seeds; speeds were "
-        "measured just now on a few rows. Loading and evaluation are not counted."
+        f"Assumes that {float(ASSUMED_YIELD):.0%} of the candidates pass and that texts are as long as the seeds; "
+        "speeds were measured just now on a few rows. Loading, scores and evaluation are not counted."
     )
     titles = ("First prompt for a question", "A prompt for an answer")
     shown = zip(titles, prompts, strict=False)
@@ -65,9 +65,9 @@ def _table(parts: Parts, speed: Speed) -> Table:
     config, options = parts.config, parts.config.generate
     questions = _mean(parts.renderer.count([pair.question for pair in parts.seeds]))
     answers = _mean(parts.renderer.count([pair.answer for pair in parts.seeds]))
-    # Whole batches are made, and what passes the question filters is answered, whether it is needed or not.
-    candidates = options.batch * math.ceil(options.accept / ASSUMED_YIELD / options.batch)
-    generated = candidates * (questions + answers)
+    # The last batch is a little larger than what it takes, and what passes the question filters is answered.
+    candidates = math.ceil(Fraction(11, 10) * options.accept / ASSUMED_YIELD)
+    generated = candidates * (questions + config.select.answers * answers)
     trained = _trained_rows(parts) * (questions + answers)
     # A training step reads every token and goes back over it at about twice the price.
     seconds = (config.iterations * generated / speed.generating, 3 * trained / speed.reading)

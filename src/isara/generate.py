@@ -6,18 +6,26 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from isara.asking import Asker
-from isara.config import Config
+from isara.config import Config, Score
 from isara.diversity import diversity
 from isara.errors import ConfigError, YieldError
 from isara.files import append_text, cut_to, damaged, json_lines, parse_line, read_bytes, write_json, write_text
-from isara.pool import Pool, Retrieve, sample_neighbours
+from isara.pool import Pool, Retrieve, retriever, sample_neighbours
 from isara.protocols import Filter
-from isara.records import Candidate, Draw, QAPair, Rejection
+from isara.records import Candidate, QAPair, Rejection
+from isara.selection.calibration import Calibration, leave_one_out, losses
+from isara.selection.focus import Balanced, Focus, Worst, around
+from isara.selection.rules import Selection
+from isara.selection.scores import Answered, Scorer
 from isara.watching import Watcher
+
+# Of the candidates of a first batch, of which nothing is known; half is what the recipes see.
+ASSUMED_YIELD = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,9 @@ class Making:
         config: The options.
         question_filters: Run before an answer is paid for.
         pair_filters: Run on question and answer.
+        base: M_0, for scores under it; None where M_{t-1} is M_0.
+        questions_by: The model that asks; None is M_{t-1}.
+        question_weights: Hash of its weights, stored with each candidate; None where M_{t-1} asks.
     """
 
     t: int
@@ -43,6 +54,14 @@ class Making:
     config: Config
     question_filters: Sequence[Filter] = ()
     pair_filters: Sequence[Filter] = ()
+    base: Asker | None = None
+    questions_by: Asker | None = None
+    question_weights: str | None = None
+
+    @property
+    def seeds(self) -> Pool:
+        """D_0."""
+        return Pool(self.demonstrations.embedder, [pair for pair in self.demonstrations.pairs if not pair.iteration])
 
 
 def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> None:
@@ -65,10 +84,15 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
     number = rows[-1]["batch"] + 1 if rows else 0
     if rows:
         watcher.batch((), len(kept) - len(making.demonstrations))
+    selection = prepare(asker, making) if options.accept else Selection()
+    if record := selection.to_json():
+        write_json(folder / "calibration.json", record)
     while need := options.accept - (len(kept) - len(making.demonstrations)):
         _check_yield(folder, rows, number, making)
-        new = make_batch(asker, making, number, kept, need)
-        marks = {"batch": number, "batch_size": len(new), "weights": making.weights}
+        new = make_batch(asker, making, number, kept, need, batch_size(rows, need, making.config), selection)
+        marks: dict[str, Any] = {"batch": number, "batch_size": len(new), "weights": making.weights}
+        if making.question_weights is not None:
+            marks["question_weights"] = making.question_weights
         stored = [{**marks, **candidate.to_json()} for candidate in new]
         store_batch(folder / "candidates.jsonl", stored)
         rows += stored
@@ -89,7 +113,82 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
     )
 
 
-def make_batch(asker: Asker, making: Making, number: int, kept: Pool, need: int) -> list[Candidate]:
+def batch_size(rows: Sequence[Mapping[str, Any]], need: int, config: Config) -> int:
+    """Candidates of the next batch: a tenth more than `need` takes by the yield so far, and a full batch at most.
+
+    Args:
+        rows: All candidates of the iteration that are stored, on which alone the yield depends.
+        need: Pairs still to be accepted.
+        config: Says how large a full batch is; a prompt asks for all of its questions.
+    """
+    accepted = sum(row["accepted"] for row in rows)
+    passing = Fraction(accepted, len(rows)) if rows else ASSUMED_YIELD
+    most, per_prompt = config.generate.batch, config.questions.per_prompt
+    if not passing:
+        return most
+    prompts = math.ceil(Fraction(11, 10) * need / passing / per_prompt)
+    return min(most, prompts * per_prompt)
+
+
+def prepare(asker: Asker, making: Making) -> Selection:
+    """How the stage's answers are chosen; the seeds are measured for it, leave-one-out, where that takes it.
+
+    Raises:
+        ModelError: The engine gives no likelihoods.
+    """
+    select, seeds = making.config.select, making.seeds
+    summed = select.weights if len(select.weights) > 1 else {}
+    names = tuple(name for name in select.measured if name in {*select.keep, *summed})
+    found: dict[Score, list[float]] = {}
+    if names:
+        held = _held_seeds(making, seeds)
+        if "agree" in names:
+            held = _with_others(asker, making, held)
+        rows = Scorer(asker, making.base or asker, seeds)(names, held, seeds.pairs)
+        found = {name: [row[name] for row in rows if row] for name in names}
+    return Selection(select.chosen_by, select.keep, Calibration(found), find_focus(asker, making))
+
+
+def find_focus(asker: Asker, making: Making) -> Focus | None:
+    """What questions are drawn around; None is everything that is kept."""
+    if making.config.questions.focus == "balanced":
+        return Balanced(making.seeds)
+    if making.config.questions.focus == "worst":
+        held = _held_seeds(making, making.seeds)
+        return Worst([each.pair for each in held], losses(making.questions_by or asker, held))
+    return None
+
+
+def _held_seeds(making: Making, seeds: Pool) -> list[Answered]:
+    return leave_one_out(seeds, _among(seeds, making.config))
+
+
+def _among(seeds: Pool, config: Config) -> Retrieve:
+    """Gives a seed the demonstrations that a question gets, from the other seeds."""
+    return retriever(seeds, config.answers.retrieve, config.answers.demos, config.seed)
+
+
+def _with_others(asker: Asker, making: Making, held: Sequence[Answered]) -> list[Answered]:
+    """Each seed beside as many answers of the model's to its question as a candidate's answer has others."""
+    config, copies = making.config, making.config.select.answers - 1
+    pairs = [each.pair for each in held for _ in range(copies)]
+    streams = [
+        stream(config.seed, making.t, "calibration", each.pair.id, index) for each in held for index in range(copies)
+    ]
+    draws = asker.answers(pairs, config.answers.sampling, streams, _among(making.seeds, config))
+    texts = [[draw.text for draw in draws[place : place + copies] if draw] for place in range(0, len(draws), copies)]
+    return [replace(each, others=others) for each, others in zip(held, texts, strict=True)]
+
+
+def make_batch(
+    asker: Asker,
+    making: Making,
+    number: int,
+    kept: Pool,
+    need: int,
+    size: int | None = None,
+    selection: Selection | None = None,
+) -> list[Candidate]:
     """The candidates of one batch, accepted and rejected; accepted pairs are added to `kept`.
 
     Args:
@@ -98,37 +197,54 @@ def make_batch(asker: Asker, making: Making, number: int, kept: Pool, need: int)
         number: Of the batch within the iteration, from 0.
         kept: Seeds and everything accepted so far.
         need: How many pairs are still to be accepted; passing ones beyond it are rejected as "surplus".
+        size: How many candidates; None is a full batch.
+        selection: How answers are chosen, as `prepare` gives it; None prepares it.
     """
     config, t = making.config, making.t
+    selection = selection or prepare(asker, making)
     # 1. New questions: the model goes on after demonstrations drawn from D_{t-1}.
-    demos = draw_demonstrations(making, number)
+    demos = draw_demonstrations(making, number, size, selection.focus)
     seeds = [stream(config.seed, t, "question", number, index) for index in range(len(demos))]
-    sampling = config.questions.sampling
-    draws = asker.questions(demos, sampling, seeds, asker.room(sampling, "questions"))
+    sampling, asking = config.questions.sampling, making.questions_by or asker
+    draws = asking.questions(demos, sampling, seeds, asking.room(sampling, "questions"))
     candidates = [Candidate(QAPair(draw.text, "", t), draw) for draw in draws]
     # 2. Question filters, before an answer is paid for.
     filter_questions(candidates, kept, making.question_filters)
-    # 3. Answers, each after the demonstrations that are retrieved for its question.
-    asked = [each for each in candidates if each.rejection is None]
-    seeds = [stream(config.seed, t, "answer", number, each.question.seed) for each in asked]
-    sampling = config.answers.sampling
-    room = asker.room(sampling, "answers")
-    take_answers(asked, asker.answers([each.pair for each in asked], sampling, seeds, making.retrieve), asker, room)
+    # 3. Answers, each after the demonstrations that are retrieved for its question, with their scores.
+    take_answers([each for each in candidates if each.rejection is None], asker, making, number)
+    answered = [each for each in candidates if each.rejection is None]
+    score_answers(answered, asker, making)
+    # 4. Pair filters, and the thresholds of scores after them.
+    filter_pairs(answered, kept, [*making.pair_filters, *selection.filters], need, selection)
     name_near_pairs(candidates)
-    # 4. Pair filters.
-    filter_pairs([each for each in asked if each.rejection is None], kept, making.pair_filters, need)
     return candidates
 
 
-def draw_demonstrations(making: Making, number: int) -> list[Sequence[QAPair]]:
-    """The demonstrations of each question prompt in a batch; each list serves `per_prompt` prompts."""
-    config = making.config
+def draw_demonstrations(
+    making: Making, number: int, size: int | None = None, focus: Focus | None = None
+) -> list[Sequence[QAPair]]:
+    """The demonstrations of each question prompt in a batch; each list serves `per_prompt` prompts.
+
+    Args:
+        making: What candidates are made with.
+        number: Of the batch.
+        size: Its candidates; None is a full batch.
+        focus: What they are drawn around; None is everything.
+    """
+    config, pool = making.config, making.demonstrations
+    size = size or config.generate.batch
+    per_batch, demos = math.ceil(config.generate.batch / config.questions.per_prompt), config.questions.demos
+    neighbours = config.questions.choice == "neighbours"
     shown: list[Sequence[QAPair]] = []
-    for index in range(math.ceil(config.generate.batch / config.questions.per_prompt)):
+    for index in range(math.ceil(size / config.questions.per_prompt)):
         rng = random.Random(stream(config.seed, making.t, "demonstrations", number, index))
-        draw = sample_neighbours if config.questions.choice == "neighbours" else Pool.sample
-        shown += [draw(making.demonstrations, config.questions.demos, rng)] * config.questions.per_prompt
-    return shown[: config.generate.batch]
+        if focus is not None:
+            drawn = focus.draw(number * per_batch + index, 1 if neighbours else demos, rng)
+            prompt: Sequence[QAPair] = around(pool, drawn, demos)
+        else:
+            prompt = (sample_neighbours if neighbours else Pool.sample)(pool, demos, rng)
+        shown += [prompt] * config.questions.per_prompt
+    return shown[:size]
 
 
 def filter_questions(candidates: Sequence[Candidate], kept: Pool, filters: Sequence[Filter]) -> None:
@@ -141,34 +257,101 @@ def filter_questions(candidates: Sequence[Candidate], kept: Pool, filters: Seque
             pending.add([candidate.pair])
 
 
-def take_answers(candidates: Sequence[Candidate], draws: Sequence[Draw | None], asker: Asker, room: int) -> None:
+def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, number: int) -> None:
     """Gives candidates their answers; marks those whose question does not fit into the context."""
-    for candidate, draw in zip(candidates, draws, strict=True):
-        if draw is None:
+    config, copies = making.config, making.config.select.answers
+    sampling = config.answers.sampling
+    room = asker.room(sampling, "answers")
+    seeds = [
+        # The first is drawn as it would be alone.
+        stream(config.seed, making.t, "answer", number, each.question.seed, *([index] if index else []))
+        for each in candidates
+        for index in range(copies)
+    ]
+    pairs = [each.pair for each in candidates for _ in range(copies)]
+    draws = asker.answers(pairs, sampling, seeds, making.retrieve)
+    for place, candidate in enumerate(candidates):
+        found = tuple(draw for draw in draws[place * copies : (place + 1) * copies] if draw is not None)
+        if found:
+            candidate.answers = found
+            _choose(candidate, 0)
+        else:
             alone = asker.renderer.answer((), candidate.pair)
             candidate.rejection = Rejection("context_length", len(alone.ids), room)
-        else:
-            candidate.answers = (draw,)
-            candidate.pair = replace(candidate.pair, answer=draw.text, demo_ids=draw.demo_ids)
+
+
+def score_answers(candidates: Sequence[Candidate], asker: Asker, making: Making) -> None:
+    """Gives each answer the scores that the run asks for."""
+    names = making.config.select.measured
+    if not names:
+        return
+    answers = [_answered(each, place, making) for each in candidates for place in range(len(each.answers))]
+    scorer = Scorer(asker, making.base or asker, making.seeds)
+    rows = iter(scorer(names, answers, [each.pair for each in candidates]))
+    for each in candidates:
+        each.answers = tuple(replace(draw, scores=next(rows)) for draw in each.answers)
+
+
+def _answered(candidate: Candidate, place: int, making: Making) -> Answered:
+    """One of a candidate's answers as it is scored."""
+    draw = candidate.answers[place]
+    demos = [demo for demo_id in draw.demo_ids if (demo := making.demonstrations.get(demo_id))]
+    others = [other.text for index, other in enumerate(candidate.answers) if index != place]
+    return Answered(replace(candidate.pair, answer=draw.text, demo_ids=draw.demo_ids), demos, others)
 
 
 def name_near_pairs(candidates: Sequence[Candidate]) -> None:
     """Lets candidates that were too near to a question of their batch name that question's pair, answer included."""
-    named = {
-        replace(each.pair, answer="", demo_ids=()).id: each.pair.id for each in candidates if each.rejection is None
-    }
+    named = {replace(each.pair, answer="", demo_ids=()).id: each.pair.id for each in candidates if each.answers}
     for each in candidates:
         if each.rejection and each.rejection.near_id in named:
             each.rejection = replace(each.rejection, near_id=named[each.rejection.near_id or ""])
 
 
-def filter_pairs(candidates: Iterable[Candidate], kept: Pool, filters: Sequence[Filter], need: int) -> None:
+def filter_pairs(
+    candidates: Sequence[Candidate],
+    kept: Pool,
+    filters: Sequence[Filter],
+    need: int,
+    selection: Selection,
+) -> None:
     """Marks candidates whose pair fails and adds the others to `kept`, `need` of them at most."""
     for candidate in candidates:
-        candidate.rejection = first_rejection(candidate, kept, filters) if need else Rejection("surplus")
+        order = selection.order(candidate.answers)
+        if need:
+            candidate.rejection = take_best(candidate, order, kept, filters)
+        else:
+            _choose(candidate, order[0])
+            candidate.rejection = Rejection("surplus")
         if candidate.rejection is None:
             kept.add([candidate.pair])
             need -= 1
+
+
+def take_best(candidate: Candidate, order: Sequence[int], kept: Pool, filters: Sequence[Filter]) -> Rejection | None:
+    """Gives the candidate the first of its answers, in this order, that passes; else the very first, and what is said.
+
+    Args:
+        candidate: Has been answered.
+        order: Places of its answers, the best first.
+        kept: Seeds and everything accepted so far.
+        filters: Of pairs.
+    """
+    said = []
+    for place in order:
+        _choose(candidate, place)
+        said.append(first_rejection(candidate, kept, filters))
+        if said[-1] is None:
+            return None
+    _choose(candidate, order[0])
+    return said[0]
+
+
+def _choose(candidate: Candidate, place: int) -> None:
+    """Makes one of its answers the candidate's."""
+    draw = candidate.answers[place]
+    candidate.chosen = place
+    candidate.pair = replace(candidate.pair, answer=draw.text, demo_ids=draw.demo_ids)
 
 
 def first_rejection(candidate: Candidate, pool: Pool, filters: Iterable[Filter]) -> Rejection | None:
@@ -254,7 +437,9 @@ def _check_yield(folder: Path, rows: Sequence[Mapping[str, Any]], batches: int, 
     """Raises a YieldError when going on would be a waste."""
     options = making.config.generate
     accepted = sum(row["accepted"] for row in rows)
-    if batches < options.most_batches and (batches < 2 or accepted >= options.min_yield * len(rows)):
+    # Counted in full batches, since the last ones are as small as what is still wanted.
+    over = len(rows) >= options.most_batches * options.batch
+    if not over and (batches < 2 or accepted >= options.min_yield * len(rows)):
         return
     taken = [
         f"{reason} took {count}" for reason, count in funnel(rows).items() if reason not in {"candidates", "accepted"}
@@ -283,6 +468,12 @@ ADVICE = {
     "repetition": "Answers repeat themselves: raise answers.temperature, or take a larger base model",
     "echo": "Answers repeat the question: raise filters.echo, or take a larger base model",
     "language": "Texts are in another script than the seeds: set filters.language to false if that is wanted",
+    "select_natural": "Answers are not natural to the base model: lower select.keep.natural",
+    "select_icl_gain": "Demonstrations add little to the answers: lower select.keep.icl_gain, or show nearer ones",
+    "select_question": "Answers would fit other questions as well: lower select.keep.question, or raise select.answers",
+    "select_agree": "Answers to one question differ: lower select.keep.agree or answers.temperature",
+    "select_seeds": "Pairs don't help with the seeds' own answers: lower select.keep.seeds",
+    "select_distance": "Questions are far from the seeds': lower select.keep.distance or questions.temperature",
     "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
 }
 

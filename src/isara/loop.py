@@ -60,13 +60,13 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         accepted: list[QAPair] = []
         last = max(config.iterations, folder.finished)  # what is done stays done
         for t in range(last + 1):
-            with parts.asker(model.path) as asker:  # opened when first asked, once a model
+            with parts.asker(model.path) as asker, parts.asker(base.path) as untuned:  # opened when first asked
                 work = partial(measure, parts, asker, t, watcher)
                 figures[t] = read_figures(folder.stage(t, "evaluate", keys.evaluate(model), work))
                 if t == last or no_longer_helps(figures, config.evaluate.patience):
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
-                making = steps(parts, t + 1, model, pool)
+                making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
                 key = keys.generate(making)
                 new = read_accepted(folder.stage(t + 1, "generate", key, partial(make_pairs, asker, making, watcher)))
             accepted += new

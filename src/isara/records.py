@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Finish: TypeAlias = Literal["stop", "length"]
@@ -122,6 +122,7 @@ class Draw:
         seed: The sampling seed.
         demo_ids: Ids of the demonstrations in the prompt, in prompt order.
         similarities: Of the demonstrations to the question that they were retrieved for; empty where they were drawn.
+        scores: Of an answer, by name (`isara.selection.scores`); only those that the run asks for.
     """
 
     text: str
@@ -131,6 +132,14 @@ class Draw:
     seed: int
     demo_ids: tuple[str, ...] = ()
     similarities: tuple[float, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `scores` stand in it only where there are any."""
+        row = asdict(self)
+        if not self.scores:
+            del row["scores"]
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Draw":
@@ -184,8 +193,8 @@ class Candidate:
             **self.pair.to_json(),
             "accepted": self.rejection is None,
             "rejection": asdict(self.rejection) if self.rejection else None,
-            "question_draw": asdict(self.question),
-            "answer_draws": [asdict(draw) for draw in self.answers],
+            "question_draw": self.question.to_json(),
+            "answer_draws": [draw.to_json() for draw in self.answers],
             "chosen": self.chosen,
         }
 

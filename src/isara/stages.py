@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.asking import Asker
+from isara.config import Config
 from isara.files import damaged, read_json, read_rows, write_json
 from isara.folder import RunFolder, model_hash
 from isara.generate import Making, stream
@@ -58,6 +59,9 @@ class Keys:
             "answers": config.answers.model_dump(),
             "accept": config.generate.accept,
             "batch": config.generate.batch,
+            "select": config.select.model_dump(),
+            "base": self.weights if making.base is not None and reads_base(config) else None,
+            "question weights": making.question_weights,
             "demonstrations": ids_hash(making.demonstrations),
             "retrieval": making.retrieved_from,
         }
@@ -86,8 +90,21 @@ def claim(folder: RunFolder, parts: Parts) -> Keys:
     return Keys(parts, keys)
 
 
-def steps(parts: Parts, t: int, model: Model, pool: Pool) -> Making:
-    """What the candidates of iteration t are made with, from M_{t-1} and D_{t-1}."""
+def reads_base(config: Config) -> bool:
+    """Whether pairs depend on the base model beside the one that answers."""
+    return config.questions.from_ == "base" or "natural" in config.select.measured
+
+
+def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str] | None = None) -> Making:
+    """What the candidates of iteration t are made with, from M_{t-1} and D_{t-1}.
+
+    Args:
+        parts: What the run is made of.
+        t: The iteration, from 1.
+        model: M_{t-1}.
+        pool: D_{t-1}.
+        base: M_0 and the hash of its weights; None where M_{t-1} is M_0.
+    """
     config, answers = parts.config, parts.config.answers
     source = Pool(parts.embedder, parts.seeds) if config.retrieve.pool == "seeds" else pool
     return Making(
@@ -99,6 +116,8 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool) -> Making:
         config,
         parts.question_filters,
         parts.pair_filters,
+        base[0] if base else None,
+        *(base if base and config.questions.from_ == "base" else (None, None)),
     )
 
 

@@ -245,7 +245,7 @@ def _peft_tag(settings: Mapping[str, Any]) -> list[str]:
 
 def _generation_settings(config: Config) -> dict[str, Any]:
     """How the pairs were made, by dotted key; no paths."""
-    sections = config.model_dump(include={"questions", "answers", "retrieve", "generate", "filters"})
+    sections = config.model_dump(include={"questions", "answers", "retrieve", "generate", "select", "filters"})
     hidden = {"filters.own_questions", "filters.own_pairs", "filters.contamination"}
     leaves = {name: value for name, value in _leaves(sections) if name not in hidden and value is not None}
     return {**leaves, "retrieve.embedder": _shown(config.retrieve.embedder)}

@@ -35,12 +35,14 @@ class StoredCandidate:
         batch: Its batch within the iteration, from 0.
         batch_size: Candidates in that batch.
         weights: Hash of the model that made it.
+        question_weights: Hash of the model that asked its question, where that is another.
     """
 
     candidate: Candidate
     batch: int
     batch_size: int
     weights: str
+    question_weights: str | None = None
 
     @property
     def pair(self) -> QAPair:
@@ -49,7 +51,9 @@ class StoredCandidate:
 
     def to_json(self) -> dict[str, Any]:
         """The row that it was read from."""
-        marks = {"batch": self.batch, "batch_size": self.batch_size, "weights": self.weights}
+        marks: dict[str, Any] = {"batch": self.batch, "batch_size": self.batch_size, "weights": self.weights}
+        if self.question_weights is not None:
+            marks["question_weights"] = self.question_weights
         return {**marks, **self.candidate.to_json()}
 
 
@@ -292,7 +296,9 @@ def _checked(run: Path, number: int, name: StageName, verify: bool) -> Mapping[s
 def _candidate(path: Path, row: Mapping[str, Any], number: int) -> StoredCandidate:
     """The candidate of a row, which is just what was stored: same id, same fate, no other key."""
     try:
-        stored = StoredCandidate(Candidate.from_json(row), row["batch"], row["batch_size"], row["weights"])
+        stored = StoredCandidate(
+            Candidate.from_json(row), row["batch"], row["batch_size"], row["weights"], row.get("question_weights")
+        )
         whole = _is_typed(stored, number) and json.dumps(stored.to_json()) == json.dumps(row)
     except (AttributeError, KeyError, TypeError, ValueError):
         whole = False
@@ -309,7 +315,12 @@ def _is_typed(stored: StoredCandidate, number: int) -> bool:
     """Whether each field of a row is of its type and range: JSON can hold anything."""
     each, pair = stored.candidate, stored.pair
     draws = (each.question, *each.answers)
-    texts = [stored.weights, *_texts(pair), *(text for draw in draws for text in _draw_texts(draw))]
+    texts = [
+        stored.weights,
+        stored.question_weights or "",
+        *_texts(pair),
+        *(text for draw in draws for text in _draw_texts(draw)),
+    ]
     if each.rejection is not None:
         texts += [each.rejection.reason, each.rejection.near_id or ""]
     numbers = [stored.batch, stored.batch_size, each.chosen, *(n for draw in draws for n in (draw.tokens, draw.seed))]
@@ -320,7 +331,7 @@ def _is_typed(stored: StoredCandidate, number: int) -> bool:
         and pair.iteration == number
         and all(draw.finish in ("stop", "length") for draw in draws)
         and all(len(draw.similarities) in (0, len(draw.demo_ids)) for draw in draws)
-        and all(_is_number(near) for draw in draws for near in draw.similarities)
+        and all(_is_number(near) for draw in draws for near in (*draw.similarities, *draw.scores.values()))
     )
 
 
