@@ -443,9 +443,10 @@ def test_the_embedded_model_tells_a_refusal_that_fits_anything_from_an_answer() 
     pool = Pool(parts.embedder, parts.seeds)
     held = leave_one_out(pool, retriever(pool, "nearest", 5, 0))
     # Seeds that are answered without a refusal.
-    held = [each for each in held if " can't " not in each.pair.answer and " won't " not in each.pair.answer][:4]
+    held = [each for each in held if " can't " not in each.pair.answer and " won't " not in each.pair.answer][:3]
     bare = [replace(each, pair=replace(each.pair, answer="I'm sorry, I can't help with that.")) for each in held]
     with parts.asker(parts.model) as asker:
-        rows = Scorer(asker, asker, pool)(["question"], [*held, *bare], parts.seeds)
+        rows = Scorer(asker, asker, pool)(["natural", "question"], [*held, *bare], parts.seeds)
     own, refusals = rows[: len(held)], rows[len(held) :]
+    assert all(one["natural"] < other["natural"] for one, other in zip(own, refusals, strict=True))
     assert sum(row["question"] for row in own) > sum(row["question"] for row in refusals) + 0.5

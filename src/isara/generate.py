@@ -44,6 +44,7 @@ class Making:
         base: M_0, for scores under it; None where M_{t-1} is M_0.
         questions_by: The model that asks; None is M_{t-1}.
         question_weights: Hash of its weights, stored with each candidate; None where M_{t-1} asks.
+        seed_pairs: D_0, on which scores are calibrated; empty where the demonstrations are nothing else.
     """
 
     t: int
@@ -57,11 +58,12 @@ class Making:
     base: Asker | None = None
     questions_by: Asker | None = None
     question_weights: str | None = None
+    seed_pairs: Sequence[QAPair] = ()
 
     @property
     def seeds(self) -> Pool:
         """D_0."""
-        return Pool(self.demonstrations.embedder, [pair for pair in self.demonstrations.pairs if not pair.iteration])
+        return Pool(self.demonstrations.embedder, self.seed_pairs or self.demonstrations.pairs)
 
 
 def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> None:

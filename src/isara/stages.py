@@ -60,6 +60,7 @@ class Keys:
             "accept": config.generate.accept,
             "batch": config.generate.batch,
             "select": config.select.model_dump(),
+            "seeds": ids_hash(making.seeds),
             "base": self.weights if making.base is not None and reads_base(config) else None,
             "question weights": making.question_weights,
             "demonstrations": ids_hash(making.demonstrations),
@@ -105,7 +106,7 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         pool: D_{t-1}.
         base: M_0 and the hash of its weights; None where M_{t-1} is M_0.
     """
-    config, answers = parts.config, parts.config.answers
+    config, answers, asks = parts.config, parts.config.answers, parts.config.questions.from_ == "base"
     source = Pool(parts.embedder, parts.seeds) if config.retrieve.pool == "seeds" else pool
     return Making(
         t,
@@ -117,7 +118,9 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         parts.question_filters,
         parts.pair_filters,
         base[0] if base else None,
-        *(base if base and config.questions.from_ == "base" else (None, None)),
+        base[0] if base and asks else None,
+        base[1] if base and asks else None,
+        parts.seeds,
     )
 
 
