@@ -572,8 +572,8 @@ def test_texts_have_one_kind_of_line_end_and_what_nobody_sees_is_empty(tmp_path:
         ("utf32.json", json.dumps([{"question": "Q?", "answer": "A."}]).encode("utf-32")),
         ("array.jsonl", b'[{"question": "Q?", "answer": "A."}]\n'),
         ("pretty.jsonl", b'{\n  "question": "Q?",\n  "answer": "A."\n}\n'),
-        ("zipped.jsonl", gzip.compress(b'{"question": "Q?", "answer": "A."}\n')),
-        ("zipped.csv.gz", gzip.compress(b"question,answer\nQ?,A.\n")),
+        ("zipped.jsonl", gzip.compress(b'{"question": "Q?", "answer": "A."}\n', mtime=0)),
+        ("zipped.csv.gz", gzip.compress(b"question,answer\nQ?,A.\n", mtime=0)),
     ],
 )  # fmt: skip
 def test_usual_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content: bytes) -> None:

@@ -129,7 +129,7 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
         ("a.jsonl.gz", b"plain", "Not a gzipped file (b'pl')"),
         (
             "a.jsonl.gz",
-            gzip.compress(b'{"prompt": "How do I kill time?"}\n')[:-9],
+            gzip.compress(b'{"prompt": "How do I kill time?"}\n', mtime=0)[:-9],
             "Compressed file ended before the end-of-stream marker was reached",
         ),
         ("a.json", b"17", "'int' object is not iterable"),
