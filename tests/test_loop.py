@@ -15,9 +15,11 @@ from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
 from isara.evaluate.figures import mean
 from isara.evaluate.runner import SimpleTask
+from isara.filters import Form
 from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
 from isara.loop import Result, best_iteration, generate_pairs, run
+from isara.own import load_part
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, QAPair, Rejection, Sampling
@@ -593,6 +595,31 @@ def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp
     )
     with pytest.raises(ConfigError, match="^" + re.escape(message) + "$"):
         align(tmp_path / "run", pair_filters=[is_short])
+
+
+def test_a_filter_that_fails_is_named_with_its_line_and_the_candidate(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def drop_long(candidate, kept):\n    return measure(candidate)\n\n\n"
+        "def measure(candidate):\n    return 1 / (len(candidate.pair.question) * 0)\n"
+    )
+    check = load_part(f"{tmp_path}/mine.py:drop_long", "filters")
+    with pytest.raises(ConfigError) as caught:
+        align(tmp_path / "run", question_filters=[check])
+    message = (
+        r"expected a Rejection or None from the filter `drop_long`, found that it fails on the candidate [0-9a-f]{12} "
+        rf"\('[^']+'\) at {tmp_path}/mine.py:6: ZeroDivisionError: [\w ]*division by zero: mend the filter; a run's "
+        "finished batches are kept"
+    )
+    assert re.fullmatch(message, str(caught.value)), str(caught.value)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Form, candidate: Candidate, kept: Pool) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Form, "__call__", fail)
+    with pytest.raises(ZeroDivisionError):
+        align(tmp_path / "run", question_filters=[Form()])
 
 
 def test_sibling_runs_share_what_has_the_same_key_and_nothing_else(tmp_path: Path) -> None:
