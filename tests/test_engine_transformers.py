@@ -197,7 +197,7 @@ class Dictating(TransformersEngine):
         for prompt, seed in zip(prompts, seeds, strict=True):
             text = self.answer if prompt.text.endswith("Answer:") else next(self.questions)
             ids = open_renderer(self.name).continuation(prompt, text)
-            self._model().forward = Dictated(self, ids)  # type: ignore[method-assign,assignment]
+            self._model().forward = Dictated(self, ids)  # type: ignore[method-assign]
             made += super().generate([prompt], sampling, [seed])
         return made
 

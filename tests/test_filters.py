@@ -1,6 +1,7 @@
 """One line per reason to drop, and beside each a neighbour that stays."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -274,7 +275,7 @@ def test_drop_matching() -> None:
         (lambda: Novelty(70), "`novelty` expects a number above 0 and at most 1, found 70: 0.7 is the paper's"),
     ],
 )
-def test_values_without_meaning(make: type[Novelty], message: str) -> None:
+def test_values_without_meaning(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         make()
 

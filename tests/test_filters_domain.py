@@ -56,8 +56,8 @@ def test_the_kinds_of_the_recipes_are_their_rules(file: str) -> None:
 
     kinds = Kinds([row["answer"] for row in recipe("shop", "seeds")])
     rows = recipe("shop", file)
-    found = set(zip([row["rule"] for row in rows], kinds.of([row["answer"] for row in rows]), strict=True))
-    assert len(found) == 8 and len({kind for _, kind in found}) == 7, "14 and 60 days are one kind"
+    rules = set(zip([row["rule"] for row in rows], kinds.of([row["answer"] for row in rows]), strict=True))
+    assert len(rules) == 8 and len({kind for _, kind in rules}) == 7, "14 and 60 days are one kind"
     invented = "Thanks for asking! For a kettle, we offer a discount on your next order. Warm wishes from Willow Lane!"
     assert kinds.of([invented, "", "I can't help with that."]) == [OTHER] * 3
 

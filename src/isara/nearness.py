@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from isara.pool import Embedder
 
 _BLOCK = 1000  # rows of the matrix of similarities that are held at once
+_FEWEST = 10  # questions of which a share says something
 
 
 def nearest_others(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -39,6 +40,3 @@ def least_nearness(embedder: Embedder, questions: Sequence[str], share: float) -
     nearest = np.sort(nearest_others(embedder, questions))
     # The decimal number as written: 1 - 0.95 is a little more than 0.05.
     return float(nearest[int(round((1 - share) * len(nearest), 9))])
-
-
-_FEWEST = 10

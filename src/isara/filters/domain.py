@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from isara.filters.following import SeedsOf
-from isara.kinds import Kinds
+from isara.kinds import OTHER, Kinds
 from isara.nearness import least_nearness
 from isara.pool import Embedder, Pool
 from isara.records import Candidate, QAPair, Rejection
@@ -85,7 +85,7 @@ class Balance:
             return None
         region, kind, votes = regions.place(candidate.pair)
         given, rows = self._given[region, kind] + 1, self._rows[region] + 1
-        voted = (self._votes[region, kind] + votes[kind]) / votes.total()
+        voted = (self._votes[region, kind] + votes[kind]) / _NEIGHBOURS
         if given <= voted + (votes[kind] > 0) + self.balance * rows:
             return None
         return Rejection("balance", kind, ", ".join(sorted(votes)))
@@ -125,6 +125,6 @@ class _Regions:
         """The pair's region, the kind of its answer, and the votes of the nearest seeds."""
         near = [self._kind_of[seed.id] for seed, _ in self._pool.nearest(pair, _NEIGHBOURS)]
         votes = Counter(near)
-        most = max(votes.values())
-        region = next(kind for kind in reversed(near) if votes[kind] == most)  # of equals, that of the nearest
+        most = max(votes.values(), default=0)
+        region = next((kind for kind in reversed(near) if votes[kind] == most), OTHER)  # of equals, that of the nearest
         return region, self.kinds.of([pair.answer])[0], votes
