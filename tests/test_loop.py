@@ -15,18 +15,19 @@ from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
 from isara.evaluate.figures import mean
 from isara.evaluate.runner import SimpleTask
-from isara.filters import Form
+from isara.filters import Balance, Copied, Form, OffDomain, UnsupportedContacts
 from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
 from isara.loop import Result, best_iteration, generate_pairs, run
 from isara.own import load_part
 from isara.parts import Parts
 from isara.pool import Pool
+from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection, Sampling
 from isara.shelf import Shelf
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 from isara.verbs import answer, evaluate, train
-from tests.doubles import SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
+from tests.doubles import PLACES, SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
 SMALL = [
     "generate.accept=12",
@@ -229,6 +230,30 @@ def test_a_crashed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path, ca
         align(tmp_path / "run", engine=crash_after(calls))
     align(tmp_path / "run")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("calls", [20, 45])
+def test_filters_that_follow_the_kept_pairs_go_on_as_in_an_unbroken_run(tmp_path: Path, calls: int) -> None:
+    settings = ["generate.min_yield=0", "generate.max_batches=40", "iterations=1"]
+    seeds = [
+        *(QAPair(f"Who in {place} helps me?", f"Ask the keeper of {place} about it; she knows.") for place in PLACES),
+        *(
+            QAPair(f"Is {place} the place to dance?", f"Sorry, {place} is closed until the morning.")
+            for place in PLACES
+        ),
+    ]
+
+    def changed() -> dict[str, Any]:
+        follow: list[Filter] = [Balance(0.1), Copied(0.9), UnsupportedContacts("auto")]
+        return {"seeds": seeds, "pair_filters": follow, "question_filters": [DropKnown(), OffDomain(0.8)]}
+
+    align(tmp_path / "whole", *settings, **changed())
+    with pytest.raises(Crash):
+        align(tmp_path / "run", *settings, engine=crash_after(calls), **changed())
+    align(tmp_path / "run", *settings, **changed())
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+    reasons = {row["rejection"]["reason"] for row in stored(tmp_path / "run", 1) if row["rejection"]}
+    assert {"balance", "off_domain"} <= reasons, reasons
 
 
 @pytest.mark.parametrize("torn", [b'{"batch": 1, "batch', b'{"batch_size": 8, "batch": 9}\n', b"\x00\x00\n"])

@@ -60,13 +60,13 @@ class Kinds:
         vectors = self._vectors(found)
         clusters = [rows for rows in _clusters(vectors) if len(rows) >= max(_FEWEST, least)]
         texts = [tokenize(answer) for answer in answers]
-        named = [(self._name([texts[row] for row in rows]), rows) for rows in clusters]
-        # Of those that share no three words ("of the" alone makes no kind) there is no name, and of two with the same
-        # words the larger has it.
-        kinds = dict(reversed([(name, rows) for name, rows in named if name]))
-        self.names = tuple(reversed(kinds))
-        clusters = [kinds[name] for name in self.names]
-        centres = [vectors[rows].mean(axis=0) for rows in clusters]
+        kinds: dict[str, list[int]] = {}
+        for rows in clusters:
+            name = self._name([texts[row] for row in rows])
+            if name:  # answers that share no three words, but "of the", are no kind
+                kinds.setdefault(name, rows)
+        self.names = tuple(kinds)
+        centres = [vectors[rows].mean(axis=0) for rows in kinds.values()]
         self._centres = np.array([centre / np.linalg.norm(centre) for centre in centres])
 
     def of(self, answers: Sequence[str]) -> list[str]:
