@@ -79,7 +79,7 @@ def main() -> None:
         rng = random.Random(size)
         kept = Pool(RandomEmbedder(), (QAPair(question(rng), f"answer {number}") for number in range(size)))
         rows = candidates(kept, 200, rng)
-        novelty, embedded = Novelty(), NearDuplicate()
+        novelty, embedded = Novelty(0.7), NearDuplicate(0.95)
         novelty(rows[0], kept)  # takes the pool in, which a run does pair by pair
         embedded(rows[0], kept)
         ours, decisions = seconds(lambda row: novelty(row, kept), rows)  # noqa: B023 - called at once

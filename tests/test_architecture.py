@@ -14,7 +14,7 @@ FLOORS = [
     {"files", "hardware", "process", "http", "keys", "own", "tables"},
     {"records", "watching"},
     {"models", "loading", "gguf", "packaged", "converted", "adapters"},
-    {"config", "pool", "render", "data", "diversity"},
+    {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},
     {"protocols", "embedders", "shelf"},
     {"asking", "filters", "seeds", "selection", "testing"},
     {"folder", "generate", "engines", "judges"},

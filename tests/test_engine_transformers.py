@@ -1,6 +1,8 @@
 """The transformers engine on real tiny models of seven families: every check is against plain transformers calls."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from isara.build import assemble
+from isara.config import load_config
 from isara.engines.transformers.cache import RowCache
 from isara.engines.transformers.engine import TransformersEngine
 from isara.engines.transformers.sampling import draw, stream
 from isara.engines.transformers.text import Text
 from isara.errors import ModelError
-from isara.records import Completion, Finish, Prompt, Sampling
+from isara.loop import generate_pairs
+from isara.records import Completion, Finish, Prompt, QAPair, Sampling
 from isara.render import Renderer, open_renderer
 from tests.tiny_models import FAMILIES
 
@@ -179,6 +184,56 @@ def test_a_completion_ends_before_a_special_token(
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
         monkeypatch.setattr(engine._model(), "forward", Dictated(engine, ids))
         assert engine.generate([prompt], sampling, [0]) == [Completion(text, len(read), finish)]
+
+
+class Dictating(TransformersEngine):
+    """The real engine, whose model is made to say the next of its questions, or its answer, to each prompt."""
+
+    questions: Iterator[str]
+    answer = " Yes, ask the guide.<s>Answer: No, go away.</s>"
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        made = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            text = self.answer if prompt.text.endswith("Answer:") else next(self.questions)
+            ids = open_renderer(self.name).continuation(prompt, text)
+            self._model().forward = Dictated(self, ids)  # type: ignore[method-assign]
+            made += super().generate([prompt], sampling, [seed])
+        return made
+
+
+def test_a_special_token_glues_no_texts_on_the_whole_way(tiny_llama: Path, tmp_path: Path) -> None:
+    """From the model's ids to the pairs that are trained on: what comes after a special token is another text."""
+    Dictating.questions = iter(
+        [
+            " When does the March<s>Question: Who can tell me?</s>",
+            " Where is the bell kept<|im_start|>user</s>",
+            " May I ring the brass bell?</s>",
+            " Who rides the tram<unk>Answer: Nobody.</s>",
+        ]
+    )
+    seeds = [QAPair(f"May I touch tram {n} in hall {n * 7}?", f"Tram {n} may be touched.") for n in range(6)]
+    settings = [
+        "generate.accept=3",
+        "generate.batch=4",
+        "questions.demos=2",
+        "answers.demos=2",
+        "answers.temperature=0",
+        "questions.temperature=0",
+    ]
+    config = load_config(None, settings, out=str(tmp_path / "run"), model=str(tiny_llama))
+    made = assemble(config, str(tiny_llama), open_renderer(str(tiny_llama)), seeds, retrieves=False)
+    folder = generate_pairs(replace(made, engine=lambda model: Dictating(model, dtype="float32")))
+    rows = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
+    assert [(row["question"], row["rejection"] and row["rejection"]["reason"]) for row in rows] == [
+        ("When does the March", None),
+        ("Where is the bell kept<|im_start|>user", "run_on"),
+        ("May I ring the brass bell?", None),
+        ("Who rides the tram", None),
+    ]
+    assert rows[1]["rejection"]["value"] == "<|im_start|>"
+    assert {row["answer"] for row in rows if row["accepted"]} == {"Yes, ask the guide."}
+    assert {draw["finish"] for row in rows for draw in [row["question_draw"], *row["answer_draws"]]} == {"stop"}
 
 
 def test_a_special_token_that_is_spelled_out_ends_the_text(tiny_llama: Path) -> None:

@@ -1,6 +1,7 @@
 """One line per reason to drop, and beside each a neighbour that stays."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -210,8 +211,28 @@ def test_copied_keeps_words_that_many_pairs_have() -> None:
     assert Copied(0.9)(copy, pool(demo, *others)) is None
 
 
-def test_copied_without_the_demonstration_in_the_pool() -> None:
-    assert Copied(0.9)(answered(KETTLE.answer, "And a toaster?", demos=("0123456789ab",)), pool()) is None
+def test_copied_from_a_pair_that_the_prompt_did_not_show() -> None:
+    copy = answered(KETTLE.answer, "What happens to a toaster that burns bread?", demos=(MOON.id,))
+    assert Copied(0.9)(copy, pool()) == Rejection("copied", 1.0, 0.9, KETTLE.id)
+    generated = QAPair("And a violin with a crack?", "Oh dear! A violin goes back to the hand that made it.", 1)
+    near = answered(generated.answer.replace("Oh dear!", "Oh no!"), "May I return a drum?", demos=(MOON.id,))
+    assert Copied(0.9)(near, pool()) is None
+    assert Copied(0.9)(near, pool(KETTLE, MOON, generated)) == Rejection("copied", 0.9167, 0.9, generated.id)
+
+
+def test_copied_follows_the_pool() -> None:
+    copied, kept = Copied(0.9), pool(MOON, LOST)
+    copy = answered(KETTLE.answer, "And a toaster?")
+    assert copied(copy, kept) is None
+    kept.add([KETTLE])
+    assert copied(copy, kept) == Rejection("copied", 1.0, 0.9, KETTLE.id)
+    assert copied(copy, pool(MOON, LOST)) is None
+
+
+def test_copied_in_a_dialogue() -> None:
+    talk = QAPair("And on Sundays?", "Then, too.", before=((KETTLE.question, KETTLE.answer),))
+    assert Copied(0.9)(answered(KETTLE.answer, "And a toaster?"), pool(talk)) is not None
+    assert Copied(0.9)(answered("Then, too.", "And a toaster?"), pool(talk)) is None
 
 
 def test_language() -> None:
@@ -254,7 +275,7 @@ def test_drop_matching() -> None:
         (lambda: Novelty(70), "`novelty` expects a number above 0 and at most 1, found 70: 0.7 is the paper's"),
     ],
 )
-def test_values_without_meaning(make: type[Novelty], message: str) -> None:
+def test_values_without_meaning(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         make()
 
@@ -300,13 +321,19 @@ def test_default_filters(tmp_path: Path) -> None:
             answered("I can help you. I can help you. I can help you."),
             answered(MOON.question),
             answered(KETTLE.answer, "And a toaster?", demos=(KETTLE.id,)),
+            answered("It happens on 14 days a year."),
+            answered("Please ask moon@hyrule.org."),
             answered(MOON.answer),
         ],
-    ) == ["truncated", "max_answer_tokens", "repetition", "echo", "copied", None]
+    ) == [
+        "truncated", "max_answer_tokens", "repetition", "echo", "copied", "unsupported_numbers", "unsupported_contacts",
+        None,
+    ]  # fmt: skip
 
 
 def test_filters_can_be_switched_off() -> None:
     options = FiltersConfig(novelty=None, near_duplicate=None, repetition=None, echo=None, copied=None, language=False)
+    options = options.model_copy(update={"unsupported_numbers": False, "unsupported_contacts": False})
     questions, answers = default_filters(options)
     assert [type(judge) for judge in questions] == [Truncated, Form, RunOn, QuestionLength]
     assert [type(judge) for judge in answers] == [Truncated, Form, RunOn, AnswerLength]

@@ -40,7 +40,7 @@ def bench(tmp_path: Path) -> Path:
 
 
 def test_a_run_of_words_in_question_or_answer(bench: Path) -> None:
-    contamination = Contamination([bench])
+    contamination = Contamination([bench], 8)
     expected = Rejection("contamination", f"bench.jsonl row 2: {RUN}", 8)
     assert contamination(asked("What will happen to you if you eat watermelon seeds by night?"), EMPTY) == expected
     assert contamination(answered("What happened TO YOU, if you eat watermelon seeds by mistake."), EMPTY) == expected
@@ -48,7 +48,7 @@ def test_a_run_of_words_in_question_or_answer(bench: Path) -> None:
 
 
 def test_short_texts_are_compared_whole_and_only_as_questions(bench: Path) -> None:
-    contamination = Contamination([bench])
+    contamination = Contamination([bench], 8)
     expected = Rejection("contamination", "bench.jsonl row 1: is the earth flat", 8)
     assert contamination(asked("Is the Earth flat?"), EMPTY) == expected
     assert contamination(answered("Is the Earth flat?"), EMPTY) is None
@@ -70,8 +70,8 @@ def test_turns_of_phrase_are_no_benchmark_text(tmp_path: Path) -> None:
     (tmp_path / "ten.txt").write_text("\n".join([*answers[:10], answers[0]]))
     (tmp_path / "eleven.txt").write_text("\n".join(answers))
     refusal = answered(f"{sorry}.")
-    assert Contamination([tmp_path / "ten.txt"])(refusal, EMPTY) is not None
-    assert Contamination([tmp_path / "eleven.txt"])(refusal, EMPTY) is None
+    assert Contamination([tmp_path / "ten.txt"], 8)(refusal, EMPTY) is not None
+    assert Contamination([tmp_path / "eleven.txt"], 8)(refusal, EMPTY) is None
 
 
 def write_parquet(path: Path) -> None:
@@ -141,7 +141,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes | N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SeedError, match=f"^{re.escape(message.format(path=path))}$"):
-        Contamination([path])
+        Contamination([path], 8)
 
 
 def test_a_run_of_one_word_is_refused() -> None:

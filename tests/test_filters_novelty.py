@@ -78,19 +78,19 @@ def test_a_threshold_with_many_decimals() -> None:
     ],
 )
 def test_every_script(kept: str, copy: str, new: str) -> None:
-    novelty, pool = Novelty(), Pool(HashEmbedder(), [QAPair(kept, "")])
+    novelty, pool = Novelty(0.7), Pool(HashEmbedder(), [QAPair(kept, "")])
     rejection = novelty(asked(copy), pool)
     assert rejection is not None and rejection.near_id == pool.pairs[0].id
     assert novelty(asked(new), pool) is None
 
 
 def test_empty_pools_and_empty_questions() -> None:
-    assert Novelty()(asked("Why is the sky blue?"), Pool(HashEmbedder())) is None
-    assert Novelty()(asked("?!"), Pool(HashEmbedder(), [QAPair("!?", ""), QAPair("Why?", "")])) is None
+    assert Novelty(0.7)(asked("Why is the sky blue?"), Pool(HashEmbedder())) is None
+    assert Novelty(0.7)(asked("?!"), Pool(HashEmbedder(), [QAPair("!?", ""), QAPair("Why?", "")])) is None
 
 
 def test_another_pool_is_another_matter() -> None:
-    novelty = Novelty()
+    novelty = Novelty(0.7)
     bees, moons = (
         Pool(HashEmbedder(), [QAPair(q, "")]) for q in ("How do bees find home?", "How many moons has Mars?")
     )
@@ -102,13 +102,13 @@ def test_another_pool_is_another_matter() -> None:
 def test_going_to_and_fro_between_a_pool_and_its_copies() -> None:
     rng = random.Random(5)
     made = [QAPair(" ".join(rng.choices(WORDS, k=rng.randint(5, 9))), "") for _ in range(60)]
-    kept, novelty = Pool(HashEmbedder(), made[:20]), Novelty()
+    kept, novelty = Pool(HashEmbedder(), made[:20]), Novelty(0.7)
     for number in range(20, 60):
         copy = Pool(HashEmbedder(), kept.pairs)
         copy.add(rng.sample(made, 3))
         for pool in (copy, kept):
             question = asked(changed(rng.choice(made).question, rng))
-            assert novelty(question, pool) == Novelty()(question, pool)
+            assert novelty(question, pool) == Novelty(0.7)(question, pool)
         kept.add([made[number]])
 
 

@@ -15,16 +15,19 @@ from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
 from isara.evaluate.figures import mean
 from isara.evaluate.runner import SimpleTask
+from isara.filters import Balance, Copied, Form, OffDomain, UnsupportedContacts
 from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
 from isara.loop import Result, best_iteration, generate_pairs, run
+from isara.own import load_part
 from isara.parts import Parts
 from isara.pool import Pool
+from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection, Sampling
 from isara.shelf import Shelf
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 from isara.verbs import answer, evaluate, train
-from tests.doubles import SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
+from tests.doubles import PLACES, SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
 SMALL = [
     "generate.accept=12",
@@ -227,6 +230,30 @@ def test_a_crashed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path, ca
         align(tmp_path / "run", engine=crash_after(calls))
     align(tmp_path / "run")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("calls", [20, 45])
+def test_filters_that_follow_the_kept_pairs_go_on_as_in_an_unbroken_run(tmp_path: Path, calls: int) -> None:
+    settings = ["generate.min_yield=0", "generate.max_batches=40", "iterations=1"]
+    seeds = [
+        *(QAPair(f"Who in {place} helps me?", f"Ask the keeper of {place} about it; she knows.") for place in PLACES),
+        *(
+            QAPair(f"Is {place} the place to dance?", f"Sorry, {place} is closed until the morning.")
+            for place in PLACES
+        ),
+    ]
+
+    def changed() -> dict[str, Any]:
+        follow: list[Filter] = [Balance(0.1), Copied(0.9), UnsupportedContacts("auto")]
+        return {"seeds": seeds, "pair_filters": follow, "question_filters": [DropKnown(), OffDomain(0.8)]}
+
+    align(tmp_path / "whole", *settings, **changed())
+    with pytest.raises(Crash):
+        align(tmp_path / "run", *settings, engine=crash_after(calls), **changed())
+    align(tmp_path / "run", *settings, **changed())
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+    reasons = {row["rejection"]["reason"] for row in stored(tmp_path / "run", 1) if row["rejection"]}
+    assert {"balance", "off_domain"} <= reasons, reasons
 
 
 @pytest.mark.parametrize("torn", [b'{"batch": 1, "batch', b'{"batch_size": 8, "batch": 9}\n', b"\x00\x00\n"])
@@ -593,6 +620,31 @@ def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp
     )
     with pytest.raises(ConfigError, match="^" + re.escape(message) + "$"):
         align(tmp_path / "run", pair_filters=[is_short])
+
+
+def test_a_filter_that_fails_is_named_with_its_line_and_the_candidate(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def drop_long(candidate, kept):\n    return measure(candidate)\n\n\n"
+        "def measure(candidate):\n    return 1 / (len(candidate.pair.question) * 0)\n"
+    )
+    check = load_part(f"{tmp_path}/mine.py:drop_long", "filters")
+    with pytest.raises(ConfigError) as caught:
+        align(tmp_path / "run", question_filters=[check])
+    message = (
+        r"expected a Rejection or None from the filter `drop_long`, found that it fails on the candidate [0-9a-f]{12} "
+        rf"\('[^']+'\) at {tmp_path}/mine.py:6: ZeroDivisionError: [\w ]*division by zero: mend the filter; a run's "
+        "finished batches are kept"
+    )
+    assert re.fullmatch(message, str(caught.value)), str(caught.value)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Form, candidate: Candidate, kept: Pool) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Form, "__call__", fail)
+    with pytest.raises(ZeroDivisionError):
+        align(tmp_path / "run", question_filters=[Form()])
 
 
 def test_sibling_runs_share_what_has_the_same_key_and_nothing_else(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def well_formed(question: str) -> bool:
 
 def novel(questions: Sequence[str], seeds: Sequence[str]) -> list[bool]:
     """Whether each question passes the package's novelty filter against all seeds and the questions kept before it."""
-    kept, reject = Pool(LexicalEmbedder(), [QAPair(seed, "") for seed in seeds]), Novelty()
+    kept, reject = Pool(LexicalEmbedder(), [QAPair(seed, "") for seed in seeds]), Novelty(0.7)
     verdicts = []
     for pair in (QAPair(question, "") for question in questions):
         verdicts.append(reject(Candidate(pair, Draw(pair.question, 0, "stop", "", 0)), kept) is None)

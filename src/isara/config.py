@@ -285,8 +285,8 @@ class FiltersConfig(_Section):
         0.9,
         gt=0,
         le=1,
-        description="drop an answer whose ROUGE-L with a demonstration's reaches this and that speaks of what only the "
-        "demonstration asked (our choice)",
+        description="drop an answer whose ROUGE-L with a kept pair's reaches this and that speaks of what only that "
+        "pair's question asked (our choice)",
     )
     form: bool = Field(True, description="drop a text that is empty, has no letters or holds control characters")
     truncated: bool = Field(True, description="drop a text that did not end by itself")
@@ -306,6 +306,29 @@ class FiltersConfig(_Section):
     )
     own_pairs: tuple[OwnPart, ...] = Field(
         (), title=_OWN, description="filters of your own for pairs, after the others", json_schema_extra=_NAMES
+    )
+    unsupported_numbers: Literal["auto"] | bool = Field(
+        "auto",
+        description="drop an answer with a number, amount, date or time that no seed has and that was not asked; auto "
+        "does where no seed does it (our choice)",
+    )
+    unsupported_contacts: Literal["auto"] | bool = Field(
+        "auto",
+        description="drop an answer with a web, e-mail or postal address, telephone number or handle that no seed has "
+        "and that was not asked; auto does where no seed does it (our choice)",
+    )
+    off_domain: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the seeds that are as near to another seed as a question must be to one; null keeps all",
+    )
+    balance: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="what a kind of answer may have beyond its share among the seeds around the questions; null keeps "
+        "all",
     )
 
 

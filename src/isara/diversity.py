@@ -1,7 +1,41 @@
-"""Figures that show a collapse: how varied the accepted pairs are, and how long."""
+"""Figures that show a collapse: how varied the accepted pairs are, and how far they have left the seeds."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from isara.kinds import KindShare, kinds_report
+from isara.marks import turn_mark
+from isara.nearness import least_nearness, nearest_others
+from isara.pool import Pool
+from isara.words import repeated_share, tokenize
+
+_log = logging.getLogger("isara")
+_DOMAIN = 0.95  # share of the seeds that are inside their own domain by definition
+_NGRAM = 4  # as the filter `repetition` has it
+_SPREADS, _FEWEST = 0.3, 20  # a share that moves so far among so many accepted pairs is worth a warning
+
+
+def collapse_figures(demonstrations: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What stats.json says of an iteration's rows beside the funnel; docs/run-folder.md says what each figure means.
+
+    Args:
+        demonstrations: D_{t-1}; the seeds are among them, and its embedder measures nearness.
+        rows: All candidates as they are stored.
+    """
+    seeds = Pool(demonstrations.embedder, (pair for pair in demonstrations.pairs if pair.iteration == 0))
+    accepted = [row for row in rows if row["accepted"]]
+    answers = [row["answer"] for row in rows if row["answer_draws"]]
+    kinds = kinds_report([pair.answer for pair in seeds.pairs], [row["answer"] for row in accepted])
+    _warn_of_spread(kinds, len(accepted))
+    return {
+        **diversity(accepted),
+        **dict(_nearness(seeds, [row["question"] for row in accepted])),
+        **dict(_faults(answers)),
+        "kinds": {share.kind: {"seeds": share.seeds, "accepted": share.accepted} for share in kinds},
+    }
 
 
 def diversity(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -18,3 +52,38 @@ def diversity(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             figures[f"{name}_distinct_{n}"] = round(len(set(grams)) / max(1, len(grams)), 4)
         figures[f"{name}_words"] = round(sum(map(len, texts)) / max(1, len(texts)), 2)
     return figures
+
+
+def _nearness(seeds: Pool, questions: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Mean cosine to the nearest other question and to the nearest seed, and the share inside the seeds' domain."""
+    if len(questions) > 1:
+        yield "question_nearest", _mean(nearest_others(seeds.embedder, questions))
+    if questions and len(seeds):
+        nearest = [float(seeds.similarities(question).max()) for question in questions]
+        yield "question_nearest_seed", _mean(nearest)
+        least = least_nearness(seeds.embedder, [pair.asked for pair in seeds.pairs], _DOMAIN)
+        if least is not None:
+            yield "question_in_domain", _mean([cosine >= least for cosine in nearest])
+
+
+def _faults(answers: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Of all answers, accepted or not: the share that runs on, and the mean share of words in repeated 4-grams."""
+    if answers:
+        yield "answer_run_on", _mean([turn_mark(answer) is not None for answer in answers])
+        yield "answer_repetition", _mean([repeated_share(tokenize(answer), _NGRAM) for answer in answers])
+
+
+def _mean(values: Any) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def _warn_of_spread(kinds: Sequence[KindShare], accepted: int) -> None:
+    moved = max(kinds, key=lambda share: abs(share.accepted - share.seeds))
+    if accepted >= _FEWEST and abs(moved.accepted - moved.seeds) > _SPREADS:
+        _log.warning(
+            "answers of the kind %r are %.0f %% of the accepted pairs and %.0f %% of the seeds: read some of them; "
+            "filters.balance keeps kinds near the seeds'",
+            moved.kind,
+            100 * moved.accepted,
+            100 * moved.seeds,
+        )

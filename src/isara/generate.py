@@ -12,9 +12,10 @@ from typing import Any
 
 from isara.asking import Asker
 from isara.config import Config, Score
-from isara.diversity import diversity
-from isara.errors import ConfigError, YieldError
+from isara.diversity import collapse_figures
+from isara.errors import YieldError
 from isara.files import append_text, cut_to, damaged, json_lines, parse_line, read_bytes, write_json, write_text
+from isara.filters.asked import rejection_of
 from isara.pool import Pool, Retrieve, retriever, sample_neighbours
 from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection
@@ -101,7 +102,7 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
         number += 1
         watcher.batch(new, len(kept) - len(making.demonstrations))
     passed = [row for row in rows if row["accepted"]]
-    write_json(folder / "stats.json", {"funnel": funnel(rows), **diversity(passed)})
+    write_json(folder / "stats.json", {"funnel": funnel(rows), **collapse_figures(making.demonstrations, rows)})
     write_text(
         folder / "accepted.jsonl",
         json_lines(
@@ -360,19 +361,11 @@ def first_rejection(candidate: Candidate, pool: Pool, filters: Iterable[Filter])
     """What the first filter that objects says, or None.
 
     Raises:
-        ConfigError: A filter returns something else.
+        ConfigError: A filter fails, or returns something else.
     """
     for check in filters:
-        said = check(candidate, pool)
-        if said is None:
-            continue
-        if not isinstance(said, Rejection):
-            name = getattr(check, "__qualname__", type(check).__qualname__)
-            raise ConfigError(
-                f"expected a Rejection or None from the filter `{name}`, found {said!r}: "
-                'return Rejection("its_name", value, threshold) for a pair to drop and None for one to keep'
-            )
-        return said
+        if said := rejection_of(check, candidate, pool):
+            return said
     return None
 
 
@@ -466,7 +459,7 @@ ADVICE = {
     "max_answer_tokens": "Answers are too long: raise filters.max_answer_tokens, or shorten the seeds",
     "drop_matching": "Your own expressions take them: loosen filters.drop_matching",
     "context_length": "Questions outgrow the model's context: lower answers.max_new_tokens, or shorten the seeds",
-    "copied": "Answers copy a demonstration: raise filters.copied or show fewer demonstrations",
+    "copied": "Answers copy another pair's: raise filters.copied or show fewer demonstrations",
     "repetition": "Answers repeat themselves: raise answers.temperature, or take a larger base model",
     "echo": "Answers repeat the question: raise filters.echo, or take a larger base model",
     "language": "Texts are in another script than the seeds: set filters.language to false if that is wanted",
@@ -476,6 +469,10 @@ ADVICE = {
     "select_agree": "Answers to one question differ: lower select.keep.agree or answers.temperature",
     "select_seeds": "Pairs don't help with the seeds' own answers: lower select.keep.seeds",
     "select_distance": "Questions are far from the seeds': lower select.keep.distance or questions.temperature",
+    "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
+    "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
+    "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",
+    "balance": "One kind of answer spreads: raise filters.balance, or show more demonstrations",
     "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
 }
 

@@ -42,6 +42,25 @@ def ngrams(tokens: Sequence[str], n: int) -> Iterator[str]:
     return (" ".join(tokens[start : start + n]) for start in range(len(tokens) - n + 1))
 
 
+def repeated_share(tokens: Sequence[str], n: int) -> float:
+    """Share of tokens in n-grams that occurred earlier in the text, in [0, 1).
+
+    The duplicate n-gram fraction of Gopher (Rae et al. 2021, table A1), counted in tokens instead of characters so that
+    it means the same in every script. Repeats don't overlap: after one, the search goes on behind it.
+    """
+    seen: set[str] = set()
+    grams = list(ngrams(tokens, n))
+    repeated = index = 0
+    while index < len(grams):
+        if grams[index] in seen:
+            repeated += n
+            index += n
+        else:
+            seen.add(grams[index])
+            index += 1
+    return repeated / len(tokens) if tokens else 0.0
+
+
 def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
     """ROUGE-L F of two token sequences, 2·LCS / (m + n), in [0, 1]; 0 where both are empty (Lin 2004)."""
     total = len(one) + len(other)

@@ -4,15 +4,22 @@
 kept pairs and returns a `Rejection` or None can stand beside them.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from isara.config import FiltersConfig
 from isara.filters.answers import Copied, Echo, Repetition
 from isara.filters.contamination import Contamination
+from isara.filters.domain import Balance, OffDomain
 from isara.filters.form import AnswerLength, DropMatching, Form, Language, QuestionLength, RunOn, Truncated
+from isara.filters.invented import UnsupportedContacts, UnsupportedNumbers
 from isara.filters.novelty import NearDuplicate, Novelty
 from isara.protocols import Filter
 
 __all__ = [
     "AnswerLength",
+    "Balance",
     "Contamination",
     "Copied",
     "DropMatching",
@@ -21,10 +28,13 @@ __all__ = [
     "Language",
     "NearDuplicate",
     "Novelty",
+    "OffDomain",
     "QuestionLength",
     "Repetition",
     "RunOn",
     "Truncated",
+    "UnsupportedContacts",
+    "UnsupportedNumbers",
     "default_filters",
 ]
 
@@ -42,27 +52,39 @@ def default_filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]
         SeedError: A benchmark file can't be read.
     """
     # One object serves questions and answers: it looks at the newest text of the candidate.
-    switched: list[tuple[bool, Filter]] = [
-        (options.truncated, Truncated()),
-        (options.form, Form()),
-        (options.run_on, RunOn()),
+    anywhere: list[Filter] = [
+        *([Truncated()] if options.truncated else []),
+        *([Form()] if options.form else []),
+        *([RunOn()] if options.run_on else []),
     ]
-    anywhere = [check for on, check in switched if on]
-    texts: list[Filter] = [Language()] if options.language else []
-    if options.drop_matching:
-        texts.append(DropMatching(options.drop_matching))
-    if options.contamination:
-        texts.append(Contamination(options.contamination, options.contamination_ngram))
-    questions = [*anywhere, QuestionLength(options.min_question_tokens, options.max_question_tokens), *texts]
-    answers = [*anywhere, AnswerLength(options.min_answer_tokens, options.max_answer_tokens), *texts]
-    if options.novelty is not None:
-        questions.append(Novelty(options.novelty))
-    if options.near_duplicate is not None:
-        questions.append(NearDuplicate(options.near_duplicate))
-    if options.repetition is not None:
-        answers.append(Repetition(options.repetition))
-    if options.echo is not None:
-        answers.append(Echo(options.echo))
-    if options.copied is not None:
-        answers.append(Copied(options.copied))
+    contamination = partial(Contamination, contamination_ngram=options.contamination_ngram)
+    texts: list[Filter] = [
+        *([Language()] if options.language else []),
+        *_switched(options.drop_matching, DropMatching),
+        *_switched(options.contamination, contamination),
+    ]
+    questions: list[Filter] = [
+        *anywhere,
+        QuestionLength(options.min_question_tokens, options.max_question_tokens),
+        *texts,
+        *_switched(options.novelty, Novelty),
+        *_switched(options.near_duplicate, NearDuplicate),
+        *_switched(options.off_domain, OffDomain),
+    ]
+    answers: list[Filter] = [
+        *anywhere,
+        AnswerLength(options.min_answer_tokens, options.max_answer_tokens),
+        *texts,
+        *_switched(options.repetition, Repetition),
+        *_switched(options.echo, Echo),
+        *_switched(options.copied, Copied),
+        *_switched(options.unsupported_numbers, UnsupportedNumbers),
+        *_switched(options.unsupported_contacts, UnsupportedContacts),
+        *_switched(options.balance, Balance),
+    ]
     return questions, answers
+
+
+def _switched(value: Any, make: Callable[[Any], Filter]) -> list[Filter]:
+    """The filter for a value; none where the value switches it off."""
+    return [] if value is None or value is False or value == () else [make(value)]

@@ -36,7 +36,7 @@ class Contamination:
         SeedError: A file can't be read.
     """
 
-    def __init__(self, contamination: Sequence[str | Path], contamination_ngram: int = 8) -> None:
+    def __init__(self, contamination: Sequence[str | Path], contamination_ngram: int) -> None:
         if contamination_ngram < 2:
             raise ConfigError(
                 f"`contamination_ngram` expects 2 words or more, found {contamination_ngram}: 8 finds copied sentences"

@@ -67,8 +67,8 @@ class RunOn:
 class QuestionLength:
     """Drops questions with too few or too many generated tokens (the stop included); None is no bound."""
 
-    min_question_tokens: int | None = 4
-    max_question_tokens: int | None = 128
+    min_question_tokens: int | None
+    max_question_tokens: int | None
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection named after the bound, whose value is the number of tokens."""
@@ -79,8 +79,8 @@ class QuestionLength:
 class AnswerLength:
     """Drops answers with too few or too many generated tokens (the stop included); None is no bound."""
 
-    min_answer_tokens: int | None = 2
-    max_answer_tokens: int | None = None
+    min_answer_tokens: int | None
+    max_answer_tokens: int | None
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection named after the bound, whose value is the number of tokens."""

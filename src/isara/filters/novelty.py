@@ -28,7 +28,7 @@ class Novelty:
         ConfigError: `novelty` is not above 0 and at most 1.
     """
 
-    def __init__(self, novelty: float = 0.7) -> None:
+    def __init__(self, novelty: float) -> None:
         if not 0 < novelty <= 1:
             raise ConfigError(f"`novelty` expects a number above 0 and at most 1, found {novelty}: 0.7 is the paper's")
         self.novelty = novelty
@@ -129,7 +129,7 @@ def _character(number: int) -> str:
 class NearDuplicate:
     """Drops a question whose embedding has a cosine of `near_duplicate` or more with a kept question's."""
 
-    near_duplicate: float = 0.95
+    near_duplicate: float
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection with the highest cosine and the (first) kept pair that has it."""

@@ -16,6 +16,7 @@ from isara.errors import RunError
 from isara.files import damaged, parse_line, read_json, read_rows, read_text
 from isara.folder import check_stage, is_done, iteration_numbers, read_config, read_environment, stage_folder
 from isara.generate import funnel, whole_batches
+from isara.kinds import KindShare
 from isara.loop import best_iteration
 from isara.marks import clean
 from isara.records import Candidate, Draw, QAPair, TrainStats
@@ -96,6 +97,7 @@ class IterationFacts:
         training: None until the model is trained.
         figures: Of the evaluation; None until it is done, empty where nothing is held out.
         examples: Held-out questions as the model answered them.
+        kinds: How often each kind of answer was accepted, beside the seeds.
     """
 
     number: int
@@ -106,6 +108,7 @@ class IterationFacts:
     training: Training | None = None
     figures: Mapping[str, float] | None = None
     examples: tuple[Example, ...] = ()
+    kinds: tuple[KindShare, ...] = ()
 
     @property
     def generated(self) -> bool:
@@ -276,13 +279,15 @@ def _iteration(run: Path, number: int, verify: bool) -> IterationFacts:
     counts = funnel(rows)
     if done is not None:
         _check_accepted(folder / "accepted.jsonl", accepted)
+    stats, kinds = (None, ()) if done is None else _stats(folder / "stats.json", counts)
     facts = IterationFacts(
         number,
         candidates,
         tuple(stored.pair for stored in accepted),
         counts,
-        None if done is None else _stats(folder / "stats.json", counts),
+        stats,
         _training(run, number, verify),
+        kinds=kinds,
     )
     return _measured(run, number, verify, facts)
 
@@ -359,12 +364,17 @@ def _check_accepted(path: Path, accepted: Sequence[StoredCandidate]) -> None:
         raise _wrong(path, "holds other pairs than were accepted in candidates.jsonl")
 
 
-def _stats(path: Path, counts: Mapping[str, int]) -> dict[str, float]:
-    """How varied the accepted pairs are, after the funnel beside it was compared with the candidates."""
+def _stats(path: Path, counts: Mapping[str, int]) -> tuple[dict[str, float], tuple[KindShare, ...]]:
+    """How varied the accepted pairs are, and of which kinds, after the funnel was compared with the candidates."""
     found = read_json(path)
     if found.pop("funnel", None) != counts:
         raise _wrong(path, "says other counts than candidates.jsonl holds")
-    return _numbers(path, found)
+    kinds = found.pop("kinds", {})
+    named = dict(kinds) if isinstance(kinds, dict) else {"kinds": kinds}
+    if not all(isinstance(share, dict) and share.keys() == {"seeds", "accepted"} for share in named.values()):
+        raise _wrong(path, "says something else of kinds than a share of the seeds and of the accepted pairs")
+    shares = tuple(KindShare(kind, **_numbers(path, share)) for kind, share in named.items())
+    return _numbers(path, found), shares
 
 
 def _numbers(path: Path, found: Mapping[str, Any]) -> dict[str, float]:
