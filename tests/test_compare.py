@@ -26,11 +26,11 @@ from isara.compare.comparison import Comparison
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.plan import plan
 from isara.compare.plot import draw
-from isara.compare.scorers import build_scorer, heldout_rows
 from isara.compare.table import table
 from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError, YieldError
+from isara.evaluate.scorers import build_scorer, heldout_rows
 from isara.filters import default_filters
 from isara.folder import read_config, stage_folder
 from isara.models import embedded_model
@@ -236,7 +236,8 @@ def test_an_arm_changes_nothing_else_in_the_config(arm: Arm) -> None:
     own = arm.config(base, 7, Path("/runs/own"))
     before, after = leaves(base.model_dump()), leaves(own.model_dump())
     differing = {key for key in before if before[key] != after[key]}
-    assert differing == CHANGES[arm.name] | {"out", "seed", "evaluate.patience"}
+    common = {"evaluate.patience", "evaluate.seeds_only", "evaluate.answers"}
+    assert differing == CHANGES[arm.name] | {"out", "seed"} | common
     assert (own.seed, own.out, own.evaluate.patience) == (7, "/runs/own", None)
 
 
