@@ -62,7 +62,7 @@ class Stepper(CountingTrainer):
         self.steps = steps
         self.siblings: list[Stepper] = []
 
-    def key(self) -> dict[str, Any]:  # type: ignore[override]
+    def key(self) -> dict[str, Any]:
         return {"kind": "stepper", "steps": self.steps}
 
     def with_steps(self, steps: int) -> Trainer:
