@@ -656,11 +656,11 @@ def test_refusal_needs_both_kinds(tmp_path: Path) -> None:
 def test_pairs_that_choose_the_iteration_are_in_no_table(tmp_path: Path) -> None:
     base, make = recipe(tmp_path / "recipe")
     evaluator = build_evaluator(base.config, base.heldout, Pool(base.embedder, base.seeds))
-    assert len(evaluator.selection) == 4
+    assert len(evaluator.selection) == 3
     arms = find_arms(["zero-shot", "sft-seeds-equal", "isara"])
     comparison = compare(replace(base, evaluator=evaluator), arms, [0], tmp_path / "out", make=make)
     assert not comparison.failures
-    assert {line.columns["right"].n for line in [*comparison.lines, *comparison.iterations]} == {9 - 4}
+    assert {line.columns["right"].n for line in [*comparison.lines, *comparison.iterations]} == {9 - 3}
     rows = scores(tmp_path / "out", "isara")
     assert {row["id"] for row in rows if not row["values"]} == evaluator.selection
 

@@ -489,7 +489,8 @@ def test_held_out_facts_that_nobody_could_infer_are_counted() -> None:
         )
     ]
     assert check_heldout(seeds, []) == []
-    assert check_heldout(seeds, rows(*PAIRS))[0].message == (
+    facts = rows(*(QAPair(each.question, "Orsolya Kerekes.") for each in PAIRS))
+    assert check_heldout(seeds, facts)[0].message == (
         "20 of 20 held-out answers say nothing that stands in the seeds (the first is in line 1): nobody could infer "
         "them; hold out pairs whose answers follow from the seeds"
     )

@@ -266,6 +266,6 @@ def test_options_of_what_is_measured_are_checked_and_may_not_change(tmp_path: Pa
     from isara.errors import RunError
 
     run(village(tmp_path / "run", "iterations=1"))
-    with pytest.raises(RunError, match=r"evaluate.answers was 64 and is 3; the evaluator was "):
+    with pytest.raises(RunError, match=r"evaluate.answers was 48 and is 3; the evaluator was "):
         run(village(tmp_path / "run", "iterations=1", "evaluate.answers=3"))
     assert load_config(None, ["evaluate.select_share=0.25"]).evaluate.select_share == 0.25

@@ -319,13 +319,13 @@ class EvaluateConfig(_Section):
         json_schema_extra=_FREE,
     )
     answers: int = Field(
-        64, ge=0, description="most held-out questions that each model answers, chosen by hash (our choice)"
+        48, ge=0, description="most held-out questions that each model answers, chosen by hash (our choice)"
     )
     select: Literal["likelihood", "score", "auto"] = Field(
         "auto", description="what chooses the iteration and stops the run; auto is the score where there is one"
     )
     select_share: float = Field(
-        0.5,
+        0.33,
         gt=0,
         lt=1,
         description="share of the answered held-out pairs that choose by score; the verdict is on the others "

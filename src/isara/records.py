@@ -278,7 +278,7 @@ class HeldoutRow:
         token_bits: Of each token of the answer after the question alone; empty where the engine can't tell.
         token_weights: Of the base model alone: what each token says of content, in [0, 1]; empty where it can't tell.
         given: The model's own answer; None where it was not asked for.
-        given_demos: Of the base model alone: its own answer after demonstrations.
+        given_demos: Of the base model alone, where answers are scored: its own answer after demonstrations.
     """
 
     id: str

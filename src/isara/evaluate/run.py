@@ -2,11 +2,11 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from isara.asking import Asker
+from isara.asking import Asker, no_demos
 from isara.config import Config
 from isara.errors import ConfigError
 from isara.evaluate.domain import HeldoutEvaluator, HeldoutItem, summarise
@@ -98,8 +98,10 @@ class RunEvaluator:
         """
         pairs = self.costs.heldout
         bits, weights = self._token_bits(asker, base)
-        given = self._answers(asker, lambda pair: ())
-        shown = self._answers(asker, self.costs.retrieve) if base and self.costs.demos else {}
+        given = self._answers(asker, no_demos, self.answered)
+        # What is generated costs most, so the base model answers after demonstrations only where that is compared.
+        compared = self.answered - self.selection if base and self.costs.demos and self.scoring else frozenset()
+        shown = self._answers(asker, self.costs.retrieve, compared)
         rows = [
             HeldoutRow(
                 item.id,
@@ -161,9 +163,9 @@ class RunEvaluator:
             prompts.append(found[0])
         return prompts
 
-    def _answers(self, asker: Asker, retrieve: Retrieve) -> dict[str, GivenAnswer]:
-        """The model's own greedy answers, by the pair's id."""
-        asked = [pair for pair in self.costs.heldout if pair.id in self.answered]
+    def _answers(self, asker: Asker, retrieve: Retrieve, ids: Set[str]) -> dict[str, GivenAnswer]:
+        """The model's own greedy answers to the pairs of these ids, by id."""
+        asked = [pair for pair in self.costs.heldout if pair.id in ids]
         seeds = [stream(0, "answer", pair.question) for pair in asked]
         draws = asker.answers(asked, Sampling(0.0, 1.0, self.max_new_tokens), seeds, retrieve)
         found = {}

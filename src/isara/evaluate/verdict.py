@@ -123,7 +123,7 @@ def sentence(verdict: Verdict) -> str:
         absent = " and ".join(map(_unmeasured, verdict.missing))
         return f"Iteration {verdict.chosen} is better than what it was compared with, {by}: {said}; {absent}."
     return (
-        f"The loop did not help: iteration {verdict.chosen} is not shown to be better than {' and '.join(missed)}, "
+        f"The loop did not help: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
         f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is the best of "
         f"what there is. {_advice(verdict)}"
     )
@@ -152,6 +152,10 @@ def _advice(verdict: Verdict) -> str:
     if "demonstrations" in worse:
         return "Ask the base model after demonstrations (`isara answer --demos`), or take a larger model."
     return "Try more or better seeds, a larger generate.accept, or a larger model; more held-out pairs tell more."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _rival(gain: Gain, measure: Measure) -> str:
