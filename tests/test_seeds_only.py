@@ -115,7 +115,12 @@ def test_it_is_a_column_of_the_table_and_a_line_of_the_card(tmp_path: Path) -> N
         "1",
         "2",
     ]
-    for label in ("bits/byte, plain text", "ROUGE-L of these answers", "these answers, cut at the limit"):
+    for label in (
+        "better than seeds only by [95 %]",
+        "bits/byte, plain text",
+        "ROUGE-L of these answers",
+        "these answers, cut at the limit",
+    ):
         assert label in text
     assert "Iteration 2 is the best, by bits per byte on 24 held-out pairs: +" in text.replace("\n", " ")
     card = final_files(made.config, "base/model", tmp_path / "run", result.best)["README.md"]

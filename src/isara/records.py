@@ -324,6 +324,7 @@ def _is_heldout_row(row: HeldoutRow) -> bool:
         and all(type(flag) is bool for flag in (row.selects, *(each.cut for each in given)))
         and all(_is_finite(each.rouge_l) and isinstance(each.scores, Mapping) for each in given)
         and all(_is_finite(value) for each in given for value in each.scores.values())
+        and row.bytes > 0
         and len(row.token_weights) in (0, len(row.token_bits))
     )
 

@@ -94,13 +94,14 @@ def judge(rows: Mapping[int, Sequence[HeldoutRow]], chosen: int) -> Verdict | No
     base, ours = rows.get(0), rows.get(chosen)
     if not base or not ours or chosen < 1:
         return None
-    measure = _measure(base, ours)
+    alone = rows.get(SEEDS_ONLY)
+    measure = _measure(base, [ours, alone] if alone else [ours])
     gains = [_gain("base", measure, base, base, ours)]
     # Where the base model's own demonstrations have weighed the tokens, it is no fair rival on them.
     plain: Measure = "score" if measure == "score" else "likelihood"
     if any(row.demo_ids for row in base):
         gains.append(_gain("demonstrations", plain, base, base, ours))
-    if alone := rows.get(SEEDS_ONLY):
+    if alone:
         gains.append(_gain("seeds-only", measure, base, alone, ours))
     place = {"base": 0, "seeds-only": SEEDS_ONLY}
     worth = {chosen: 0.0} | {place[gain.over]: -gain.mean for gain in gains if gain.over in place}
@@ -173,13 +174,14 @@ def _unmeasured(rival: Rival) -> str:
     return f"{names[rival]} was not measured{options[rival]}, so it can't be called the best"
 
 
-def _measure(base: Sequence[HeldoutRow], ours: Sequence[HeldoutRow]) -> Measure:
+def _measure(base: Sequence[HeldoutRow], others: Sequence[Sequence[HeldoutRow]]) -> Measure:
     """What weighs content most, of what was measured."""
     if first_scores([row.given for row in base if row.given and not row.selects]):
         return "score"
     weights = [sum(row.token_weights) for row in base]
     squares = sum(weight * weight for weight in weights)
-    fits = all(len(one.token_weights) in (0, len(other.token_bits)) for one, other in zip(base, ours, strict=True))
+    pairs = [pair for rows in others for pair in zip(base, rows, strict=True)]
+    fits = all(len(one.token_weights) in (0, len(other.token_bits)) for one, other in pairs)
     spread = sum(weights) ** 2 / squares if squares else 0.0
     return "content" if fits and spread >= _LEAST_CONTENT else "likelihood"
 

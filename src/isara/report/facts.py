@@ -190,7 +190,11 @@ class Run:
     def verdict(self) -> Verdict | None:
         """What the held-out pairs say of the best iteration; None where they were not measured one by one."""
         chosen = self.chosen
-        return None if chosen is None else judge({facts.number: facts.items for facts in self.all}, chosen)
+        return None if chosen is None else self.verdict_on(chosen)
+
+    def verdict_on(self, number: int) -> Verdict | None:
+        """The same of any iteration."""
+        return judge({facts.number: facts.items for facts in self.all}, number)
 
     @property
     def heldout_count(self) -> int:
@@ -251,7 +255,7 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
     if not seeds:  # no run begins without
         raise damaged(run / "seeds.jsonl")
     numbers = sorted(set(iteration_numbers(run)))
-    return Run(
+    found = Run(
         run,
         load_config(run / FILE_NAME),
         environment["parts"],
@@ -263,6 +267,11 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         _exported(run, numbers),
         _seeds_only(run, verify),
     )
+    for facts in found.all:
+        if facts.items and [row.id for row in facts.items] != [pair.id for pair in found.heldout]:
+            path = stage_folder(run, facts.number, "evaluate") / "items.jsonl"
+            raise _wrong(path, "holds other pairs than heldout.jsonl")
+    return found
 
 
 def _wrong(path: Path, what: str) -> RunError:
@@ -428,14 +437,7 @@ def _measured(run: Path, number: int, verify: bool, facts: IterationFacts) -> It
     folder = stage_folder(run, number, "evaluate")
     path = folder / "eval.json"
     figures, examples = _numbers(path, read_json(path)), _examples(folder / "examples.json")
-    return replace(facts, figures=figures, examples=examples, items=_items(folder, figures))
-
-
-def _items(folder: Path, figures: Mapping[str, float]) -> tuple[HeldoutRow, ...]:
-    items = read_items(folder)
-    if items and len(items) != figures.get("pairs"):
-        raise _wrong(folder / "items.jsonl", f"holds {len(items)} pairs where eval.json says another number")
-    return items
+    return replace(facts, figures=figures, examples=examples, items=read_items(folder))
 
 
 def _examples(path: Path) -> tuple[Example, ...]:

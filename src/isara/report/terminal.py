@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.errors import RunError
-from isara.evaluate.verdict import FEW_PAIRS, model_name, sentence
+from isara.evaluate.verdict import FEW_PAIRS, Rival, model_name, sentence
 from isara.marks import clean
 from isara.records import SEEDS_ONLY, Candidate, QAPair, Rejection
 from isara.report.facts import Example, IterationFacts, Run, StoredCandidate
@@ -29,6 +29,7 @@ _LABELS = {
     "score_demos": "score after demos",
     "score_select": "score that chose the iteration",
 }
+_RIVALS: dict[Rival, str] = {"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"}
 _Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 
 
@@ -162,6 +163,7 @@ def _rows(run: Run) -> list[_Row]:
             (label, _figure(name))
             for name, label in {**_LABELS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
         ),
+        *((f"better than {name} by [95 %]", _gain(run, rival)) for rival, name in _RIVALS.items()),
     ]
 
 
@@ -176,6 +178,14 @@ def _taken(reason: str) -> Callable[[IterationFacts], str]:
 def _losses(facts: IterationFacts) -> str:
     stats = facts.training.stats if facts.training else None
     return f"{stats.first_loss:.2f} → {stats.last_loss:.2f}" if stats else ""
+
+
+def _gain(run: Run, rival: Rival) -> Callable[[IterationFacts], str]:
+    def cell(facts: IterationFacts) -> str:
+        verdict = run.verdict_on(facts.number)
+        return next((str(gain) for gain in verdict.gains if gain.over == rival), "") if verdict else ""
+
+    return cell
 
 
 def _figure(name: str) -> Callable[[IterationFacts], str]:
