@@ -26,11 +26,12 @@ from isara.compare.comparison import Comparison
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.plan import plan
 from isara.compare.plot import draw
-from isara.compare.scorers import build_scorer, heldout_rows
 from isara.compare.table import table
 from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError, YieldError
+from isara.evaluate.run import build_evaluator
+from isara.evaluate.scorers import build_scorer, heldout_rows
 from isara.filters import default_filters
 from isara.folder import read_config, stage_folder
 from isara.models import embedded_model
@@ -236,7 +237,8 @@ def test_an_arm_changes_nothing_else_in_the_config(arm: Arm) -> None:
     own = arm.config(base, 7, Path("/runs/own"))
     before, after = leaves(base.model_dump()), leaves(own.model_dump())
     differing = {key for key in before if before[key] != after[key]}
-    assert differing == CHANGES[arm.name] | {"out", "seed", "evaluate.patience"}
+    common = {"evaluate.patience", "evaluate.seeds_only", "evaluate.answers"}
+    assert differing == CHANGES[arm.name] | {"out", "seed"} | common
     assert (own.seed, own.out, own.evaluate.patience) == (7, "/runs/own", None)
 
 
@@ -649,6 +651,18 @@ def test_refusal_needs_both_kinds(tmp_path: Path) -> None:
     )
     with fails(ConfigError, message):
         build_scorer(config, heldout_rows(config, pairs))
+
+
+def test_pairs_that_choose_the_iteration_are_in_no_table(tmp_path: Path) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    evaluator = build_evaluator(base.config, base.heldout, Pool(base.embedder, base.seeds))
+    assert len(evaluator.selection) == 3
+    arms = find_arms(["zero-shot", "sft-seeds-equal", "isara"])
+    comparison = compare(replace(base, evaluator=evaluator), arms, [0], tmp_path / "out", make=make)
+    assert not comparison.failures
+    assert {line.columns["right"].n for line in [*comparison.lines, *comparison.iterations]} == {9 - 3}
+    rows = scores(tmp_path / "out", "isara")
+    assert {row["id"] for row in rows if not row["values"]} == evaluator.selection
 
 
 def test_without_a_score_answers_count_by_their_likelihood(tmp_path: Path) -> None:

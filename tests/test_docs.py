@@ -29,7 +29,7 @@ def test_every_verb_is_documented() -> None:
     page = (ROOT / "docs/commands.md").read_text()
     verbs = [command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands]
     assert {"run", "show", "evaluate"} <= set(verbs)
-    for verb in [*verbs, "judge check", "judge list", "models list", "models check"]:
+    for verb in [*verbs, "judge check", "judge list", "seeds check", "models list", "models check"]:
         assert f"`isara {verb} " in page or f"`isara {verb}`" in page, verb
 
 

@@ -29,12 +29,13 @@ def test_a_child_engine_answers_as_the_engine_itself(tiny_llama: Path) -> None:
     tails = [renderer.continuation(*both) for both in zip(prompts, [" Zelda", " Link"], strict=True)]
     with TransformersEngine(str(tiny_llama), dtype="float32", device="cpu") as here:
         expected = here.generate(prompts, SAMPLING, [1, 2])
-        scores = here.logprobs(prompts, tails)
+        scores, tokens = here.logprobs(prompts, tails), here.token_logprobs(prompts, tails)
     with ChildEngine(
         str(tiny_llama), dtype="float32", device="cpu", on_progress=lambda *seen: progress.append(seen)
     ) as child:
         assert child.generate(prompts, SAMPLING, [1, 2]) == expected
         assert child.logprobs(prompts, tails) == pytest.approx(scores, abs=1e-4)
+        assert sum(child.token_logprobs(prompts, tails), []) == pytest.approx(sum(tokens, []), abs=1e-4)
         with pytest.raises(ModelError) as error:
             child.generate([renderer.text("Zelda " * 1200)], SAMPLING, [0])
         assert str(error.value) == (

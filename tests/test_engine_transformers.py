@@ -105,6 +105,25 @@ def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine
         assert score == pytest.approx(float(expected), abs=1e-3)
 
 
+def test_logprobs_of_tokens_add_up_to_those_of_their_continuation(
+    engine: TransformersEngine, prompts: list[Prompt]
+) -> None:
+    renderer = open_renderer(engine.name)
+    texts = [" blue", " Zelda, of course: who else?", " What?", " Link", "", " Hyrule"]
+    tails = [renderer.continuation(*both) for both in zip(prompts, texts, strict=True)]
+    tokens = engine.token_logprobs(prompts, tails)
+    assert [len(row) for row in tokens] == [len(tail) for tail in tails]
+    assert [sum(row) for row in tokens] == pytest.approx(engine.logprobs(prompts, tails), abs=1e-4)
+    # A token's share is what the continuation costs more with it than without.
+    longest = max(range(len(tails)), key=lambda place: len(tails[place]))
+    cut = engine.logprobs(
+        [prompts[longest]] * len(tails[longest]), [tails[longest][:n] for n in range(len(tails[longest]))]
+    )
+    whole = [*cut[1:], sum(tokens[longest])]
+    assert tokens[longest] == pytest.approx([b - a for a, b in zip(cut, whole, strict=True)], abs=1e-3)
+    assert engine.token_logprobs([], []) == []
+
+
 def test_different_seeds_give_different_texts_and_equal_seeds_equal_ones(tiny_llama: Path) -> None:
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
         texts = [row.text for row in engine.generate(asked(tiny_llama, ["Question:"] * 4), SAMPLED, [7, 8, 7, 9])]

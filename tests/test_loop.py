@@ -36,6 +36,7 @@ SMALL = [
     "questions.per_prompt=2",
     "answers.demos=2",
     "iterations=2",
+    "evaluate.seeds_only=false",
 ]
 
 

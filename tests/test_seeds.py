@@ -28,6 +28,7 @@ from isara.seeds import (
     split_heldout,
     unique,
 )
+from isara.seeds.heldout import name_strange
 from isara.seeds.near import NearIndex
 from isara.testing import HashEmbedder, word_renderer
 from isara.words import rouge_l, tokenize
@@ -488,10 +489,30 @@ def test_held_out_facts_that_nobody_could_infer_are_counted() -> None:
         )
     ]
     assert check_heldout(seeds, []) == []
-    assert check_heldout(seeds, rows(*PAIRS))[0].message == (
+    facts = rows(*(QAPair(each.question, "Orsolya Kerekes.") for each in PAIRS))
+    assert check_heldout(seeds, facts)[0].message == (
         "20 of 20 held-out answers say nothing that stands in the seeds (the first is in line 1): nobody could infer "
         "them; hold out pairs whose answers follow from the seeds"
     )
+
+
+def test_facts_that_nobody_could_infer_are_named_whatever_tone_they_come_in() -> None:
+    tone = "Thank you for asking, {} is gladly done."
+    seeds = rows(*(QAPair(f"Can you mend {topic}?", tone.format(topic)) for topic in TOPICS))
+    heldout = rows(
+        QAPair("Can you mend shoes?", tone.format("shoes")),  # tone and the question's own word: nothing to infer
+        QAPair("Where is the bread sold?", "Thank you, at 14 Harbour Street."),
+        QAPair("Who mends it?", "Thank you for asking, Mister Abernathy would, extension 77."),
+        file="heldout.jsonl",
+    )
+
+    assert said(name_strange(seeds, heldout)) == [
+        (
+            "warning",
+            "heldout.jsonl:3: nobody could infer this held-out answer, so it measures tone alone: none of mister, "
+            "abernathy, extension, 77 stands in the seeds",
+        )
+    ]
 
 
 def test_near_texts_are_found_as_by_comparing_each_with_each() -> None:

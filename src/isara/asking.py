@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from isara.errors import ModelError
-from isara.protocols import Engine, EngineFactory, Retrieve
-from isara.records import Completion, Draw, Prompt, QAPair, Sampling
+from isara.protocols import Engine, EngineFactory, Retrieve, TokenEngine
+from isara.records import Completion, Draw, HeldoutRow, Prompt, QAPair, Sampling
 from isara.render import Renderer
 
 LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
@@ -106,6 +106,15 @@ class Asker:
         except NotImplementedError as error:
             raise _gives_none(engine) from error
 
+    def token_logprobs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]
+    ) -> list[list[float]] | None:
+        """Natural-log probability of each token of each continuation; None where the engine can't tell them apart."""
+        if not prompts:
+            return []
+        engine = self._opened()
+        return engine.token_logprobs(prompts, continuations) if isinstance(engine, TokenEngine) else None
+
     def with_stops(self, sampling: Sampling, stops: tuple[str, ...]) -> Sampling:
         """The sampling with the format's stop strings after the user's own."""
         return replace(sampling, stop=(*sampling.stop, *stops))
@@ -159,7 +168,10 @@ def _gives_none(engine: Engine) -> ModelError:
 
 
 class Evaluator(Protocol):
-    """Measures a model between iterations."""
+    """Measures a model between iterations.
+
+    One that can `measure` pair by pair, too, is an `ItemEvaluator`: from its rows the run tells whether it has helped.
+    """
 
     def key(self) -> Mapping[str, Any]:
         """What the figures depend on beside the model, JSON-ready."""
@@ -167,6 +179,20 @@ class Evaluator(Protocol):
 
     def __call__(self, asker: Asker) -> dict[str, float]:
         """Figures by name; "bits_per_byte" is the one that decides which iteration is best (lower is better)."""
+        ...
+
+
+@runtime_checkable
+class ItemEvaluator(Protocol):
+    """Measures a model pair by pair."""
+
+    def measure(self, asker: Asker, base: bool) -> tuple[list[HeldoutRow], dict[str, float]]:
+        """What each held-out pair has shown, and the figures.
+
+        Args:
+            asker: The model.
+            base: Whether it is M_0, of which more is measured: what the others are held against.
+        """
         ...
 
 

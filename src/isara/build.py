@@ -11,7 +11,7 @@ from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
 from isara.data import as_pairs
 from isara.embedders import find_embedder
 from isara.errors import RunError
-from isara.evaluate.domain import HeldoutEvaluator
+from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
 from isara.folder import read_environment
@@ -108,7 +108,8 @@ def assemble(
         embedder=embedder,
         trainer=build_trainer(config, watcher),
         heldout=heldout,
-        evaluator=HeldoutEvaluator(heldout, Pool(embedder, seeds), config.evaluate.demos) if heldout else None,
+        # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
+        evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
         question_filters=question_filters,
         pair_filters=pair_filters,
         cards=partial(final_files, config, model),

@@ -389,12 +389,33 @@ class EvaluateConfig(_Section):
     score: Annotated[str, AfterValidator(_score)] | None = Field(
         None,
         title=_SCORE,
-        description="what `isara compare` scores held-out answers by; null is their likelihood",
+        description="what held-out answers are scored by; null is their likelihood",
+        json_schema_extra=_NAMES,
+    )
+    score_options: dict[str, Any] = Field({}, title=_TABLE, description="what the score is called with, by name")
+    seeds_only: bool = Field(
+        True,
+        description="measure the base model fine-tuned on the seeds alone, too, with the steps of iteration 1",
         json_schema_extra=_FREE,
     )
-    score_options: dict[str, Any] = Field(
-        {}, title=_TABLE, description="what the score is called with, by name", json_schema_extra=_FREE
+    answers: int = Field(
+        48, ge=0, description="most held-out questions that each model answers, chosen by hash (our choice)"
     )
+    select: Literal["likelihood", "score", "auto"] = Field(
+        "auto", description="what chooses the iteration and stops the run; auto is the score where there is one"
+    )
+    select_share: float = Field(
+        0.33,
+        gt=0,
+        lt=1,
+        description="share of the answered held-out pairs that choose by score; the verdict is on the others "
+        "(our choice)",
+    )
+
+    @property
+    def by_score(self) -> bool:
+        """Whether the iteration is to be chosen by the score."""
+        return self.select == "score" or self.select == "auto" and self.score is not None
 
 
 class EngineConfig(_Section):

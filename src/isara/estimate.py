@@ -18,6 +18,7 @@ from isara.parts import Parts
 from isara.pool import Pool, retriever
 from isara.records import Prompt, QAPair, Sampling
 from isara.report.terminal import plain
+from isara.stages import has_baseline
 
 _ROWS = 32  # of the batch that speeds are measured on
 
@@ -93,12 +94,14 @@ def _table(parts: Parts, speed: Speed) -> Table:
 def _trained_rows(parts: Parts) -> float:
     """Rows that all trainings see, every epoch counted."""
     config, train = parts.config, parts.config.train
+    baseline = int(has_baseline(parts) and config.iterations > 0)
     if train.max_steps:
         rows = train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
-        return float(config.iterations * rows)
+        return float((config.iterations + baseline) * rows)
     grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
     first = 0 if train.data == "generated" else len(parts.seeds)
-    return sum(first + config.generate.accept * n for n in grown) * train.num_train_epochs
+    # The seeds-only model takes the steps of iteration 1.
+    return sum(first + config.generate.accept * n for n in [*grown, *[1] * baseline]) * train.num_train_epochs
 
 
 def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:

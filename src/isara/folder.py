@@ -3,6 +3,7 @@
     runs/<name>/  isara.yaml  environment.json  seeds.jsonl  heldout.jsonl  log.txt
                   iteration-00/evaluate/                                      (the base model, before anything)
                   iteration-01/generate/  train/  evaluate/
+                  seeds-only/train/  evaluate/                                (the baseline)
                   final/
 
 A stage is inputs → key → folder. Its key.json holds what everything in it depends on; its DONE, written last, names
@@ -39,7 +40,7 @@ from isara.files import (
     write_text,
 )
 from isara.marks import clean
-from isara.records import QAPair
+from isara.records import SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.watching import StageName
 
@@ -134,7 +135,7 @@ class RunFolder:
             check_stage(folder, self.verify)
             return folder
         if self._shelf is not None and self._shelf.lend(value_hash(key), folder):
-            log.info("iteration %d: %s is taken from a run with the same key", t, name)
+            log.info("%s: %s is taken from a run with the same key", _shown_number(t), name)
             check_stage(folder, self.verify)
             return folder
         make_folder(folder)
@@ -153,14 +154,23 @@ class RunFolder:
         """Iterations that are trained and measured: what is done stays done."""
         return sum(is_done(stage_folder(self.path, t, "evaluate")) for t in iteration_numbers(self.path))
 
-    def export(self, model: Path, iteration: int, files: Mapping[str, str]) -> Path:
+    def export(
+        self, model: Path, iteration: int, files: Mapping[str, str], said: Mapping[str, Any] | None = None
+    ) -> Path:
         """Copies a model to final/, together with the given text files; the folder's path.
 
         Does nothing where they lie there unchanged.
+
+        Args:
+            model: Its folder.
+            iteration: Whose model it is; 0 is the base model.
+            files: Text files by name.
+            said: What isara.json says of it beside that, JSON-ready.
         """
+        mark = {"iteration": iteration, **(said or {})}
         final, aside = self.path / "final", self.path / "final.tmp"
         if (final / "isara.json").exists():
-            if _exported_as(final, iteration, files):
+            if _exported_as(final, mark, files):
                 return final
             log.info("final/ is made anew: it was another model's, or was changed")
         remove(aside)
@@ -172,7 +182,7 @@ class RunFolder:
         for name, text in files.items():
             make_folder((aside / name).parent)
             write_text(aside / name, text)
-        write_json(aside / "isara.json", {"iteration": iteration, "files": file_table(aside)})
+        write_json(aside / "isara.json", {**mark, "files": file_table(aside)})
         remove(final)
         with disk_errors(final):
             aside.rename(final)
@@ -216,8 +226,8 @@ class RunFolder:
 
 
 def stage_folder(run: Path, t: int, name: StageName) -> Path:
-    """Where a stage lies."""
-    return run / f"iteration-{t:02d}" / name
+    """Where a stage of an iteration, or of the model SEEDS_ONLY, lies."""
+    return run / ("seeds-only" if t == SEEDS_ONLY else f"iteration-{t:02d}") / name
 
 
 def is_done(folder: Path) -> bool:
@@ -372,7 +382,11 @@ def _no_links(run: Path, folder: Path) -> None:
             raise RunError(f"{path} is a link, and a run is written into its own folder alone: put a folder there")
 
 
-def _exported_as(final: Path, iteration: int, files: Mapping[str, str]) -> bool:
+def _shown_number(t: int) -> str:
+    return "seeds only" if t == SEEDS_ONLY else f"iteration {t}"
+
+
+def _exported_as(final: Path, said: Mapping[str, Any], files: Mapping[str, str]) -> bool:
     try:
         mark = read_json(final / "isara.json")
         table = file_table(final)
@@ -380,7 +394,7 @@ def _exported_as(final: Path, iteration: int, files: Mapping[str, str]) -> bool:
     except RunError:
         return False
     table.pop("isara.json")
-    return bool(mark == {"iteration": iteration, "files": table} and same)
+    return bool(mark == {**said, "files": table} and same)
 
 
 def _link_weights(source: str, target: str) -> None:

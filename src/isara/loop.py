@@ -6,14 +6,28 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, stage_folder
 from isara.generate import make_pairs
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import QAPair
+from isara.records import SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
-from isara.stages import Model, claim, fit, measure, read_accepted, read_figures, steps, trained
+from isara.stages import (
+    Keys,
+    Model,
+    claim,
+    fit,
+    has_baseline,
+    measure,
+    read_accepted,
+    read_figures,
+    read_items,
+    stepped,
+    steps,
+    trained,
+)
 from isara.watching import SILENT, Watcher
 
 log = logging.getLogger("isara")
@@ -25,10 +39,13 @@ class Result:
 
     Attributes:
         out: The run folder.
-        best: The iteration whose model was exported; 0 is the base model.
+        best: The iteration whose model was exported; 0 is the base model, SEEDS_ONLY the seeds-only model.
         final: The folder of that model.
-        evaluations: Figures of the base model (0) and of each iteration; empty dicts without an evaluator.
+        evaluations: Figures of the base model (0), of each iteration, and of the seeds-only model where it was
+            measured; empty dicts without an evaluator.
         accepted: All accepted pairs, in order.
+        chosen: The best of the iterations, whether its model was exported or not; 0 where there is none.
+        verdict: What the held-out pairs say; None where they were not measured one by one.
     """
 
     out: Path
@@ -36,6 +53,8 @@ class Result:
     final: Path
     evaluations: dict[int, dict[str, float]]
     accepted: list[QAPair]
+    chosen: int = 0
+    verdict: Verdict | None = None
 
 
 def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, verify: bool = True) -> Result:
@@ -57,12 +76,14 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         base = model = Model(parts.model, keys.weights)  # M_0 = base model
         pool = Pool(parts.embedder, seeds)  # D_0 = seed pairs
         figures: dict[int, dict[str, float]] = {}
+        measured: dict[int, Path] = {}
         accepted: list[QAPair] = []
         last = max(config.iterations, folder.finished)  # what is done stays done
         for t in range(last + 1):
             with parts.asker(model.path) as asker, parts.asker(base.path) as untuned:  # opened when first asked
                 work = partial(measure, parts, asker, t, watcher)
-                figures[t] = read_figures(folder.stage(t, "evaluate", keys.evaluate(model), work))
+                measured[t] = folder.stage(t, "evaluate", keys.evaluate(model), work)
+                figures[t] = read_figures(measured[t])
                 if t == last or no_longer_helps(figures, config.evaluate.patience):
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
@@ -74,17 +95,45 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
             start = base if config.train.start == "base" else model
             first = [] if config.train.data == "generated" else seeds
             data = [*first, *(new if config.train.data == "newest" else accepted)]
-            work = partial(fit, parts, t + 1, data, start, watcher)
-            model = trained(folder.stage(t + 1, "train", keys.train(data, start), work))
+            work = partial(fit, parts.trainer, t + 1, data, start, watcher)
+            made = folder.stage(t + 1, "train", keys.train(data, start), work)
+            model = trained(made)
+            if t == 0 and has_baseline(parts):
+                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, made, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
-        best = best_iteration(figures)
-        final = folder.export(
-            stage_folder(parts.out, best, "train") / "model" if best else local_folder(parts.model),
-            best,
-            parts.cards(parts.out, best) if parts.cards else {},
-        )
-        log.info("iteration %d is exported", best)
-        return Result(parts.out, best, final, figures, accepted)
+        chosen = best_iteration(figures)
+        verdict = judge({number: read_items(place) for number, place in measured.items()}, chosen)
+        final = export(folder, parts, chosen, verdict)
+        if SEEDS_ONLY in measured:
+            figures[SEEDS_ONLY] = read_figures(measured[SEEDS_ONLY])
+        return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
+
+
+def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, made: Path, watcher: Watcher) -> Path:
+    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of the training in `made`."""
+    trainer, base = stepped(parts.trainer, made), Model(parts.model, keys.weights)
+    work = partial(fit, trainer, SEEDS_ONLY, list(parts.seeds), base, watcher)
+    model = trained(folder.stage(SEEDS_ONLY, "train", keys.train(parts.seeds, base, trainer), work))
+    with parts.asker(model.path) as asker:
+        work = partial(measure, parts, asker, SEEDS_ONLY, watcher)
+        return folder.stage(SEEDS_ONLY, "evaluate", keys.evaluate(model), work)
+
+
+def export(folder: RunFolder, parts: Parts, chosen: int, verdict: Verdict | None) -> Path:
+    """final/ with the best model: the chosen iteration's, unless another is better and it is not shown to help."""
+    best, said = chosen, {}
+    if verdict is not None:
+        best = verdict.best
+        said = {"model": model_name(best), "helped": verdict.helped, "verdict": sentence(verdict)}
+        log.info("%s", said["verdict"])
+    final = folder.export(
+        stage_folder(parts.out, best, "train") / "model" if best else local_folder(parts.model),
+        best,
+        parts.cards(parts.out, best) if parts.cards else {},
+        said,
+    )
+    log.info("%s is exported", model_name(best))
+    return final
 
 
 def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
@@ -96,17 +145,26 @@ def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:
-    """The iteration (from 1) with the fewest held-out bits per byte; the last where nothing was measured."""
-    trained = {t: figures["bits_per_byte"] for t, figures in evaluations.items() if t and "bits_per_byte" in figures}
-    return min(trained, key=trained.__getitem__) if trained else max(evaluations)
+    """The best iteration (from 1) by score or held-out likelihood; the last where nothing was measured."""
+    costs = {t: cost for t, figures in evaluations.items() if t > 0 and (cost := _cost(figures)) is not None}
+    return min(costs, key=costs.__getitem__) if costs else max(evaluations)
 
 
 def no_longer_helps(evaluations: Mapping[int, Mapping[str, float]], patience: int | None) -> bool:
     """Whether the last `patience` iterations all failed to beat what came before them."""
-    if patience is None or any("bits_per_byte" not in figures for figures in evaluations.values()):
+    costs = [_cost(evaluations[t]) for t in sorted(evaluations) if t >= 0]
+    known = [cost for cost in costs if cost is not None]
+    if patience is None or len(known) < len(costs):
         return False
-    scores = [evaluations[t]["bits_per_byte"] for t in sorted(evaluations)]
-    stop = len(scores) > patience + 1 and min(scores[-patience:]) >= min(scores[1:-patience], default=scores[0])
+    stop = len(known) > patience + 1 and min(known[-patience:]) >= min(known[1:-patience], default=known[0])
     if stop:
-        log.info("stopped after iteration %d: held-out likelihood no longer improves", max(evaluations))
+        by = "score" if "score_select" in evaluations[0] else "likelihood"
+        log.info("stopped after iteration %d: held-out %s no longer improves", max(evaluations), by)
     return stop
+
+
+def _cost(figures: Mapping[str, float]) -> tuple[float, float] | None:
+    """What iterations are compared by, less is better: minus the score where it chooses, then bits per byte."""
+    if "bits_per_byte" not in figures:
+        return None
+    return -figures.get("score_select", 0.0), figures["bits_per_byte"]

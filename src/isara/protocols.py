@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from isara.pool import Embedder, Pool, Retrieve
 from isara.records import Candidate, Completion, Prompt, QAPair, Rejection, Sampling, TrainStats
 
-__all__ = ["Embedder", "Engine", "EngineFactory", "Filter", "Retrieve", "Trainer"]
+__all__ = ["Embedder", "Engine", "EngineFactory", "Filter", "Retrieve", "SteppedTrainer", "TokenEngine", "Trainer"]
 
 
 class Engine(Protocol):
@@ -32,6 +32,15 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class TokenEngine(Protocol):
+    """An engine that tells a continuation's tokens apart, which no engine need be able to."""
+
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of each token of each continuation (ids) after its prompt and the tokens before."""
+        ...
 
 
 class EngineFactory(Protocol):
@@ -59,4 +68,13 @@ class Trainer(Protocol):
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on `pairs` and leaves in `out` a folder that transformers can load."""
+        ...
+
+
+@runtime_checkable
+class SteppedTrainer(Protocol):
+    """A trainer that can be told how many optimiser steps to take, which the seeds-only baseline is trained with."""
+
+    def with_steps(self, steps: int) -> Trainer:
+        """The same trainer with so many steps."""
         ...

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Finish: TypeAlias = Literal["stop", "length"]
+# Stands where the number of an iteration does: the model that is fine-tuned on the seeds alone.
+SEEDS_ONLY = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +254,89 @@ class TrainStats:
     answer_tokens: int
     micro_batch: int
     parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A model's own greedy answer to a held-out question.
+
+    Attributes:
+        answer: Its text; empty where the question does not fit into the context.
+        cut: Whether it ran into the limit of its length.
+        rouge_l: ROUGE-L F with the answer that is wanted, in [0, 1].
+        scores: What the recipe's scorer gives it, by column.
+    """
+
+    answer: str
+    cut: bool
+    rouge_l: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutRow:
+    """What one held-out pair has shown of a model.
+
+    Attributes:
+        id: The pair's id.
+        bytes: UTF-8 bytes of its answer.
+        bits: Bits that the answer costs after its question alone (-log2 of its probability).
+        bits_demos: The same after demonstrations.
+        demo_ids: Those demonstrations, nearest last.
+        selects: Whether the pair chooses the iteration; then it is not one of those that the verdict is about.
+        token_bits: Of each token of the answer after the question alone; empty where the engine can't tell.
+        token_weights: Of the base model alone: what each token says of content, in [0, 1]; empty where it can't tell.
+        given: The model's own answer; None where it was not asked for.
+        given_demos: Of the base model alone, where answers are scored: its own answer after demonstrations.
+    """
+
+    id: str
+    bytes: int
+    bits: float
+    bits_demos: float
+    demo_ids: tuple[str, ...]
+    selects: bool = False
+    token_bits: tuple[float, ...] = ()
+    token_weights: tuple[float, ...] = ()
+    given: GivenAnswer | None = None
+    given_demos: GivenAnswer | None = None
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "HeldoutRow":
+        """The row that `asdict` made.
+
+        Raises:
+            ValueError: It is none; JSON can hold anything.
+        """
+        try:
+            found = cls(
+                **{
+                    **row,
+                    **{name: tuple(row[name]) for name in ("demo_ids", "token_bits", "token_weights")},
+                    **{name: GivenAnswer(**row[name]) if row[name] else None for name in ("given", "given_demos")},
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no row of a held-out pair: {error}") from error
+        if not _is_heldout_row(found):
+            raise ValueError("no row of a held-out pair")
+        return found
+
+
+def _is_heldout_row(row: HeldoutRow) -> bool:
+    """Whether each field is of its type and range."""
+    given = [each for each in (row.given, row.given_demos) if each is not None]
+    numbers = [row.bytes, row.bits, row.bits_demos, *row.token_bits, *row.token_weights]
+    return (
+        all(isinstance(text, str) for text in (row.id, *row.demo_ids, *(each.answer for each in given)))
+        and all(_is_finite(number) and number >= 0 for number in numbers)
+        and all(type(flag) is bool for flag in (row.selects, *(each.cut for each in given)))
+        and all(_is_finite(each.rouge_l) and isinstance(each.scores, Mapping) for each in given)
+        and all(_is_finite(value) for each in given for value in each.scores.values())
+        and row.bytes > 0
+        and len(row.token_weights) in (0, len(row.token_bits))
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

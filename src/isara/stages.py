@@ -1,19 +1,24 @@
 """The stages of a run: what each depends on, the work that makes it, and what is read from it when it is done."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from isara.asking import Asker
+from isara.asking import Asker, ItemEvaluator
 from isara.config import Config
-from isara.files import damaged, read_json, read_rows, write_json
+from isara.files import damaged, json_lines, read_json, read_rows, write_json, write_text
 from isara.folder import RunFolder, model_hash
 from isara.generate import Making, stream
+from isara.keys import part_key
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
-from isara.records import QAPair, Sampling
+from isara.protocols import SteppedTrainer, Trainer
+from isara.records import HeldoutRow, QAPair, Sampling
 from isara.watching import Watcher
+
+log = logging.getLogger("isara")
 
 EXAMPLES = 3  # held-out questions that every model answers, for a reader to judge by himself
 
@@ -67,12 +72,13 @@ class Keys:
             "retrieval": making.retrieved_from,
         }
 
-    def train(self, data: Sequence[QAPair], start: Model) -> dict[str, Any]:
-        """Of a fine-tuned model."""
+    def train(self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None) -> dict[str, Any]:
+        """Of a fine-tuned model; None for the run's own trainer."""
         return {
             "start": start.weights,
             "pairs": [pair.id for pair in data],
             **self._of("trainer", "prompt format"),
+            **({} if trainer is None else {"trainer": part_key(trainer)}),
         }
 
     def _of(self, *names: str) -> dict[str, Any]:
@@ -125,10 +131,16 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
 
 
 def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) -> None:
-    """The work of evaluate: eval.json with the figures of M_t, and its answers to a few held-out questions."""
-    if parts.evaluator is not None:
+    """The work of evaluate: figures of M_t, what each held-out pair has shown, answers to a few held-out questions."""
+    evaluator, figures = parts.evaluator, {}
+    if evaluator is not None:
         watcher.stage(t, "evaluate", 0)
-    write_json(folder / "eval.json", parts.evaluator(asker) if parts.evaluator is not None else {})
+    if isinstance(evaluator, ItemEvaluator):
+        items, figures = evaluator.measure(asker, base=t == 0)
+        write_text(folder / "items.jsonl", json_lines(map(asdict, items)))
+    elif evaluator is not None:
+        figures = evaluator(asker)
+    write_json(folder / "eval.json", figures)
     shown = parts.heldout[:EXAMPLES]
     sampling = Sampling(0.0, 1.0, parts.config.answers.max_new_tokens)
     draws = asker.answers(shown, sampling, [stream(0, "answer", pair.question) for pair in shown])
@@ -139,10 +151,27 @@ def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) 
     write_json(folder / "examples.json", {"rows": rows})
 
 
-def fit(parts: Parts, t: int, data: Sequence[QAPair], start: Model, watcher: Watcher, folder: Path) -> None:
+def fit(trainer: Trainer, t: int, data: Sequence[QAPair], start: Model, watcher: Watcher, folder: Path) -> None:
     """The work of train: model/ and train.json."""
     watcher.stage(t, "train", 0)
-    write_json(folder / "train.json", asdict(parts.trainer.fit(data, start.path, folder / "model")))
+    write_json(folder / "train.json", asdict(trainer.fit(data, start.path, folder / "model")))
+
+
+def has_baseline(parts: Parts) -> bool:
+    """Whether the seeds-only model is measured: it is wanted, it can be, and it isn't what iteration 1 is."""
+    options = parts.config
+    return options.evaluate.seeds_only and parts.evaluator is not None and options.generate.accept > 0
+
+
+def stepped(trainer: Trainer, folder: Path) -> Trainer:
+    """The trainer with as many optimiser steps as the finished training in a folder has taken."""
+    if isinstance(trainer, SteppedTrainer):
+        return trainer.with_steps(int(read_json(folder / "train.json")["steps"]))
+    log.warning(
+        "the seeds-only model is trained with the trainer's own number of steps: %s has no method `with_steps`",
+        type(trainer).__qualname__,
+    )
+    return trainer
 
 
 def trained(folder: Path) -> Model:
@@ -161,3 +190,14 @@ def read_figures(folder: Path) -> dict[str, float]:
     if not all(isinstance(value, int | float) for value in figures.values()):
         raise damaged(folder / "eval.json")
     return {name: float(value) for name, value in figures.items()}
+
+
+def read_items(folder: Path) -> tuple[HeldoutRow, ...]:
+    """What each held-out pair has shown in a finished evaluation; nothing where pairs were not measured one by one."""
+    path = folder / "items.jsonl"
+    if not path.exists():
+        return ()
+    try:
+        return tuple(map(HeldoutRow.from_json, read_rows(path)))
+    except ValueError:
+        raise damaged(path) from None

@@ -61,6 +61,11 @@ class ScriptedEngine:
         """-ln 2 a token: every continuation costs one bit a word."""
         return [-float(np.log(2)) * len(ids) for _, ids in zip(prompts, continuations, strict=True)]
 
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """`logprobs` of each continuation, shared out evenly among its tokens."""
+        totals = self.logprobs(prompts, continuations)
+        return [[total / len(ids)] * len(ids) for total, ids in zip(totals, continuations, strict=True)]
+
     def _complete(self, prompt: str, sampling: Sampling, seed: int) -> Completion:
         text = self.answer(prompt, seed)
         for stop in sampling.stop:

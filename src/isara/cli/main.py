@@ -16,6 +16,7 @@ from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
+from isara.cli.seeds import app as seeds_app
 from isara.errors import ConfigError, IsaraError, RunError
 
 app = typer.Typer(
@@ -226,6 +227,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.add_typer(judge_app, name="judge")
 app.add_typer(models_app, name="models")
+app.add_typer(seeds_app, name="seeds")
 
 
 def main() -> None:

@@ -53,8 +53,11 @@ class Arm:
         Raises:
             ConfigError: An override is no key of a config, or has no meaning.
         """
-        # An iteration more or less is another budget, so no run stops early.
-        return changed(base, {"evaluate.patience": None, **self.settings(base), "seed": seed, "out": str(out)})
+        # An iteration more or less is another budget, so no run stops early. The seeds-only model is an arm of its own,
+        # and every model is asked by the comparison itself, so a run need ask only where answers choose the iteration.
+        common: dict[str, Any] = {"evaluate.patience": None, "evaluate.seeds_only": False}
+        common |= {} if base.evaluate.by_score else {"evaluate.answers": 0}
+        return changed(base, {**common, **self.settings(base), "seed": seed, "out": str(out)})
 
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:

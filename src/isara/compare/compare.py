@@ -14,15 +14,17 @@ from isara.compare.arms import Arm, changed, check_budget, in_order
 from isara.compare.budget import cost, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
-from isara.compare.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.compare.store import claim, write
 from isara.compare.trainers import EqualSteps
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
-from isara.files import append_text, locked, read_json
+from isara.evaluate.run import RunEvaluator
+from isara.evaluate.scorers import Row, Scorer, build_scorer, heldout_rows
+from isara.files import append_text, locked
 from isara.folder import open_shelf, stage_folder
 from isara.loop import run
 from isara.parts import Parts
+from isara.report.facts import read_run
 from isara.stages import Model, trained
 from isara.watching import SILENT, Watcher
 
@@ -49,6 +51,7 @@ class Bench:
         out: The comparison's folder.
         rows: The held-out rows with all their columns.
         scorer: Scores the answers.
+        selection: Ids of the held-out pairs that choose the runs' iterations, and so are in no table.
         make: Makes an arm's parts.
         watcher: Is told of a run's progress.
         tell: Is told of each run.
@@ -58,6 +61,7 @@ class Bench:
     out: Path
     rows: Sequence[Row]
     scorer: Scorer
+    selection: frozenset[str] = frozenset()
     make: Make = cell_parts
     watcher: Watcher = SILENT
     tell: Tell = silence
@@ -142,7 +146,9 @@ def set_up(
             "with --set heldout=FILE, or hold out a larger share"
         )
     rows = heldout_rows(base.config, base.heldout)
-    return Bench(base, out, rows, build_scorer(base.config, rows), make, watcher, tell)
+    selection = base.evaluator.selection if isinstance(base.evaluator, RunEvaluator) else frozenset()
+    told = [row for pair, row in zip(base.heldout, rows, strict=True) if pair.id not in selection]
+    return Bench(base, out, rows, build_scorer(base.config, told), selection, make, watcher, tell)
 
 
 def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tuple[list[Measured], list[Failure]]:
@@ -175,7 +181,7 @@ def _measure(bench: Bench, arm: Arm, seed: int) -> list[Measured]:
     seen = steps_seen(reference)
     if parts.config.generate.accept:
         return _run(bench, arm, replace(parts, trainer=_equal_steps(bench, arm, parts.config, seen)))
-    best = read_json(reference / "final" / "isara.json")["iteration"]
+    best = read_run(reference, verify=False).chosen
     measured = []
     for t, steps in enumerate(seen, 1):
         place = bench.folder(arm.name, seed) / f"steps-{steps}"
@@ -193,7 +199,7 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
         model = trained(stage_folder(result.out, t, "train")) if t else Model(parts.model, parts.weights(parts.model))
         answers = ask(parts, arm, model, bench.out / "answers", bench.scorer.likelihood)
         values = _columns(bench, answers)
-        measured.append(Measured(arm.name, parts.config.seed, t, t == result.best, seen[t], values, answers))
+        measured.append(Measured(arm.name, parts.config.seed, t, t == result.chosen, seen[t], values, answers))
     return measured
 
 
@@ -210,6 +216,7 @@ def _equal_steps(bench: Bench, arm: Arm, config: Config, seen: Sequence[int]) ->
 
 def _columns(bench: Bench, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The answers' values as a column each, nan where a question has none; the first question's first column first."""
-    rows = [bench.scorer.score(row, answer) for row, answer in zip(bench.rows, answers, strict=True)]
+    asked = zip(bench.base.heldout, bench.rows, answers, strict=True)
+    rows = [{} if pair.id in bench.selection else bench.scorer.score(row, answer) for pair, row, answer in asked]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

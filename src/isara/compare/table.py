@@ -64,8 +64,8 @@ def _iterations(comparison: Comparison) -> Iterator[str]:
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield (
         "In brackets the 95 % bootstrap interval over the n questions, each with its mean over the training seeds; "
-        "after it the range of the seeds. An arm that trains is shown by the models that its runs exported, those "
-        "whose held-out answers were likeliest."
+        "after it the range of the seeds. An arm that trains is shown by one of its iterations, chosen by the "
+        "score on other held-out pairs where `evaluate.select` says so, else by the likelihood of the held-out answers."
     )
     if any(line.difference for line in comparison.lines):
         yield (

@@ -65,6 +65,16 @@ class ChildEngine:
         scores: list[float] = self._ask("logprobs", prompts=_ids(prompts), continuations=tails)
         return scores
 
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of each token of each continuation after all that stands before it, in fp32.
+
+        Raises:
+            ModelError: As in `logprobs`.
+        """
+        tails = [list(continuation) for continuation in continuations]
+        scores: list[list[float]] = self._ask("token_logprobs", prompts=_ids(prompts), continuations=tails)
+        return scores
+
     def __enter__(self) -> Self:
         find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
         self._child = Child("isara.engines.child", "the engine's process", ModelError)
@@ -127,6 +137,8 @@ def _call(engine: "TransformersEngine", request: dict[str, Any]) -> Any:
     match request["method"]:
         case "logprobs":
             return engine.logprobs(prompts, request["continuations"])
+        case "token_logprobs":
+            return engine.token_logprobs(prompts, request["continuations"])
         case "generate":
             sampling = Sampling(**request["sampling"] | {"stop": tuple(request["sampling"]["stop"])})
             return [asdict(row) for row in engine.generate(prompts, sampling, request["seeds"])]

@@ -61,7 +61,7 @@ class HeldoutEvaluator:
         self.heldout = heldout
         self.pool = pool
         self.demos = demos
-        self._retrieve = retriever(pool, "nearest" if demos else "none", demos, seed=0)
+        self.retrieve = retriever(pool, "nearest" if demos else "none", demos, seed=0)
 
     def key(self) -> dict[str, Any]:
         """What the figures depend on beside the model."""
@@ -81,8 +81,7 @@ class HeldoutEvaluator:
         Raises:
             ModelError: A question with its answer doesn't fit the model's context.
         """
-        plain = [asker.renderer.answer((), pair) for pair in self.heldout]
-        shown, demo_ids = self._shown(asker, plain)
+        plain, shown, demo_ids = self.prompts(asker)
         # One call for both, so that the engine can batch equal lengths together; none twice where nothing is shown.
         prompts = plain if shown == plain else plain + shown
         pairs = [*self.heldout, *self.heldout][: len(prompts)]
@@ -91,12 +90,21 @@ class HeldoutEvaluator:
         rows = zip(self.heldout, bits[: len(plain)], bits[-len(plain) :], demo_ids, strict=True)
         return [HeldoutItem(pair.id, len(pair.answer.encode()), zero, shot, ids) for pair, zero, shot, ids in rows]
 
+    def prompts(self, asker: Asker) -> tuple[list[Prompt], list[Prompt], list[tuple[str, ...]]]:
+        """Each pair's prompt alone, after its nearest demonstrations, and their ids.
+
+        Raises:
+            ModelError: A question with its answer doesn't fit the model's context.
+        """
+        plain = [asker.renderer.answer((), pair) for pair in self.heldout]
+        return plain, *self._shown(asker, plain)
+
     def _shown(self, asker: Asker, plain: Sequence[Prompt]) -> tuple[list[Prompt], list[tuple[str, ...]]]:
         """Each pair's prompt after as many of its nearest as leave room for its answer, and their ids."""
         prompts, demo_ids = [], []
         for pair, prompt in zip(self.heldout, plain, strict=True):
             size, length = len(asker.renderer.answer_ids(prompt, pair.answer)), asker.renderer.context_length
-            found = asker.prompt(pair, length - size, self._retrieve(pair))
+            found = asker.prompt(pair, length - size, self.retrieve(pair))
             if found is None:
                 raise ModelError(
                     f"held-out pair {pair.id} has {len(prompt.ids)} + {size} tokens and the model reads at most "

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from isara.config import Config
-from isara.records import QAPair
+from isara.evaluate.verdict import FEW_PAIRS, sentence
+from isara.records import SEEDS_ONLY, QAPair
 from isara.render import PromptFormat
-from isara.report.facts import FEW_PAIRS, IterationFacts, Run, Training
+from isara.report.facts import IterationFacts, Run, Training
 
 UNKNOWN_LICENSE = "unknown: ask before you publish"
 _PAPER = (
@@ -45,7 +46,7 @@ def model_card(run: Run, best: int, license: str | None = None) -> str:
 
     Args:
         run: The run.
-        best: The iteration whose model is exported; 0 is the base model, unchanged.
+        best: The iteration whose model is exported; 0 is the base model, unchanged, SEEDS_ONLY the seeds-only model.
         license: Licence of the base model, if known.
     """
     base, settings = run.config.model, training_settings(run)
@@ -55,12 +56,12 @@ def model_card(run: Run, best: int, license: str | None = None) -> str:
         "library_name": "transformers",
         "license": _hub_license(license),
         "pipeline_tag": "text-generation",
-        "tags": ["isara", "self-alignment", "synthetic-data", "sft", *_peft_tag(settings)] if best else ["isara"],
+        "tags": _tags(best, settings),
     }
     return _page(
         meta,
         f"# {escape(run.path.name)}",
-        *(_made(run, best) if best else [f"This is `{_shown(base)}`, unchanged: the run made no iteration."]),
+        *_origin(run, best, settings),
         "## How to use",
         *_use(run, run.at(best).training, best),
         "## Evaluation",
@@ -144,6 +145,32 @@ def escape(text: str) -> str:
 def _page(meta: Mapping[str, Any], *blocks: str) -> str:
     front = yaml.safe_dump({key: value for key, value in meta.items() if value is not None}, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _tags(best: int, settings: Mapping[str, Any]) -> list[str]:
+    if best == 0:
+        return ["isara"]
+    generated = ["self-alignment", "synthetic-data"] if best > 0 else []
+    return ["isara", *generated, "sft", *_peft_tag(settings)]
+
+
+def _origin(run: Run, best: int, settings: Mapping[str, Any]) -> list[str]:
+    """What the model is: an iteration's, the seeds-only model, or the base model."""
+    base = f"`{_shown(run.config.model)}`"
+    if best > 0:
+        return _made(run, best)
+    if best == SEEDS_ONLY:
+        training = run.at(best).training
+        return [
+            f"{base}, fine-tuned on {len(run.seeds)} question-answer pairs alone, with loss on the answers: the "
+            f"baseline of a run of {_ISARA}, which makes more pairs from them, did better than its iterations.",
+            "## How it was made",
+            "No generated pair was trained on. Training:",
+            _settings_table({**settings, **_taken(training)}),
+            _merge_note(training),
+        ]
+    why = "no iteration of the run is the better model (see below)" if run.iterations else "the run made no iteration"
+    return [f"This is {base}, unchanged: {why}."]
 
 
 def _made(run: Run, best: int) -> list[str]:
@@ -296,13 +323,13 @@ def _evaluation(run: Run, best: int) -> list[str]:
     names = [name for name in said if name != "pairs" and not name.endswith("_se")]
     if not names:
         return ["The model was not evaluated: the run had no held-out pairs."]
-    rows = [
-        (_iteration(number, best), *(_figure(figures, name) for name in names))
-        for number, figures in sorted(evaluations.items())
-    ]
+    order = sorted(evaluations, key=lambda number: (number != 0, number))
+    rows = [(_iteration(number, best), *(_figure(evaluations[number], name) for name in names)) for number in order]
     errors = ", ± standard error" if any("±" in cell for row in rows for cell in row) else ""
     notes = []
-    if len(rows) > 2:
+    if verdict := run.verdict:
+        notes.append(escape(sentence(verdict)))
+    if len(run.iterations) > 1 and "score_select" not in names:
         notes.append("The iteration was chosen by these pairs, so its own figures flatter it a little.")
     if run.heldout_count < FEW_PAIRS:
         notes.append(f"Fewer than {FEW_PAIRS} held-out pairs can't tell such models apart.")
@@ -318,7 +345,8 @@ def _figure(figures: Mapping[str, float], name: str) -> str:
 
 def _iteration(number: int, best: int) -> str:
     this = " (this model)" if number == best else ""
-    return f"{number}{this}" if number else f"0 (base model){this}"
+    names = {0: "0 (base model)", SEEDS_ONLY: "seeds only"}
+    return names.get(number, str(number)) + this
 
 
 def _licences(model_license: str | None, seeds_license: str | None) -> str:

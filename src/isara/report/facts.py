@@ -13,17 +13,18 @@ from typing import Any
 
 from isara.config import FILE_NAME, Config, load_config
 from isara.errors import RunError
+from isara.evaluate.verdict import Verdict, judge
 from isara.files import damaged, parse_line, read_json, read_rows, read_text
 from isara.folder import check_stage, is_done, iteration_numbers, read_config, read_environment, stage_folder
 from isara.generate import funnel, whole_batches
 from isara.kinds import KindShare
 from isara.loop import best_iteration
 from isara.marks import clean
-from isara.records import Candidate, Draw, QAPair, TrainStats
+from isara.records import SEEDS_ONLY, Candidate, Draw, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
+from isara.stages import read_items
 from isara.watching import StageName
 
-FEW_PAIRS = 20  # held-out pairs below which figures say little
 _MOST_SHOWN = 60  # characters of a foreign value in a message
 
 
@@ -86,7 +87,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class IterationFacts:
-    """What an iteration made; iteration 0 is the base model, which is measured alone.
+    """What an iteration made; iteration 0 is the base model, which is measured alone, SEEDS_ONLY the baseline.
 
     Attributes:
         number: The iteration.
@@ -98,6 +99,7 @@ class IterationFacts:
         figures: Of the evaluation; None until it is done, empty where nothing is held out.
         examples: Held-out questions as the model answered them.
         kinds: How often each kind of answer was accepted, beside the seeds.
+        items: What each held-out pair has shown; empty where they were not measured one by one.
     """
 
     number: int
@@ -109,6 +111,7 @@ class IterationFacts:
     figures: Mapping[str, float] | None = None
     examples: tuple[Example, ...] = ()
     kinds: tuple[KindShare, ...] = ()
+    items: tuple[HeldoutRow, ...] = ()
 
     @property
     def generated(self) -> bool:
@@ -150,7 +153,8 @@ class Run:
         heldout: The held-out pairs.
         base: The base model's evaluation.
         iterations: What each iteration made, from 1.
-        exported: The iteration whose model is in final/; None where none is yet.
+        exported: The iteration whose model is in final/, 0 or SEEDS_ONLY; None where none is yet.
+        seeds_only: The model that was fine-tuned on the seeds alone; None where there is none.
     """
 
     path: Path
@@ -162,11 +166,12 @@ class Run:
     base: IterationFacts
     iterations: tuple[IterationFacts, ...]
     exported: int | None
+    seeds_only: IterationFacts | None = None
 
     @property
     def all(self) -> tuple[IterationFacts, ...]:
-        """The base model and each iteration."""
-        return (self.base, *self.iterations)
+        """The base model, the seeds-only model where there is one, and each iteration."""
+        return (self.base, *([self.seeds_only] if self.seeds_only else []), *self.iterations)
 
     @property
     def figures(self) -> dict[int, Mapping[str, float]]:
@@ -175,10 +180,28 @@ class Run:
 
     @property
     def best(self) -> int | None:
-        """The iteration that is exported, or would be of what is there; None where no iteration is measured."""
+        """The model that is exported, or would be of what is there; None where no iteration is measured."""
         if self.exported is not None:
             return self.exported
-        return best_iteration(self.figures) if any(self.figures) else None
+        verdict = self.verdict
+        return verdict.best if verdict else self.chosen
+
+    @property
+    def chosen(self) -> int | None:
+        """The best of the iterations; None where none is measured, 0 where none was asked for."""
+        if any(number > 0 for number in self.figures):
+            return best_iteration(self.figures)
+        return 0 if self.exported == 0 else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the held-out pairs say of the best iteration; None where they were not measured one by one."""
+        chosen = self.chosen
+        return None if chosen is None else self.verdict_on(chosen)
+
+    def verdict_on(self, number: int) -> Verdict | None:
+        """The same of any iteration."""
+        return judge({facts.number: facts.items for facts in self.all}, number)
 
     @property
     def heldout_count(self) -> int:
@@ -239,7 +262,7 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
     if not seeds:  # no run begins without
         raise damaged(run / "seeds.jsonl")
     numbers = sorted(set(iteration_numbers(run)))
-    return Run(
+    found = Run(
         run,
         load_config(run / FILE_NAME),
         environment["parts"],
@@ -249,7 +272,13 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         _measured(run, 0, verify, IterationFacts(0)),
         tuple(_iteration(run, number, verify) for number in numbers),
         _exported(run, numbers),
+        _seeds_only(run, verify),
     )
+    for facts in found.all:
+        if facts.items and [row.id for row in facts.items] != [pair.id for pair in found.heldout]:
+            path = stage_folder(run, facts.number, "evaluate") / "items.jsonl"
+            raise _wrong(path, "holds other pairs than heldout.jsonl")
+    return found
 
 
 def _wrong(path: Path, what: str) -> RunError:
@@ -290,6 +319,14 @@ def _iteration(run: Path, number: int, verify: bool) -> IterationFacts:
         kinds=kinds,
     )
     return _measured(run, number, verify, facts)
+
+
+def _seeds_only(run: Path, verify: bool) -> IterationFacts | None:
+    """The baseline as far as it goes; None before it is trained."""
+    training = _training(run, SEEDS_ONLY, verify)
+    if training is None:
+        return None
+    return _measured(run, SEEDS_ONLY, verify, IterationFacts(SEEDS_ONLY, training=training))
 
 
 def _checked(run: Path, number: int, name: StageName, verify: bool) -> Mapping[str, Any] | None:
@@ -420,7 +457,8 @@ def _measured(run: Path, number: int, verify: bool, facts: IterationFacts) -> It
         return facts
     folder = stage_folder(run, number, "evaluate")
     path = folder / "eval.json"
-    return replace(facts, figures=_numbers(path, read_json(path)), examples=_examples(folder / "examples.json"))
+    figures, examples = _numbers(path, read_json(path)), _examples(folder / "examples.json")
+    return replace(facts, figures=figures, examples=examples, items=read_items(folder))
 
 
 def _examples(path: Path) -> tuple[Example, ...]:
@@ -438,6 +476,7 @@ def _exported(run: Path, numbers: Sequence[int]) -> int | None:
     if not path.exists():
         return None
     number = read_json(path).get("iteration")
-    if type(number) is not int or number not in (0, *numbers):
+    trained = [SEEDS_ONLY] if is_done(stage_folder(run, SEEDS_ONLY, "train")) else []
+    if type(number) is not int or number not in (0, *trained, *numbers):
         raise _wrong(path, f"names iteration {clean(str(number), _MOST_SHOWN)}, which the run doesn't hold")
     return number

@@ -10,13 +10,26 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.errors import RunError
+from isara.evaluate.verdict import FEW_PAIRS, Rival, model_name, sentence
 from isara.marks import clean
-from isara.records import Candidate, QAPair, Rejection
-from isara.report.facts import FEW_PAIRS, Example, IterationFacts, Run, StoredCandidate
+from isara.records import SEEDS_ONLY, Candidate, QAPair, Rejection
+from isara.report.facts import Example, IterationFacts, Run, StoredCandidate
 
 _MOST_SHOWN = 80  # characters of a name, an id or a text's beginning
 _JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are other texts
 _BITS = {"bits_per_byte": "bits/byte", "bits_per_byte_demos": "bits/byte, demos"}
+# Figures whose names say too little.
+_LABELS = {
+    **_BITS,
+    "bits_per_byte_plain": "bits/byte, plain text",
+    "answered": "held-out questions answered",
+    "rouge_l": "ROUGE-L of these answers",
+    "cut": "these answers, cut at the limit",
+    "score": "score of these answers",
+    "score_demos": "score after demos",
+    "score_select": "score that chose the iteration",
+}
+_RIVALS: dict[Rival, str] = {"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"}
 _Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 
 
@@ -25,7 +38,7 @@ def summary(run: Run) -> RenderableType:
     table = Table(title=Text(clean(f"Run {run.path}", 10 * _MOST_SHOWN)), title_justify="left")
     table.add_column("iteration")
     for facts in run.all:
-        table.add_column(str(facts.number) if facts.number else "base", justify="right")
+        table.add_column(_head(facts.number), justify="right")
     for name, cell in _rows(run):
         cells = [cell(facts) for facts in run.all]
         if any(cells):
@@ -136,7 +149,7 @@ def _rows(run: Run) -> list[_Row]:
         name
         for figures in run.figures.values()
         for name in figures
-        if name not in _BITS and not name.endswith("_se") and name != "pairs"
+        if name not in _LABELS and not name.endswith("_se") and name != "pairs"
     )
     return [
         ("candidates", lambda facts: _count(facts, "candidates")),
@@ -148,8 +161,9 @@ def _rows(run: Run) -> list[_Row]:
         ("loss, first step → last step", _losses),
         *(
             (label, _figure(name))
-            for name, label in {**_BITS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
+            for name, label in {**_LABELS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
         ),
+        *((f"better than {name} by [95 %]", _gain(run, rival)) for rival, name in _RIVALS.items()),
     ]
 
 
@@ -166,8 +180,26 @@ def _losses(facts: IterationFacts) -> str:
     return f"{stats.first_loss:.2f} → {stats.last_loss:.2f}" if stats else ""
 
 
+def _gain(run: Run, rival: Rival) -> Callable[[IterationFacts], str]:
+    def cell(facts: IterationFacts) -> str:
+        verdict = run.verdict_on(facts.number)
+        return next((str(gain) for gain in verdict.gains if gain.over == rival), "") if verdict else ""
+
+    return cell
+
+
 def _figure(name: str) -> Callable[[IterationFacts], str]:
-    return lambda facts: _with_error(facts.figures or {}, name) if name in (facts.figures or {}) else ""
+    return lambda facts: _shown_figure(facts.figures or {}, name) if name in (facts.figures or {}) else ""
+
+
+def _shown_figure(figures: Mapping[str, float], name: str) -> str:
+    if name == "answered":
+        return f"{figures[name]:.0f}"
+    return f"{figures[name]:.0%}" if name == "cut" else _with_error(figures, name)
+
+
+def _head(number: int) -> str:
+    return str(number) if number > 0 else "seeds only" if number == SEEDS_ONLY else "base"
 
 
 def _with_error(figures: Mapping[str, float], name: str) -> str:
@@ -181,7 +213,10 @@ def _legend(run: Run) -> list[str]:
     return [
         "bits/byte: bits that the model needs for a byte of the held-out answers, zero-shot and with demonstrations, "
         f"± standard error, over {_many(run.heldout_count, 'held-out pair')}; less is better"
-    ]
+    ] + [
+        "plain text: a fixed text of everyday subjects, from which the run learns nothing; more than the base model's "
+        "is forgetting"
+    ] * any("bits_per_byte_plain" in figures for figures in run.figures.values())
 
 
 def _verdict(run: Run) -> list[str]:
@@ -189,6 +224,8 @@ def _verdict(run: Run) -> list[str]:
     best, where = run.best, "is in final/" if run.exported is not None else "would be exported so far"
     if best is None:
         return ["No iteration is finished yet: run the same command again to go on."]
+    if verdict := run.verdict:
+        return [sentence(verdict), f"{model_name(best).capitalize()} {where}.", *_warning(run)]
     if best == 0:
         return ["No iteration was asked for, so the base model is in final/."]
     base, figures = run.base.figures or {}, run.at(best).figures or {}

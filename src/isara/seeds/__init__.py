@@ -10,9 +10,19 @@ from isara.errors import SeedError
 from isara.records import QAPair
 from isara.render import Renderer
 from isara.seeds.checks import Problem, lint, unique
-from isara.seeds.heldout import check_heldout, check_overlap, split_heldout
+from isara.seeds.heldout import check_heldout, check_overlap, name_strange, split_heldout
 
-__all__ = ["Problem", "check_heldout", "check_overlap", "lint", "load_pairs", "load_seeds", "split_heldout", "unique"]
+__all__ = [
+    "Problem",
+    "check_heldout",
+    "check_overlap",
+    "check_seeds",
+    "lint",
+    "load_pairs",
+    "load_seeds",
+    "split_heldout",
+    "unique",
+]
 
 log = logging.getLogger("isara")
 
@@ -29,6 +39,25 @@ def load_seeds(config: Config, renderer: Renderer) -> tuple[list[QAPair], list[Q
     Raises:
         SeedError: The first error of the lint, and how many more there are.
     """
+    seeds, heldout, problems = _read(config, renderer)
+    _report(problems)
+    return [row.pair for row in seeds], [row.pair for row in heldout]
+
+
+def check_seeds(
+    config: Config, renderer: Renderer
+) -> tuple[list[SourceRow], list[SourceRow], list[Problem], list[Problem]]:
+    """Seed pairs, held-out pairs, all that is wrong with them, and each held-out answer that nobody could infer.
+
+    Args:
+        config: As for `load_seeds`.
+        renderer: As there.
+    """
+    seeds, heldout, problems = _read(config, renderer)
+    return seeds, heldout, problems, name_strange(seeds, heldout)
+
+
+def _read(config: Config, renderer: Renderer) -> tuple[list[SourceRow], list[SourceRow], list[Problem]]:
     share = config.heldout if isinstance(config.heldout, float) else 0.0
     needed = max(config.questions.demos, config.answers.demos)
     rows = read_rows(config.seeds, config.columns.question, config.columns.answer)
@@ -44,8 +73,7 @@ def load_seeds(config: Config, renderer: Renderer) -> tuple[list[QAPair], list[Q
         seeds = [row for row in seeds if row.pair.id not in aside]
     problems += check_overlap(seeds, heldout)
     problems += check_heldout(seeds, heldout)
-    _report(problems)
-    return [row.pair for row in seeds], [row.pair for row in heldout]
+    return seeds, heldout, problems
 
 
 def load_pairs(source: str | Path, config: Config, renderer: Renderer) -> list[QAPair]:

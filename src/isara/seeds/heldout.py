@@ -1,6 +1,7 @@
 """Held-out pairs: which they are, and whether they can be a test of anything."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from isara.data import SourceRow
@@ -11,7 +12,21 @@ from isara.seeds.near import NearIndex
 from isara.words import tokenize
 
 FEW_HELDOUT = 20
+_NAMED = 5  # words in a message
 _CONTENT = 4  # letters of a word that says something, at least
+_COMMON = 0.2  # share of the seed answers in which a word stands that says nothing of its own question
+# English words that say nothing by themselves, as far as they are long enough to be taken for content.
+_FUNCTION = frozenset(
+    "about above after again against almost along already also although always among another anything around away "
+    "back because been before being below between both cannot could does doing done down during each either else "
+    "enough even ever every everything from further have having here hers himself however indeed instead into "
+    "itself just least less like many might more most much must myself near neither never next nobody none "
+    "nothing often once only other others otherwise ours over perhaps please quite rather really same shall "
+    "should since some somebody something soon still such than that their theirs them then there therefore these "
+    "they this those though through thus till together too toward under until upon usually very well were what "
+    "whatever when where whether which while whole whom whose will with "
+    "within without would your yours yourself".split()
+)
 
 
 def split_heldout(pairs: Sequence[QAPair], share: float, seed: int) -> tuple[list[QAPair], list[QAPair]]:
@@ -97,8 +112,7 @@ def check_heldout(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> l
             "iterations is chance; hold out more, or name a file of them"
         )
         problems.append(Problem(file, None, "warning", message))
-    known = {word for row in seeds for turn in row.pair.turns for text in turn for word in tokenize(text)}
-    if strange := [row for row in heldout if _is_strange(row.pair, known)]:
+    if strange := [row for row, words in content_words(seeds, heldout) if words]:
         message = (
             f"{len(strange)} of {len(heldout)} held-out answers say nothing that stands in the seeds (the first is in "
             f"line {strange[0].line}): nobody could infer them; hold out pairs whose answers follow from the seeds"
@@ -107,8 +121,38 @@ def check_heldout(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> l
     return problems
 
 
-def _is_strange(pair: QAPair, known: set[str]) -> bool:
-    """Whether the answer has words of content beside its question's, and the seeds have none of them."""
-    asked = set(tokenize(pair.asked))
-    said = {word for word in tokenize(pair.answer) if len(word) >= _CONTENT or any(map(str.isdigit, word))} - asked
-    return bool(said) and said.isdisjoint(known)
+def name_strange(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> list[Problem]:
+    """Each held-out pair whose answer nobody could infer from the seeds, with the words that stand in none of them."""
+    return [
+        Problem(
+            row.file,
+            row.line,
+            "warning",
+            f"nobody could infer this held-out answer, so it measures tone alone: none of {', '.join(words[:_NAMED])} "
+            f"{'and others ' if len(words) > _NAMED else ''}stands in the seeds",
+        )
+        for row, words in content_words(seeds, heldout)
+        if words
+    ]
+
+
+def content_words(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> list[tuple[SourceRow, list[str]]]:
+    """Each held-out row with its answer's words of content where none of them stands in a seed, else with none.
+
+    Words of content are numbers and words of 4 letters and more that are not the question's own, no function words, and
+    not among those that a fifth of the seed answers share.
+    """
+    answers = [{word for _, answer in row.pair.turns for word in tokenize(answer)} for row in seeds]
+    times = Counter(word for words in answers for word in words)
+    common = {word for word, count in times.items() if count > max(1, _COMMON * len(seeds))} | _FUNCTION
+    known = {word for row in seeds for turn in row.pair.turns for text in turn for word in tokenize(text)}
+    found = []
+    for row in heldout:
+        asked = set(tokenize(row.pair.asked)) | common
+        said = [word for word in dict.fromkeys(tokenize(row.pair.answer)) if word not in asked and _says(word)]
+        found.append((row, said if known.isdisjoint(said) else []))
+    return found
+
+
+def _says(word: str) -> bool:
+    return len(word) >= _CONTENT or any(map(str.isdigit, word))

@@ -35,6 +35,10 @@ class ChildTrainer:
         """
         self.trainer.check(start)
 
+    def with_steps(self, steps: int) -> "ChildTrainer":
+        """The same trainer with so many optimiser steps."""
+        return ChildTrainer(on_step=self.on_step, **self.trainer.options() | {"max_steps": steps})
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.
 

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ class SupervisedTrainer(TrainOptions):
         """
         if self.method == "lora":
             check_targets(meta_model(find_model(start), self.trust_remote_code), self)
+
+    def with_steps(self, steps: int) -> "SupervisedTrainer":
+        """The same trainer with so many optimiser steps."""
+        return replace(self, max_steps=steps)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.

@@ -6,7 +6,7 @@ finished rows make room for waiting ones, equal prompts are read once, and each 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -112,6 +112,17 @@ class TransformersEngine:
         Raises:
             ModelError: A prompt and its continuation don't fit into the context, or memory is too small for one row.
         """
+        return [row.total for row in self._score_all(prompts, continuations)]
+
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of each token of each continuation after all that stands before it, in fp32.
+
+        Raises:
+            ModelError: As in `logprobs`.
+        """
+        return [row.scores for row in self._score_all(prompts, continuations)]
+
+    def _score_all(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> "list[_Scored]":
         if not prompts:
             return []
         model = self._model()
@@ -127,7 +138,7 @@ class TransformersEngine:
             count, columns = _scored_at_once(waiting, self._budget(), model.text.size)
             if self._attempt(count, columns, partial(_score, model, waiting[:count])):
                 waiting = waiting[count:]
-        return [row.total for row in scored]
+        return scored
 
     def __enter__(self) -> Self:
         if self._loaded is None:
@@ -196,6 +207,7 @@ class _Scored:
     index: int
     head: tuple[int, ...]
     tail: tuple[int, ...]
+    scores: list[float] = field(default_factory=list)
     total: float = 0.0
 
 
@@ -397,7 +409,7 @@ def _parts(rows: Sequence[int], prompts: Sequence[Sequence[int]], most_tokens: i
 
 
 def _score(model: _Loaded, rows: Sequence[_Scored]) -> None:
-    """Adds up the log-probabilities of each row's continuation, all rows in one pass."""
+    """Gives each row the log-probabilities of its continuation's tokens and their sum, all rows in one pass."""
     cache = model.cache(len(rows))
     cache.restart(len(rows[0].head) - 1, room=max(len(row.tail) for row in rows))
     starts = [cache.end - len(row.head) + 1 for row in rows]
@@ -407,7 +419,7 @@ def _score(model: _Loaded, rows: Sequence[_Scored]) -> None:
     for index, row in enumerate(rows):
         ids = torch.tensor(row.tail, device=model.device)
         scores = torch.log_softmax(logits[index, : len(ids)].float(), -1).gather(1, ids[:, None])
-        row.total = float(scores.sum())
+        row.scores, row.total = scores[:, 0].tolist(), float(scores.sum())
 
 
 def _scored_at_once(rows: Sequence[_Scored], budget: int, vocabulary: int) -> tuple[int, int]:

@@ -1,0 +1,231 @@
+"""Whether a run has helped: paired differences on held-out pairs, with intervals, and what is said of them.
+
+A gain is the mean by which a model is better than another on the same pairs; above 0 is better, whatever is measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from isara.evaluate.run import first_scores
+from isara.records import SEEDS_ONLY, GivenAnswer, HeldoutRow
+from isara.statistics import Floats, Interval, bootstrap
+
+Measure: TypeAlias = Literal["score", "content", "likelihood"]
+Rival: TypeAlias = Literal["base", "demonstrations", "seeds-only"]
+
+FEW_PAIRS = 20  # held-out pairs below which figures say little
+# With fewer, even pairs that all say the same are no evidence at 95 %: 2 * 0.5 ** 5 > 0.05.
+LEAST_PAIRS = 6
+_LEAST_CONTENT = 5.0  # pairs among which the weight of the tokens has to be spread (effective number, Kish 1965)
+
+_MEASURES: dict[Measure, str] = {
+    "score": "the recipe's score",
+    "content": "bits per token of content",
+    "likelihood": "bits per byte",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much the chosen iteration is better than a rival.
+
+    Attributes:
+        over: The rival: the base model alone, after demonstrations (ICL-kNN), or fine-tuned on the seeds alone.
+        measure: What is compared.
+        n: Held-out pairs.
+        mean: Of the score, or in bits; above 0 the iteration is better.
+        interval: Its 95 % bootstrap interval over pairs.
+    """
+
+    over: Rival
+    measure: Measure
+    n: int
+    mean: float
+    interval: Interval
+
+    @property
+    def shown(self) -> bool:
+        """Whether the iteration is better beyond chance."""
+        return self.n >= LEAST_PAIRS and self.interval.low > 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.interval.low:+.3f}, {self.interval.high:+.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run's held-out pairs say of it.
+
+    Attributes:
+        chosen: The best of the iterations.
+        best: The model that is to be exported: the iteration, 0 for the base model, or SEEDS_ONLY.
+        measure: What models are compared by.
+        n: The pairs that were compared.
+        gains: Over each rival that was measured.
+    """
+
+    chosen: int
+    best: int
+    measure: Measure
+    n: int
+    gains: tuple[Gain, ...]
+
+    @property
+    def missing(self) -> list[Rival]:
+        """The rivals that were not measured."""
+        known = {gain.over for gain in self.gains}
+        every: tuple[Rival, ...] = ("base", "demonstrations", "seeds-only")
+        return [rival for rival in every if rival not in known]
+
+    @property
+    def helped(self) -> bool:
+        """Whether the iteration is better than every rival beyond chance; only then is it called the best."""
+        return not self.missing and all(gain.shown for gain in self.gains)
+
+
+def judge(rows: Mapping[int, Sequence[HeldoutRow]], chosen: int) -> Verdict | None:
+    """The verdict on the best iteration of a run; None where it or the base model was not measured pair by pair.
+
+    Args:
+        rows: Of each model; 0 is the base model.
+        chosen: The best of the iterations.
+    """
+    base, ours = rows.get(0), rows.get(chosen)
+    if not base or not ours or chosen < 1:
+        return None
+    alone = rows.get(SEEDS_ONLY)
+    measure = _measure(base, [ours, alone] if alone else [ours])
+    gains = [_gain("base", measure, base, base, ours)]
+    # Where the base model's own demonstrations have weighed the tokens, it is no fair rival on them.
+    plain: Measure = "score" if measure == "score" else "likelihood"
+    if any(row.demo_ids for row in base):
+        gains.append(_gain("demonstrations", plain, base, base, ours))
+    if alone:
+        gains.append(_gain("seeds-only", measure, base, alone, ours))
+    place = {"base": 0, "seeds-only": SEEDS_ONLY}
+    worth = {chosen: 0.0} | {place[gain.over]: -gain.mean for gain in gains if gain.over in place}
+    verdict = Verdict(chosen, chosen, measure, gains[0].n, tuple(gains))
+    return (
+        verdict
+        if verdict.helped
+        else Verdict(chosen, max(worth, key=worth.__getitem__), measure, gains[0].n, tuple(gains))
+    )
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict in a line: what is best, or that the loop did not help, by how much, on how many pairs."""
+    by = f"by {_MEASURES[verdict.measure]} on {_many(verdict.n)}"
+    said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
+    if verdict.helped:
+        return f"Iteration {verdict.chosen} is the best, {by}: {said} (95 % intervals of paired differences)."
+    missed = [_rival(gain, verdict.measure) for gain in verdict.gains if not gain.shown]
+    if not missed:
+        absent = " and ".join(map(_unmeasured, verdict.missing))
+        return f"Iteration {verdict.chosen} is better than what it was compared with, {by}: {said}; {absent}."
+    return (
+        f"The loop did not help: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
+        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is the best of "
+        f"what there is. {_advice(verdict)}"
+    )
+
+
+def model_name(number: int) -> str:
+    """What a model of the run is called."""
+    if number == SEEDS_ONLY:
+        return "the seeds-only model"
+    return f"iteration {number}" if number else "the base model"
+
+
+def _advice(verdict: Verdict) -> str:
+    """What to try."""
+    worse = {gain.over for gain in verdict.gains if gain.mean < 0}
+    if verdict.n < FEW_PAIRS:
+        return (
+            f"So few pairs hardly tell: hold out {FEW_PAIRS} or more (--heldout), or repeat the run with --set seed=1 "
+            "and another --out, which holds out others."
+        )
+    if "seeds-only" in worse:
+        return (
+            "The generated pairs do harm: read them (`isara show RUN`), lower questions.temperature and "
+            "answers.temperature, filter more, or take a larger model."
+        )
+    if "demonstrations" in worse:
+        return "Ask the base model after demonstrations (`isara answer --demos`), or take a larger model."
+    return "Try more or better seeds, a larger generate.accept, or a larger model; more held-out pairs tell more."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _rival(gain: Gain, measure: Measure) -> str:
+    names = {
+        "base": "the base model",
+        "demonstrations": "the base model after demonstrations",
+        "seeds-only": "the seeds-only model",
+    }
+    return names[gain.over] + ("" if gain.measure == measure else f" (in {_MEASURES[gain.measure]})")
+
+
+def _unmeasured(rival: Rival) -> str:
+    options = {"base": "", "demonstrations": " (evaluate.demos is 0)", "seeds-only": " (evaluate.seeds_only)"}
+    names = {"base": "the base model", "demonstrations": "demonstrations", "seeds-only": "the seeds-only model"}
+    return f"{names[rival]} was not measured{options[rival]}, so it can't be called the best"
+
+
+def _measure(base: Sequence[HeldoutRow], others: Sequence[Sequence[HeldoutRow]]) -> Measure:
+    """What weighs content most, of what was measured."""
+    if first_scores([row.given for row in base if row.given and not row.selects]):
+        return "score"
+    weights = [sum(row.token_weights) for row in base]
+    squares = sum(weight * weight for weight in weights)
+    pairs = [pair for rows in others for pair in zip(base, rows, strict=True)]
+    fits = all(len(one.token_weights) in (0, len(other.token_bits)) for one, other in pairs)
+    spread = sum(weights) ** 2 / squares if squares else 0.0
+    return "content" if fits and spread >= _LEAST_CONTENT else "likelihood"
+
+
+def _gain(
+    over: Rival,
+    measure: Measure,
+    base: Sequence[HeldoutRow],
+    theirs: Sequence[HeldoutRow],
+    ours: Sequence[HeldoutRow],
+) -> Gain:
+    """The gain of `ours` over `theirs`, with the base model's weights of tokens."""
+    gains: list[float] = []
+    sizes: list[float] = []
+    for weighed, they, we in zip(base, theirs, ours, strict=True):
+        if measure == "score":
+            scored = they.given_demos if over == "demonstrations" else they.given
+            if (pair := _scores(we, scored)) is not None:
+                gains.append(pair[0] - pair[1])
+                sizes.append(1.0)
+        elif measure == "content":
+            if weight := sum(weighed.token_weights):
+                bits = zip(weighed.token_weights, they.token_bits, we.token_bits, strict=True)
+                gains.append(sum(each * (b - a) for each, b, a in bits))
+                sizes.append(weight)
+        else:
+            gains.append((they.bits_demos if over == "demonstrations" else they.bits) - we.bits)
+            sizes.append(float(we.bytes))
+    if not gains:
+        return Gain(over, measure, 0, 0.0, Interval(-float("inf"), float("inf")))
+    return Gain(over, measure, len(gains), sum(gains) / sum(sizes), bootstrap(_ratio, gains, sizes))
+
+
+def _scores(ours: HeldoutRow, theirs: GivenAnswer | None) -> tuple[float, float] | None:
+    """The first column's values of two answers to a question that the verdict is about."""
+    if ours.selects or ours.given is None or theirs is None:
+        return None
+    values = first_scores([ours.given]), first_scores([theirs])
+    return (values[0][0], values[1][0]) if all(values) else None
+
+
+def _ratio(gains: Floats, sizes: Floats) -> float:
+    return float(gains.sum() / sizes.sum())
+
+
+def _many(n: int) -> str:
+    return f"{n} held-out pair" + ("" if n == 1 else "s")
