@@ -1,5 +1,6 @@
 """The stages of a run: what each depends on, the work that makes it, and what is read from it when it is done."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
 from isara.records import QAPair, Sampling
 from isara.watching import Watcher
+
+log = logging.getLogger("isara")
 
 EXAMPLES = 3  # held-out questions that every model answers, for a reader to judge by himself
 
@@ -83,6 +86,8 @@ def claim(folder: RunFolder, parts: Parts) -> Keys:
     keys = parts.keys()
     record = {"parts": keys, "versions": dict(parts.versions)}
     folder.claim(parts.config.model_dump(mode="json"), record, parts.seeds, parts.heldout)
+    for note in parts.notes:
+        log.info("%s", note)
     return Keys(parts, keys)
 
 
