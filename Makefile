@@ -8,10 +8,16 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 export TOKENIZERS_PARALLELISM = false
 
+# What the quickstart runs; `make quickstart MODEL=smollm2-135m` takes a real model, which is installed for it.
+MODEL ?= embedded
+RECIPE ?= safety
+# A real model is given one small iteration, so that it ends within minutes on two cores.
+REAL ?= --iterations 1 --set generate.accept=48 --set generate.batch=32 --set questions.per_prompt=2
+
 .PHONY: quickstart test check clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/isara run recipes/safety
+	BIN="$(BIN)" MODEL="$(MODEL)" RECIPE="$(RECIPE)" REAL="$(REAL)" sh scripts/quickstart.sh
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "marks", "words", "statistics"},
     {"files", "hardware", "process", "http", "keys", "own", "tables"},
     {"records", "watching"},
-    {"models", "loading", "gguf", "packaged", "converted", "adapters"},
+    {"models", "loading", "gguf", "packaged", "converted", "adapters", "sizes"},
     {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},
     {"protocols", "embedders", "shelf"},
     {"asking", "filters", "seeds", "selection", "testing"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"stages"},
     {"loop", "verbs"},
     {"report"},
-    {"build", "estimate", "scaffold"},
+    {"build", "estimate", "scaffold", "preview", "tune"},
     {"compare"},
     {"cli", "isara"},
 ]

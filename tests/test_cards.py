@@ -147,7 +147,7 @@ def test_a_base_model_that_is_exported_is_called_that(tmp_path: Path) -> None:
 
 
 def test_the_data_card_says_how_the_pairs_were_made(run: Run) -> None:
-    card = data_card(run, 2)
+    card = data_card(with_settings(run, "answers.temperature=0.5"), 2)
     assert "2 question-answer pairs that `hyrule/link-1b`" in card
     assert "**All of it is synthetic.**" in card
     assert "| iteration | accepted pairs |\n| --- | --- |\n| 1 | 1 |\n| 2 | 1 |" in card

@@ -29,6 +29,7 @@ FAST = [
     "generate.min_yield=0",
     "generate.max_batches=60",
     "train.num_train_epochs=1",
+    "train.method=lora",
     "train.lora_r=2",
     "retrieve.embedder=lexical",
     *LENIENT,

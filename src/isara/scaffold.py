@@ -40,9 +40,12 @@ This folder aligns a model to a domain with ISARA. Run the commands in the folde
    and vary the questions: new ones are made in their likeness.
 2. `heldout: 0.2` in `{config}` keeps a fifth of the pairs from the loop, to measure with. Pairs that were written
    independently of the seeds make a stricter test: put them into a file and set `heldout: heldout.jsonl`.
-3. Look at the first prompts and at the estimate of time and memory: `isara run {name} --dry-run`
-4. Run it: `isara run {name}`. After a crash the same command goes on.
-5. See what was made and what was dropped, and why: `isara show runs/{name}`
+3. Ask which settings the model wants, by nothing but your pairs: `isara tune {name}`. It takes minutes, and says so
+   where the model gains nothing from demonstrations and a larger one is needed.
+4. Look at a few rows that it would make, and at what the run will take: `isara preview {name}`; the first prompts are
+   shown by `isara run {name} --dry-run`.
+5. Run it: `isara run {name}`. After a crash the same command goes on.
+6. Read what was made and what was dropped, and why: `isara show runs/{name} --read 10`
 """
 
 
@@ -76,7 +79,8 @@ def config_text(model: str = "embedded") -> str:
     """A config in which every key stands with what it means and takes; those rarely changed are commented out."""
     lines = [
         "# Settings of ISARA. A key after a bare # shows its default: take the # away to change it, or set it for",
-        "# one run alone with --set, such as --set questions.demos=4.",
+        "# one run alone with --set, such as --set questions.demos=4. `isara tune` on this folder measures which k,",
+        "# embedder, prompt format and temperatures the model wants.",
     ]
     for key, field in fields():
         name = key.rpartition(".")[2]

@@ -94,6 +94,8 @@ def claim(folder: RunFolder, parts: Parts) -> Keys:
     keys = parts.keys()
     record = {"parts": keys, "versions": dict(parts.versions)}
     folder.claim(parts.config.model_dump(mode="json"), record, parts.seeds, parts.heldout)
+    for note in parts.notes:
+        log.info("%s", note)
     return Keys(parts, keys)
 
 

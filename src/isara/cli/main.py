@@ -16,7 +16,10 @@ from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
+from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
+from isara.cli.preview import preview
 from isara.cli.seeds import app as seeds_app
+from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, RunError
 
 app = typer.Typer(
@@ -25,20 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ConfigPath = Annotated[
-    Path | None, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)
-]
-Model = Annotated[
-    str | None,
-    typer.Option(help="A folder, hub name, .gguf file or packaged model (`isara models list`); else the embedded."),
-]
-Seeds = Annotated[str | None, typer.Option(help="The seed pairs: a data file, a folder, or a hub name.")]
-Out = Annotated[str | None, typer.Option(help="The run folder.")]
-Heldout = Annotated[str | None, typer.Option(help="A share of the seeds, or a file of other pairs, for evaluation.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value, such as train.lora_r=8.")
-]
 
 
 def _version(asked: bool) -> None:
@@ -87,17 +76,20 @@ def run(
     from isara.report.facts import read_run
     from isara.report.terminal import before_and_after, summary
 
-    settings = _config(config, model, seeds, out, heldout, overrides, iterations=iterations)
+    settings = configured(config, model, seeds, out, heldout, overrides, iterations=iterations)
     if dry_run:
-        from isara.estimate import preview
+        from isara.estimate import dry_run as look
 
-        _console().print(preview(build_parts(settings)))
+        console().print(look(build_parts(settings)))
         return
-    with Bars(_console(stderr=True), settings.iterations, settings.generate.batch) as bars:
-        result = loop.run(build_parts(settings, bars), bars, verify=verify)
+    with Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars:
+        parts = build_parts(settings, bars)
+        for note in parts.notes:
+            typer.echo(note, err=True)
+        result = loop.run(parts, bars, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
-    _console().print(summary(found), before_and_after(found))
-    _say(f"The aligned model is in {result.final}; `isara show {result.out}` shows what it was made from.")
+    console().print(summary(found), before_and_after(found))
+    say(f"The aligned model is in {result.final}; `isara show {result.out}` shows what it was made from.")
 
 
 @app.command()
@@ -118,11 +110,11 @@ def generate(
     from isara.cli.progress import Bars
     from isara.stages import read_accepted
 
-    settings = _config(config, model, seeds, out, heldout, overrides)
-    with Bars(_console(stderr=True), 1, settings.generate.batch) as bars:
+    settings = configured(config, model, seeds, out, heldout, overrides)
+    with Bars(console(stderr=True), 1, settings.generate.batch) as bars:
         folder = loop.generate_pairs(build_parts(settings, bars), bars)
     count = len(read_accepted(folder))
-    _say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
+    say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
 
 
 @app.command()
@@ -142,14 +134,14 @@ def train(
 
     if out.exists():
         raise RunError(f"expected a new folder for the trained model, found {out}: give another --out")
-    settings = _config(None, model, pairs[0], None, None, overrides)
+    settings = configured(None, model, pairs[0], None, None, overrides)
     start = find_model(settings.model)
     renderer = open_renderer(start, settings.prompt_format, settings.engine.trust_remote_code)
     rows = [pair for source in pairs for pair in load_pairs(source, settings, renderer)]
-    with Bars(_console(stderr=True), 1) as bars:
+    with Bars(console(stderr=True), 1) as bars:
         stats = verbs.train(assemble(settings, start, renderer, rows, watcher=bars, retrieves=False), rows, out)
-    _say(f"trained on {stats.rows} pairs in {stats.steps} steps, loss {stats.first_loss:.3f} → {stats.last_loss:.3f}")
-    _say(f"the model is in {out}")
+    say(f"trained on {stats.rows} pairs in {stats.steps} steps, loss {stats.first_loss:.3f} → {stats.last_loss:.3f}")
+    say(f"the model is in {out}")
 
 
 @app.command()
@@ -176,7 +168,7 @@ def answer(
     given = verbs.answer(parts, questions, demos, temperature)
     for question, draw in zip(questions, given, strict=True):
         text = plain(draw.text) if draw else Text("the question does not fit into the model's context", "italic")
-        _console().print(Text.assemble(("Question: ", "bold"), plain(question), ("\nAnswer: ", "bold"), text))
+        console().print(Text.assemble(("Question: ", "bold"), plain(question), ("\nAnswer: ", "bold"), text))
 
 
 @app.command()
@@ -190,10 +182,15 @@ def show(
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="How many accepted pairs to print.")] = 3,
     dropped: Annotated[int, typer.Option(min=0, help="How many dropped rows to print, nearest to passing first.")] = 8,
+    read: Annotated[
+        int | None, typer.Option(min=1, help="Read so many accepted rows beside the pairs they were made from.")
+    ] = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="With --read: dropped rows and why.")] = False,
 ) -> None:
     """Show what a run made and why.
 
-    The funnel, samples, drops near their threshold; with --row, where one row came from.
+    The funnel, samples, drops near their threshold; with --row, where one row came from; with --read, rows to read
+    before anything is trained on them.
     """
     from isara.report import terminal as shown
     from isara.report.facts import read_run
@@ -201,11 +198,16 @@ def show(
     found = read_run(run)
 
     if row is not None:
-        _console().print(shown.provenance(found, row))
+        console().print(shown.provenance(found, row))
         return
-    _console().print(shown.summary(found), shown.before_and_after(found))
+    if read is not None or rejected:
+        from isara.report.reading import read_rows
+
+        console().print(read_rows(found, read or samples, iteration, rejected))
+        return
+    console().print(shown.summary(found), shown.before_and_after(found))
     if shown.has_candidates(found):
-        _console().print(shown.samples(found, iteration, samples), shown.near_threshold(found, iteration, dropped))
+        console().print(shown.samples(found, iteration, samples), shown.near_threshold(found, iteration, dropped))
 
 
 @app.command()
@@ -217,12 +219,14 @@ def init(
     from isara.scaffold import write_scaffold
 
     write_scaffold(folder, model)
-    _say(
-        f"wrote {folder}: put your pairs into its seeds.jsonl, look with `isara run {folder} --dry-run`, "
-        f"then start with `isara run {folder}`"
+    say(
+        f"wrote {folder}: put your pairs into its seeds.jsonl, find settings with `isara tune {folder}`, look with "
+        f"`isara preview {folder}`, then start with `isara run {folder}`"
     )
 
 
+app.command()(preview)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(judge_app, name="judge")
@@ -254,26 +258,6 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _config(
-    path: Path | None,
-    model: str | None,
-    seeds: str | None,
-    out: str | None,
-    heldout: str | None,
-    overrides: list[str] | None,
-    **values: Any,
-) -> Any:
-    from isara.config import load_config
-
-    share = _number(heldout)
-    settings = load_config(
-        path, overrides or (), model=model, seeds=seeds, out=out, heldout=heldout if share is None else share, **values
-    )
-    if path is None and model is None and settings.model == "embedded":
-        _say("no --model was given: taking the small embedded model")
-    return settings
-
-
 def _answering(model: str | None, seeds: str | None, demos: int, overrides: list[str] | None) -> Any:
     """The parts that answer: of a run as it was made, or of a model; and with --seeds those pairs."""
     from dataclasses import replace
@@ -296,20 +280,13 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
     else:
         if demos and not seeds:
             raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
-        settings = _config(None, model, seeds, None, None, overrides)
+        settings = configured(None, model, seeds, None, None, overrides)
         found = find_model(settings.model)
         renderer = open_renderer(found, settings.prompt_format, settings.engine.trust_remote_code)
         parts = assemble(settings, found, renderer, (), retrieves=bool(demos))
     if seeds is None or not demos:
         return parts
     return replace(parts, seeds=load_pairs(seeds, parts.config, parts.renderer))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
 
 
 @contextlib.contextmanager
@@ -322,16 +299,6 @@ def _log_to_stderr() -> Iterator[None]:
         yield
     finally:
         logging.getLogger("isara").removeHandler(handler)
-
-
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
 
 
 def _fail(message: str) -> int:

@@ -1,45 +1,24 @@
 """`isara models`: which models are at hand, and whether one reads demonstrations."""
 
-import json
-import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from isara.errors import ModelError
 
 if TYPE_CHECKING:
     from isara.asking import Asker
     from isara.packaged import Packaged
     from isara.records import QAPair
     from isara.render import Renderer
+    from isara.sizes import Size
 
 app = typer.Typer(help="Models: list those at hand, and check one.", no_args_is_help=True)
 
 DEMONSTRATIONS = (1, 2, 4, 8)
 # Enough for a figure to two digits; with eight demonstrations each, more would take a small machine minutes.
 MOST_PAIRS = 24
-# Tables that words are looked up in, which LoRA's "all-linear" leaves alone.
-_TABLES = ("embed", "wte", "wpe", "lm_head")
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Counted weights.
-
-    Attributes:
-        weights: All of them.
-        linear: Inputs and outputs of all layers that LoRA adapts, added up.
-        disk: Bytes of the files.
-    """
-
-    weights: int
-    linear: int
-    disk: int
 
 
 @app.command("list")
@@ -48,6 +27,7 @@ def list_models() -> None:
     from isara.converted import card_value
     from isara.models import embedded_model
     from isara.packaged import PACKAGED
+    from isara.sizes import Size, folder_size
 
     folder = embedded_model()
     _show("embedded", folder_size(folder), "base", card_value(folder, "license"), "comes with this package")
@@ -123,45 +103,23 @@ def demonstrated(bits: dict[int, float], pairs: int) -> Iterator[str]:
         yield "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
 
 
-def folder_size(folder: Path) -> Size:
-    """The size of a folder's model, from the heads of its weights' files; nothing is loaded."""
-    files = sorted(folder.glob("*.safetensors"))
-    shapes = [shape for file in files for shape in _shapes(file).items()]
-    weights = sum(_product(shape) for _, shape in shapes)
-    adapted = [shape for name, shape in shapes if len(shape) == 2 and not any(table in name for table in _TABLES)]
-    return Size(weights, sum(map(sum, adapted)), sum(file.stat().st_size for file in folder.iterdir()))
-
-
-def _shapes(file: Path) -> dict[str, list[int]]:
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            head: dict[str, Any] = json.loads(opened.read(min(length, file.stat().st_size)))
-        return {name: tensor["shape"] for name, tensor in head.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise ModelError(
-            f"expected weights in safetensors, found a file that is torn or none at {file}: remove {file.parent}"
-        ) from error
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
-
-
-def _show(name: str, size: Size, kind: str, licence: str | None, state: str) -> None:
+def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -> None:
     from isara.config import TrainConfig
     from isara.loading import training_memory
+    from isara.sizes import settings_for, shown_count
 
     rank = TrainConfig.model_fields["lora_r"].default
     lora, full = training_memory(size.weights, rank * size.linear), training_memory(size.weights, size.weights)
-    typer.echo(f"{name}: {_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
+    typer.echo(f"{name}: {shown_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
     generating = size.weights * 2  # bfloat16
     typer.echo(
         f"  disk {_bytes(size.disk)}, memory {_bytes(generating)} to generate, {_bytes(lora)} to train an adapter of "
         f"rank {rank}, {_bytes(full)} to train all weights"
+    )
+    rule = settings_for(size.weights)
+    typer.echo(
+        f"  settings of this size: {rule.method}, learning rate {rule.learning_rate:g}, {rule.num_train_epochs:g} "
+        f"epochs, temperature {rule.question_temperature:g} for questions and {rule.answer_temperature:g} for answers"
     )
 
 
@@ -205,10 +163,6 @@ def _format(renderer: "Renderer") -> str:
     fmt = renderer.format
     shown = f"{fmt.start}{fmt.lead}…{fmt.to_answer}{fmt.lead}…{fmt.end}"
     return f"format {fmt.name}: {shown!r}; context {renderer.context_length:,} tokens"
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.1f} B" if number >= 1e9 else f"{number / 1e6:.3g} M"
 
 
 def _bytes(number: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from isara.config import TrainConfig
 from isara.errors import ConfigError
+from isara.sizes import settings_for
 
 OnStep = Callable[[int, int, float], None]
 _CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
@@ -15,6 +16,7 @@ _POSITIVE = (
 )
 _NO_MATTER = ("device", "trust_remote_code", "on_step")  # to what the weights become
 _DEFAULT = TrainConfig()
+_USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
 
 
 @dataclass(kw_only=True)
@@ -23,7 +25,7 @@ class TrainOptions:
 
     Args:
         method: "lora" trains an adapter and merges it; "full" trains every weight.
-        learning_rate: Peak learning rate; None is 2e-4 for lora and 2e-5 for full.
+        learning_rate: Peak learning rate; None is the usual one of the method (`isara.sizes`).
         num_train_epochs: Passes over the pairs.
         per_device_train_batch_size: Rows of a forward pass; halved when memory runs out, with accumulation doubled.
         gradient_accumulation_steps: Forward passes of an optimiser step.
@@ -52,9 +54,9 @@ class TrainOptions:
         ConfigError: An argument that has no meaning.
     """
 
-    method: Literal["lora", "full"] = _DEFAULT.method
+    method: Literal["lora", "full"] = _USUAL.method
     learning_rate: float | None = _DEFAULT.learning_rate
-    num_train_epochs: float = _DEFAULT.num_train_epochs
+    num_train_epochs: float = _USUAL.num_train_epochs
     per_device_train_batch_size: int = _DEFAULT.per_device_train_batch_size
     gradient_accumulation_steps: int = _DEFAULT.gradient_accumulation_steps
     warmup_ratio: float = _DEFAULT.warmup_ratio
@@ -81,7 +83,7 @@ class TrainOptions:
             if (value := getattr(self, name)) not in allowed:
                 raise ConfigError(f"expected {name} {', '.join(allowed)}, found {value!r}: use one of them")
         if self.learning_rate is None:
-            self.learning_rate = 2e-4 if self.method == "lora" else 2e-5
+            self.learning_rate = settings_for(None, self.method).learning_rate
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:

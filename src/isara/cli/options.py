@@ -1,0 +1,60 @@
+"""What several verbs share: their options, the config that these make, and where they speak."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigPath = Annotated[
+    Path | None, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A folder, hub name, .gguf file or packaged model (`isara models list`); else the embedded."),
+]
+Seeds = Annotated[str | None, typer.Option(help="The seed pairs: a data file, a folder, or a hub name.")]
+Out = Annotated[str | None, typer.Option(help="The run folder.")]
+Heldout = Annotated[str | None, typer.Option(help="A share of the seeds, or a file of other pairs, for evaluation.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value, such as train.lora_r=8.")
+]
+
+
+def configured(
+    path: Path | None,
+    model: str | None,
+    seeds: str | None,
+    out: str | None,
+    heldout: str | None,
+    overrides: list[str] | None,
+    **values: Any,
+) -> Any:
+    """The config of a verb: its file, its options, and --set over both."""
+    from isara.config import load_config
+
+    share = _number(heldout)
+    settings = load_config(
+        path, overrides or (), model=model, seeds=seeds, out=out, heldout=heldout if share is None else share, **values
+    )
+    if path is None and model is None and settings.model == "embedded":
+        say("no --model was given: taking the small embedded model")
+    return settings
+
+
+def console(stderr: bool = False) -> Any:
+    """Where tables and panels go."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    typer.echo(text)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

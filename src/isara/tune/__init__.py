@@ -1,0 +1,1 @@
+"""What the seeds alone say about the settings that a model wants."""
