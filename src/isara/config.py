@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 from isara.errors import ConfigError
 from isara.own import beside
 from isara.records import Sampling
+from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "isara.yaml"
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
@@ -509,12 +510,10 @@ def _twice(key: str) -> str:
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{line}: not valid YAML: {_one_line(error.problem)}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {_one_line(error)}") from None
+        return parse_yaml(text, _Loader)
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(f"{source}{line}: not valid YAML: {error}") from None
 
 
 def _override(text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from isara.evaluate.figures import Figure, with_error
 from isara.evaluate.items import content_id
 from isara.evaluate.results import Result, ResultFile, Row, read_result, read_seconds, write_result
 from isara.evaluate.runner import timed
-from isara.files import json_lines, locked, write_text
+from isara.files import locked
 from isara.hardware import find_device
 
 PREFIX = "lm-eval:"
@@ -65,7 +65,7 @@ def run_harness(model: str, task: str, out: Path, weights: str, options: Harness
         if not ((folder / "summary.json").exists() and rows.path.exists()):
             with timed(folder):
                 found = _evaluate(model, task, options)
-            write_text(rows.path, json_lines(_rows(found["samples"])))
+            rows.replace(_rows(found["samples"]))
             write_result(
                 Result(
                     task=PREFIX + task,
