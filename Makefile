@@ -8,13 +8,16 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test faults check clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/isara run recipes/safety
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+faults: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --long
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

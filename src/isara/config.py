@@ -23,11 +23,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
+from isara.marks import clean
 from isara.own import beside
 from isara.records import Sampling
 from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "isara.yaml"
+_MOST_SHOWN = 2000  # characters of an error
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
 _KEYWORDS = {"auto", "embedded", "lexical"}
 # What such a field takes, where its type does not say it; kept as the field's title.
@@ -424,7 +426,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), *
     try:
         return Config.model_validate(_frozen(tree))
     except ValidationError as error:
-        raise ConfigError(_message(error, str(path or "configuration"), sources)) from None
+        raise ConfigError(clean(_message(error, str(path or "configuration"), sources), _MOST_SHOWN)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -664,9 +666,6 @@ def _shown(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except TypeError:  # a key that is no text, such as a date
-        text = _one_line(value)
+        text = str(value)
+    text = clean(text, 1000)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())

@@ -17,6 +17,9 @@ from isara.cli.evaluate import evaluate
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
 from isara.errors import ConfigError, IsaraError, RunError
+from isara.marks import clean
+
+_MOST_SHOWN = 5000  # characters of an error
 
 app = typer.Typer(
     name="isara",
@@ -333,7 +336,7 @@ def _say(text: str) -> None:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"isara: {' '.join(message.split())}", err=True)
+    typer.echo(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
     return 1
 
 
