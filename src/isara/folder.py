@@ -23,20 +23,19 @@ import yaml
 from isara.config import changes
 from isara.errors import RunError
 from isara.files import (
+    damaged,
     disk_errors,
     json_lines,
     link_or_copy,
     locked,
     make_folder,
     read_json,
-    read_sealed,
     read_text,
     remove,
     stored_hash,
     sync_folder,
     value_hash,
     write_json,
-    write_sealed,
     write_text,
 )
 from isara.marks import clean
@@ -108,7 +107,8 @@ class RunFolder:
         for name, pairs in (("seeds.jsonl", seeds), ("heldout.jsonl", heldout)):
             write_text(self.path / name, _pair_lines(pairs))
         if not old_config.exists():
-            write_sealed(self.path / "environment.json", {"format": FORMAT, **environment})
+            record = {"format": FORMAT, **environment}
+            write_json(self.path / "environment.json", {**record, "sha256": value_hash(record)})
         # Last, because its existence is what makes the folder a run.
         write_text(old_config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         self._stack.enter_context(_logging_to(self.path / "log.txt"))
@@ -317,7 +317,9 @@ def read_environment(run: Path) -> dict[str, Any]:
             f"{run} is a run folder of format {_shown(found['format'])}, and this version of ISARA reads format "
             f"{FORMAT}: use the version that made it"
         )
-    return read_sealed(path)
+    if found.pop("sha256", None) != value_hash(found):
+        raise damaged(path)
+    return found
 
 
 def read_config(run: Path) -> dict[str, Any]:
