@@ -14,13 +14,16 @@ RECIPE ?= safety
 # A real model is given one small iteration, so that it ends within minutes on two cores.
 REAL ?= --iterations 1 --set generate.accept=48 --set generate.batch=32 --set questions.per_prompt=2
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test faults check clean
 
 quickstart: $(VENV)/.installed
 	BIN="$(BIN)" MODEL="$(MODEL)" RECIPE="$(RECIPE)" REAL="$(REAL)" sh scripts/quickstart.sh
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+faults: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --long
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

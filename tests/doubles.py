@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isara.asking import Asker
+from isara.files import make_folder, write_text
 from isara.pool import Pool
 from isara.records import Candidate, QAPair, Rejection, TrainStats
 from isara.testing import ScriptedEngine
@@ -78,10 +79,8 @@ class CountingTrainer:
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         self.calls.append((len(pairs), start))
-        aside = out.with_name("model.tmp")
-        aside.mkdir(parents=True, exist_ok=True)
-        (aside / "weights.json").write_text(json.dumps([pair.id for pair in pairs]))
-        aside.rename(out)
+        make_folder(out)
+        write_text(out / "weights.json", json.dumps([pair.id for pair in pairs]))
         return TrainStats(len(pairs), 1, 2.0, 1.0, 100, 50, 1, 10)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from isara.cli import main as cli
 from isara.keys import part_key
-from tests.kill_test import LENIENT
+from tests.faults.kills import LENIENT
 
 Command = Callable[..., tuple[int, str, str]]
 

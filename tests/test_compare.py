@@ -32,6 +32,7 @@ from isara.config import Config, load_config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError, YieldError
 from isara.evaluate.run import build_evaluator
 from isara.evaluate.scorers import build_scorer, heldout_rows
+from isara.files import make_folder, write_text
 from isara.filters import default_filters
 from isara.folder import read_config, stage_folder
 from isara.models import embedded_model
@@ -120,9 +121,9 @@ class Smith:
         self._world.fuse.burn()
         self._world.trained.append((str(out), list(pairs), start))
         steps = self.steps or len(pairs)
-        out.mkdir(parents=True)
+        make_folder(out)
         memory = [(Path(start) / "weights.json").read_text(), steps, self.seed, [pair.id for pair in pairs]]
-        (out / "weights.json").write_text(json.dumps(memory))
+        write_text(out / "weights.json", json.dumps(memory))
         return TrainStats(len(pairs), steps, 2.0, 1.0, 10 * steps, 5 * steps, 1, 10)
 
 

@@ -95,6 +95,7 @@ def test_what_is_kept(theirs: Result) -> None:
     assert sorted(path.name for path in theirs.folder.iterdir()) == [
         "items.jsonl",
         "items.key.json",
+        "items.sums",
         "summary.json",
         "time.json",
     ]

@@ -1,6 +1,7 @@
 """Evaluations that are cut off, resumed, changed and stopped: nothing lost, nothing mixed."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from isara.evaluate.comparison import compare_items, comparison_table
 from isara.evaluate.figures import Figure, mean, share
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking
-from isara.evaluate.results import Result, ResultFile, Row, read_result
+from isara.evaluate.results import Result, ResultFile, Row, read_result, read_results
 from isara.evaluate.runner import SimpleTask, Task, run_tasks
 from isara.evaluate.table import interval, judge_line, shown, table
 from isara.files import append_text
@@ -117,8 +118,10 @@ def test_what_lies_on_disk(tmp_path: Path) -> None:
     assert sorted(files(tmp_path)) == [
         "echo/answers.jsonl",
         "echo/answers.key.json",
+        "echo/answers.sums",
         "echo/items.jsonl",
         "echo/items.key.json",
+        "echo/items.sums",
         "echo/summary.json",
     ]
     rows = [json.loads(line) for line in (tmp_path / "echo/items.jsonl").read_text().splitlines()]
@@ -147,8 +150,10 @@ def test_killed_and_resumed(tmp_path: Path, moment: int, torn: int) -> None:
 
     with pytest.raises(Killed):
         run(tmp_path / "cut", Echo(WORDS, before=kill))
-    for path in (tmp_path / "cut/echo").glob("*s.jsonl"):
+    for path in (tmp_path / "cut/echo").glob("*s.jsonl"):  # torn while its last batch was being written
         path.write_bytes(path.read_bytes()[: -torn or None])
+        sums = path.with_suffix(".sums").read_bytes().splitlines(keepends=True)
+        path.with_suffix(".sums").write_bytes(b"".join(sums[:-1] if torn else sums))
     resumed = run(tmp_path / "cut", Echo(WORDS))
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     assert resumed[0].figures == whole[0].figures
@@ -367,12 +372,12 @@ def test_a_task_that_loses_an_item(tmp_path: Path) -> None:
 # What is damaged
 
 
-def test_reading_changes_nothing_and_writing_cuts_the_torn_line(tmp_path: Path) -> None:
+def test_reading_changes_nothing_and_writing_cuts_the_torn_batch(tmp_path: Path) -> None:
     path = tmp_path / "items.jsonl"
     ResultFile(path, {}).append([{"id": "1"}, {"id": "2"}])
     torn = path.read_bytes() + b'{"id": "3", "answ'
     path.write_bytes(torn)
-    assert list(ResultFile(path, {}).rows()) == ["1", "2"]
+    assert [row["id"] for row in read_results(path)] == ["1", "2"]
     assert path.read_bytes() == torn
     ResultFile(path, {}).append([{"id": "3"}])
     assert path.read_text() == '{"id": "1"}\n{"id": "2"}\n{"id": "3"}\n'
@@ -399,9 +404,36 @@ def test_damage_is_one_line(tmp_path: Path, name: str, content: str) -> None:
     )
 
 
+def test_rows_of_another_model_and_rows_without_their_sums_are_named(tmp_path: Path) -> None:
+    for folder, weights in (("one", "w1"), ("other", "w2")):
+        run(tmp_path / folder, Echo(WORDS), weights=weights)
+    for name in ("answers.jsonl", "answers.sums"):
+        (tmp_path / "one/echo" / name).write_bytes((tmp_path / "other/echo" / name).read_bytes())
+    rows, sums = tmp_path / "one/echo/answers.jsonl", tmp_path / "one/echo/answers.sums"
+    with pytest.raises(RunError, match=f"^{re.escape(str(rows))} is damaged: put it back, or remove it and run"):
+        run(tmp_path / "one", Echo(WORDS), weights="w1")
+    sums.unlink()
+    with pytest.raises(
+        RunError, match=f"^{re.escape(str(sums))} is damaged: put it back, or remove {re.escape(str(rows))} and"
+    ):
+        run(tmp_path / "one", Echo(WORDS), weights="w1")
+    rows.unlink()
+    run(tmp_path / "one", Echo(WORDS), weights="w1")
+
+
+def test_figures_of_other_rows_are_named(tmp_path: Path) -> None:
+    run(tmp_path, Echo(WORDS))
+    with (tmp_path / "echo/items.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(RunError, match=r"summary\.json is damaged: put it back, or remove it"):
+        read_result(tmp_path / "echo")
+
+
 def test_a_row_without_what_the_task_reads(tmp_path: Path) -> None:
     run(tmp_path, Echo(WORDS[:1]))
-    (tmp_path / "echo/items.jsonl").write_text('{"id": "id-Ganon", "answer": "Ganon"}\n')
+    path = tmp_path / "echo/items.jsonl"
+    key = json.loads(path.with_suffix(".key.json").read_text())
+    ResultFile(path, key).replace([{"id": "id-Ganon", "answer": "Ganon"}])
     message = (
         f"expected the rows of `echo` in {tmp_path}/echo/items.jsonl, found a row without 'length': move the file away "
         "to make it anew, or mend the task"

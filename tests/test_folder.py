@@ -12,7 +12,6 @@ from isara.errors import RunError
 from isara.files import file_hash, write_json
 from isara.folder import RunFolder, check_stage, read_environment, seal, stage_folder
 from isara.generate import whole_batches
-from tests.mutation_test import mutation_test
 from tests.test_loop import align, tree
 
 
@@ -194,12 +193,6 @@ def test_a_batch_that_was_changed_before_the_run_goes_on_is_named(finished: Path
     message = f"{path} is missing or damaged: put it back, or remove {stage} and run the same command again"
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         whole_batches(path)
-
-
-def test_mutations_are_named_or_healed() -> None:
-    said: list[str] = []
-    outcomes = mutation_test(150, seed=1, say=said.append)
-    assert set(outcomes) == {"named", "healed"}, said
 
 
 def test_where_a_stage_lies() -> None:

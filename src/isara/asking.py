@@ -199,8 +199,10 @@ class ItemEvaluator(Protocol):
 def _draw(
     completion: Completion, prompt: Prompt, seed: int, demos: Sequence[QAPair], near: Sequence[float] = ()
 ) -> Draw:
+    # Half a character, which an engine of the user's own may give, is in no file: it becomes one that filters know.
+    text = "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in completion.text)
     return Draw(
-        text=completion.text.strip(),
+        text=text.strip(),
         tokens=completion.tokens,
         finish=completion.finish,
         prompt=prompt.text,

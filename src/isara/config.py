@@ -23,11 +23,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
+from isara.marks import clean
 from isara.own import beside
 from isara.records import Sampling
 from isara.sizes import settings_for
+from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "isara.yaml"
+_MOST_SHOWN = 2000  # characters of an error
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
 _KEYWORDS = {"auto", "embedded", "lexical"}
 # What such a field takes, where its type does not say it; kept as the field's title.
@@ -562,7 +565,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), *
     try:
         return Config.model_validate(_frozen(tree))
     except ValidationError as error:
-        raise ConfigError(_message(error, str(path or "configuration"), sources)) from None
+        raise ConfigError(clean(_message(error, str(path or "configuration"), sources), _MOST_SHOWN)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -649,12 +652,10 @@ def _twice(key: str) -> str:
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{line}: not valid YAML: {_one_line(error.problem)}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {_one_line(error)}") from None
+        return parse_yaml(text, _Loader)
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(f"{source}{line}: not valid YAML: {error}") from None
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -805,9 +806,6 @@ def _shown(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except TypeError:  # a key that is no text, such as a date
-        text = _one_line(value)
+        text = str(value)
+    text = clean(text, 1000)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())

@@ -13,6 +13,7 @@ import yaml
 
 from isara.errors import ModelError
 from isara.files import sync_folder
+from isara.yaml_text import YamlError, parse_yaml
 
 log = logging.getLogger("isara")
 
@@ -60,8 +61,8 @@ def card_value(folder: Path, name: str) -> str | None:
         return None
     _, _, rest = card.read_text("utf-8", errors="replace").partition("---\n")
     try:
-        front = yaml.safe_load(rest.partition("\n---")[0])
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as a date that no calendar has
+        front = parse_yaml(rest.partition("\n---")[0])
+    except YamlError:
         return None
     value = front.get(name) if isinstance(front, dict) else None
     return value if isinstance(value, str) else None

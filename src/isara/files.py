@@ -28,11 +28,16 @@ def write_text(path: Path, text: str) -> None:
     """
     aside = path.with_name(path.name + ".tmp")
     with disk_errors(path):
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        try:
+            with aside.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,6 +94,21 @@ def read_text(path: Path) -> str:
         raise damaged(path) from None
 
 
+def stored_hash(path: Path) -> str:
+    """The SHA-256 of one of the project's own files.
+
+    Raises:
+        RunError: It can't be read.
+    """
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise RunError(
+            f"can't read {path} ({error.strerror or error}): mend the disk or the rights, then run the same command "
+            "again; nothing that was finished is lost"
+        ) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The content of one of the project's own JSON files, which is just what `write_json` wrote.
 
@@ -102,6 +122,78 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file that holds its own hash, so that a value that was changed later shows.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    write_json(path, {**value, "sha256": _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The content of a file that `write_sealed` wrote.
+
+    Raises:
+        RunError: It is missing, damaged, or was changed.
+    """
+    found = read_json(path)
+    if found.pop("sha256", None) != _seal(found):
+        raise damaged(path)
+    return found
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json_text(value).encode()).hexdigest()
+
+
+def append_batch(path: Path, rows: Iterable[Mapping[str, Any]], of: str = "") -> None:
+    """Adds a batch of rows to a file, and then its size and hash to the file beside it: only both count.
+
+    Args:
+        path: The file of JSON Lines.
+        rows: The batch.
+        of: What the file belongs to (the hash of a key): its rows are no good beside another.
+
+    Raises:
+        RunError: They can't be written.
+    """
+    text = json_lines(rows)
+    append_text(path, text)
+    append_text(sums_file(path), f"{len(text.encode())} {_batch_hash(text.encode(), of)}\n")
+
+
+def read_batches(path: Path, of: str = "") -> tuple[list[dict[str, Any]], int, int]:
+    """The rows of all whole batches, the bytes that they take, and those of their sums; nothing is written.
+
+    Raises:
+        RunError: A batch is not what was written.
+    """
+    # The sums first: a reader beside a writer must not see a sum without its batch.
+    noted = read_bytes(sums_file(path)) if sums_file(path).exists() else b""
+    data = read_bytes(path) if path.exists() else b""
+    end = taken = 0
+    for line in noted.splitlines(keepends=True):
+        size, _, digest = line.decode("ascii", "replace").rstrip("\n").partition(" ")
+        if not line.endswith(b"\n"):  # a kill came between a batch and the end of its sum
+            break
+        batch = data[end : end + int(size)] if size.isdecimal() and len(size) < 20 else b""
+        if not batch or _batch_hash(batch, of) != digest:
+            raise damaged(path)
+        end, taken = end + len(batch), taken + len(line)
+    rows = [parse_line(line) for line in data[:end].split(b"\n") if line]
+    return [row for row in rows if row is not None], end, taken
+
+
+def sums_file(path: Path) -> Path:
+    """Where the sizes and hashes of a file's batches stand."""
+    return path.with_suffix(".sums")
+
+
+def _batch_hash(batch: bytes, of: str) -> str:
+    return hashlib.sha256(of.encode() + batch).hexdigest()
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of one of the project's own JSON Lines files.
 
@@ -113,21 +205,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if any(row is None for row in rows):
         raise damaged(path)
     return [row for row in rows if row is not None]
-
-
-def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a file that grows, up to its first torn line, and the bytes that they take; nothing is written."""
-    rows: list[dict[str, Any]] = []
-    end = 0
-    if path.exists():
-        with disk_errors(path), path.open("rb") as file:
-            for line in file:
-                row = parse_line(line) if line.endswith(b"\n") else None
-                if row is None:
-                    break
-                rows.append(row)
-                end += len(line)
-    return rows, end
 
 
 def parse_line(line: str | bytes) -> dict[str, Any] | None:

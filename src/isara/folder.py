@@ -26,7 +26,6 @@ from isara.errors import RunError
 from isara.files import (
     damaged,
     disk_errors,
-    file_hash,
     json_lines,
     link_or_copy,
     locked,
@@ -34,6 +33,7 @@ from isara.files import (
     read_json,
     read_text,
     remove,
+    stored_hash,
     sync_folder,
     value_hash,
     write_json,
@@ -43,11 +43,13 @@ from isara.marks import clean
 from isara.records import SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.watching import StageName
+from isara.yaml_text import YamlError, parse_yaml
 
 log = logging.getLogger("isara")
 
 FORMAT = 2  # of the folder; runs of format 1 had no stages and no key
 _MOST_SHOWN = 120  # characters of a value in a message
+_MOST_NAMED = 6  # differences
 # Whole batches of these are taken over by a stage that goes on.
 _GROWING = {"candidates.jsonl", "candidates.sums"}
 # What a run that was cut off in its first moments may have left behind.
@@ -133,6 +135,8 @@ class RunFolder:
             self._check_key(folder, key)
         if is_done(folder):
             check_stage(folder, self.verify)
+            if self._shelf is not None:  # where a kill came between the two
+                self._shelf.keep(value_hash(key), folder)
             return folder
         if self._shelf is not None and self._shelf.lend(value_hash(key), folder):
             log.info("%s: %s is taken from a run with the same key", _shown_number(t), name)
@@ -219,10 +223,9 @@ class RunFolder:
     def _check_key(self, folder: Path, key: Mapping[str, Any]) -> None:
         old = read_json(folder / "key.json")
         if old != key:
-            names = [name for name in {**old, **key} if old.get(name) != key.get(name)]
-            raise _other_run(
-                self.path, [f"{folder.parent.name}/{folder.name} was made with another {name}" for name in names]
-            )
+            names = [clean(name, _MOST_SHOWN) for name in {**old, **key} if old.get(name) != key.get(name)]
+            differences = [f"{folder.parent.name}/{folder.name} was made with another {name}" for name in names]
+            raise _other_run(self.path, differences[:_MOST_NAMED])
 
 
 def stage_folder(run: Path, t: int, name: StageName) -> Path:
@@ -251,7 +254,7 @@ def file_table(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file in a folder, by its path in it, in order; DONE and files aside left out."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DONE")
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": stored_hash(path)}
         for path in paths
         if not path.name.endswith(".tmp")
     }
@@ -274,7 +277,7 @@ def check_stage(folder: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
             raise _spoilt(folder, path, "is missing")
         if path.stat().st_size != facts.get("bytes"):
             raise _spoilt(folder, path, f"has {path.stat().st_size} bytes instead of {facts.get('bytes')}")
-        if verify and file_hash(path) != facts.get("sha256"):
+        if verify and stored_hash(path) != facts.get("sha256"):
             raise _spoilt(folder, path, "was changed")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -339,8 +342,8 @@ def read_config(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"expected a run folder with an isara.yaml at {run}, found none: give the --out of a run")
     try:
-        config = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError, ValueError):
+        config = parse_yaml(read_text(path))
+    except YamlError:
         config = None
     if not isinstance(config, dict):
         raise RunError(f"{path} holds no config: it was changed by hand; put the run's own back")

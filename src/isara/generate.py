@@ -14,7 +14,7 @@ from isara.asking import Asker
 from isara.config import Config, Score
 from isara.diversity import collapse_figures
 from isara.errors import YieldError
-from isara.files import append_text, cut_to, damaged, json_lines, parse_line, read_bytes, write_json, write_text
+from isara.files import append_batch, cut_to, damaged, json_lines, read_batches, sums_file, write_json, write_text
 from isara.filters.asked import rejection_of
 from isara.pool import Pool, Retrieve, retriever, sample_neighbours
 from isara.protocols import Filter
@@ -82,6 +82,8 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
     options = making.config.generate
     watcher.stage(making.t, "generate", options.accept)
     rows = resume_batches(folder / "candidates.jsonl")
+    if any(row.get("weights") != making.weights or row.get("iteration") != making.t for row in rows):
+        raise damaged(folder / "candidates.jsonl")  # another iteration's
     kept = Pool(making.demonstrations.embedder, making.demonstrations.pairs)
     kept.add(QAPair.from_json(row) for row in rows if row["accepted"])
     number = rows[-1]["batch"] + 1 if rows else 0
@@ -377,17 +379,14 @@ def stream(*parts: int | str) -> int:
 
 def store_batch(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Adds a batch to a file of candidates, and then its size and hash to the file beside it: only both count."""
-    text = json_lines(rows)
-    append_text(path, text)
-    data = text.encode()
-    append_text(_sums(path), f"{len(data)} {hashlib.sha256(data).hexdigest()}\n")
+    append_batch(path, rows)
 
 
 def resume_batches(path: Path) -> list[dict[str, Any]]:
     """The whole batches of a file of candidates that is about to grow; what a kill left behind them is cut off."""
-    rows, size, sums = _checked(path)
+    rows, size, sums = read_batches(path)
     cut_to(path, size)
-    cut_to(_sums(path), sums)
+    cut_to(sums_file(path), sums)
     return rows
 
 
@@ -397,29 +396,7 @@ def whole_batches(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: A batch is not what was written.
     """
-    return _checked(path)[0]
-
-
-def _sums(path: Path) -> Path:
-    return path.with_name("candidates.sums")
-
-
-def _checked(path: Path) -> tuple[list[dict[str, Any]], int, int]:
-    """The rows of all whole batches, the bytes that they take, and those of their sums."""
-    # The sums first: a reader beside a writer must not see a sum without its batch.
-    noted = read_bytes(_sums(path)) if _sums(path).exists() else b""
-    data = read_bytes(path) if path.exists() else b""
-    end = taken = 0
-    for line in noted.splitlines(keepends=True):
-        size, _, digest = line.decode("ascii", "replace").rstrip("\n").partition(" ")
-        if not line.endswith(b"\n"):  # a kill came between a batch and the end of its sum
-            break
-        batch = data[end : end + int(size)] if size.isdecimal() else b""
-        if not batch or hashlib.sha256(batch).hexdigest() != digest:
-            raise damaged(path)
-        end, taken = end + len(batch), taken + len(line)
-    rows = [parse_line(line) for line in data[:end].split(b"\n") if line]
-    return [row for row in rows if row is not None], end, taken
+    return read_batches(path)[0]
 
 
 def funnel(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from isara.errors import ModelError
 from isara.hardware import is_out_of_memory
+from isara.marks import clean
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -168,7 +169,7 @@ def load_error(name: str, error: Exception) -> ModelError:
 
 def reason(error: Exception) -> str:
     """The first sentence of a library's message; its class where it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = clean(str(error), 10 * _MOST_REASON) or type(error).__name__
     sentence = re.split(r"(?<=\w{2}[.!?]) ", text)[0].rstrip(".")
     return sentence if len(sentence) <= _MOST_REASON else sentence[: _MOST_REASON - 1] + "…"
 

@@ -122,7 +122,7 @@ def _commit(name: str) -> str:
                 ) from None
             except unreachable:
                 cause = "the hub can't be reached"
-            except (ImportError, ValueError) as error:  # what the client says of a proxy that it can't use
+            except Exception as error:  # what the client says of a proxy that it can't use, of many classes
                 cause = f"the hub can't be asked ({clean(str(error), _MOST_CAUSE)}{_proxies()})"
     except HFValidationError:
         raise ModelError(f"{name!r} is neither a folder nor a hub name: check its spelling") from None

@@ -13,9 +13,10 @@ from typing import Any, Literal, TypeAlias
 
 from isara.errors import ModelError
 from isara.files import value_hash
-from isara.loading import check_causal, load_error, silent
+from isara.loading import check_causal, load_error, reason, silent
 from isara.models import find_model
 from isara.records import Prompt, QAPair, TrainingRow
+from isara.templates import runs_away
 
 FormatChoice: TypeAlias = Literal["auto", "plain", "chat"]
 
@@ -340,11 +341,13 @@ def _template_pieces(tokenizer: Any, turns: int) -> list[str]:
     """The text before, between and after the first so many turns of a rendered dialogue."""
     roles = ("user", "assistant")
     messages = [{"role": roles[turn % 2], "content": content} for turn, content in enumerate(_TURNS[:turns])]
+    if what := runs_away(tokenizer, messages):
+        raise ModelError(f"the tokenizer's chat template {what}: set `prompt_format: plain`")
     try:
         rest = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
     except Exception as error:  # jinja2 raises whatever the template's author chose
         raise ModelError(
-            f"the tokenizer's chat template can't be rendered ({error}): set `prompt_format: plain`"
+            f"the tokenizer's chat template can't be rendered ({reason(error)}): set `prompt_format: plain`"
         ) from error
     pieces = []
     for content in _TURNS[:turns]:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from isara.errors import SeedError
+from isara.marks import clean
 
 TableRow: TypeAlias = dict[str, Any]
+
+_MOST_CHARACTERS = 200_000_000
 
 
 def read_table(path: Path) -> list[TableRow]:
@@ -34,27 +38,30 @@ def read_table(path: Path) -> list[TableRow]:
         raise SeedError(f"expected a file at {path}, found none: check the path") from error
     # UnicodeDecodeError and pyarrow's ArrowInvalid are ValueErrors; a torn .gz ends in an EOFError or a zlib.error.
     except (OSError, ValueError, TypeError, EOFError, RecursionError, csv.Error, zlib.error) as error:
-        reason = str(error).splitlines()[0]
+        reason = clean(str(error), 200) or type(error).__name__
         raise SeedError(f"{path} can't be read as {kind[1:]} ({reason}): mend the file or take another copy") from error
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
+def _text(path: Path) -> io.StringIO:
+    """The text of a file; a few bytes of gzip can stand for any number of them."""
+    gzipped = path.suffix == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8") if gzipped else path.open(encoding="utf-8-sig") as file:
+        text = file.read(_MOST_CHARACTERS + 1)
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"more than {_MOST_CHARACTERS:,} characters")
+    return io.StringIO(text)
 
 
 def _read_jsonl(path: Path) -> list[TableRow]:
-    with _open(path) as file:
-        return [dict(json.loads(line)) for line in file if line.strip()]
+    return [dict(json.loads(line)) for line in _text(path) if line.strip()]
 
 
 def _read_json(path: Path) -> list[TableRow]:
-    with _open(path) as file:
-        return [dict(row) for row in json.load(file)]
+    return [dict(row) for row in json.load(_text(path))]
 
 
 def _read_csv(path: Path) -> list[TableRow]:
-    with _open(path) as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(_text(path)))
 
 
 def _read_parquet(path: Path) -> list[TableRow]:

@@ -21,6 +21,9 @@ from isara.cli.preview import preview
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, RunError
+from isara.marks import clean
+
+_MOST_SHOWN = 5000  # characters of an error
 
 app = typer.Typer(
     name="isara",
@@ -302,7 +305,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"isara: {' '.join(message.split())}", err=True)
+    typer.echo(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
     return 1
 
 

@@ -23,7 +23,9 @@ from isara.compare.table import table
 from isara.config import changes
 from isara.errors import RunError
 from isara.files import damaged, json_lines, read_text, value_hash, write_json, write_text
+from isara.marks import clean
 from isara.parts import Parts
+from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "compare.yaml"
 # What a comparison that was cut off in its first moments may have left behind.
@@ -83,10 +85,16 @@ def _declared(arm: Arm, base: Parts) -> dict[str, Any]:
 
 
 def _check(path: Path, config: Mapping[str, Any], contents: Mapping[str, str]) -> None:
-    old = yaml.safe_load(read_text(path))
+    try:
+        old = parse_yaml(read_text(path))
+    except YamlError:
+        raise damaged(path) from None
     if not isinstance(old, dict) or not all(isinstance(old.get(name), dict) for name in ("config", "contents")):
         raise damaged(path)
-    differences = [f"{key} was {was} and is {now}" for key, was, now in changes(old["config"], config)]
+    differences = [
+        f"{key} was {clean(str(was), 120)} and is {clean(str(now), 120)}"
+        for key, was, now in changes(old["config"], config)
+    ]
     differences += [f"the {name} are others" for name, value in contents.items() if old["contents"].get(name) != value]
     if differences:
         raise RunError(

@@ -105,7 +105,7 @@ def _values(task: Task, folder: Path) -> dict[str, dict[str, float]]:
     """The items' values by figure and id."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
     path = folder / "items.jsonl"
-    for row in read_results(path)[0]:
+    for row in read_results(path):
         with reading(path, task.name):
             found = task.values(row)
         for name, value in found.items():

@@ -17,7 +17,7 @@ from isara.evaluate.figures import Figure, with_error
 from isara.evaluate.items import content_id
 from isara.evaluate.results import Result, ResultFile, Row, read_result, read_seconds, write_result
 from isara.evaluate.runner import timed
-from isara.files import json_lines, locked, write_text
+from isara.files import locked, stored_hash, value_hash
 from isara.hardware import find_device
 
 PREFIX = "lm-eval:"
@@ -60,12 +60,13 @@ def run_harness(model: str, task: str, out: Path, weights: str, options: Harness
     folder = out / (PREFIX + task).replace(":", "-").replace("/", "-")
     with locked(out):
         key = {"task": PREFIX + task, "weights": weights, "limit": options.limit, "dtype": options.dtype}
-        rows = ResultFile(folder / "items.jsonl", {**key, "version": _version()})
+        own = {} if options.own is None else {"task files": _files_hash(options.own)}
+        rows = ResultFile(folder / "items.jsonl", {**key, "version": _version(), **own})
         # The figures are written last. Where the rows are gone, those figures may be another model's.
         if not ((folder / "summary.json").exists() and rows.path.exists()):
             with timed(folder):
                 found = _evaluate(model, task, options)
-            write_text(rows.path, json_lines(_rows(found["samples"])))
+            rows.replace(_rows(found["samples"]))
             write_result(
                 Result(
                     task=PREFIX + task,
@@ -106,6 +107,12 @@ def _evaluate(model: str, task: str, options: HarnessOptions) -> Mapping[str, An
             "task's data are on this machine or to be had from the hub"
         ) from error
     return found
+
+
+def _files_hash(folder: Path) -> str:
+    """Changes whenever a task's file, or data that lie beside it, do."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return value_hash({name: stored_hash(path) for name, path in files.items() if "__pycache__" not in name})
 
 
 def _version() -> str:

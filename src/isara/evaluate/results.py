@@ -2,6 +2,7 @@
 
     OUT/<task>/  answers.jsonl  answers.key.json   what the model gave for each item
                  items.jsonl    items.key.json     the same with each judge's verdict: every figure is made from these
+                 answers.sums   items.sums         size and hash of each batch of rows: only what both say counts
                  summary.json                      the figures
                  time.json                         seconds of work, apart from all else so that the rest can be compared
 
@@ -11,7 +12,7 @@ no part of it, so that a larger `--limit` goes on from a smaller one.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,31 @@ from typing import Any, TypeAlias
 
 from isara.errors import ModelError, RunError
 from isara.evaluate.figures import Figure
-from isara.files import append_text, cut_to, make_folder, parse_line, read_json, read_text, whole_lines, write_json
+from isara.files import (
+    append_batch,
+    cut_to,
+    make_folder,
+    read_batches,
+    read_json,
+    read_sealed,
+    remove,
+    stored_hash,
+    sums_file,
+    value_hash,
+    write_json,
+    write_sealed,
+    write_text,
+)
+from isara.marks import clean
 
 Row: TypeAlias = dict[str, Any]
 
 _MOST_SHOWN = 3  # differences between two keys that a message names
+_MOST_VALUE = 200  # characters of a value in one
 
 
 class ResultFile:
-    """JSON lines, one per item, that belong to one key. Reading changes nothing.
+    """JSON lines, one per item, that belong to one key; what a kill has left of a torn batch is cut off.
 
     Args:
         path: The file; its key lies beside it.
@@ -38,43 +55,57 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
+        for left in path.parent.glob("*.tmp"):  # by a kill
+            remove(left)
         self.path = path
         self.key_path = path.with_suffix(".key.json")
-        self._claim(json.loads(json.dumps(key)))  # as it is when it is read again
-        self._end: int | None = None
+        self._key = json.loads(json.dumps(key))  # as it is when it is read again
+        self._claim(self._key)
+        _, size, sums = _batches(path)
+        cut_to(path, size)
+        cut_to(sums_file(path), sums)
 
     def rows(self) -> dict[str, Row]:
-        """The rows by item id, but for a torn last line.
+        """The rows of whole batches by item id.
 
         Raises:
-            RunError: Something else than the last line is damaged.
+            RunError: A batch is not what was written.
         """
-        found, self._end = read_results(self.path)
-        return {row["id"]: row for row in found}
+        return {row["id"]: row for row in read_results(self.path)}
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Adds rows, flushed to the disk; what a kill has left of a torn line is cut off before.
+        """Adds a batch of rows, flushed to the disk.
 
         Raises:
             ModelError: They hold a number that is not finite.
             RunError: They can't be written.
         """
         try:
-            text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+            json.dumps(list(rows), allow_nan=False)
         except ValueError as error:
             raise ModelError(
                 "expected likelihoods that are numbers, found nan or infinity: the weights are damaged, or overflow in "
                 "this dtype (try --dtype float32)"
             ) from error
-        if self._end is None:
-            self._end = read_results(self.path)[1]
-        cut_to(self.path, self._end)
-        append_text(self.path, text)
-        self._end += len(text.encode())
+        append_batch(self.path, rows, value_hash(self._key))
+
+    def replace(self, rows: Iterable[Row]) -> None:
+        """Writes all rows at once, in place of what lies there.
+
+        Raises:
+            RunError: They can't be written.
+        """
+        write_text(sums_file(self.path), "")
+        write_text(self.path, "")
+        append_batch(self.path, rows, value_hash(self._key))
 
     def _claim(self, key: Row) -> None:
+        for path in (self.path, self.key_path, sums_file(self.path)):
+            if path.is_symlink():
+                raise RunError(f"{path} is a link, and results are written into their own folder alone: remove it")
         if not self.path.exists():
             make_folder(self.path.parent)
+            write_text(sums_file(self.path), "")  # before the rows: rows without it are damage
             write_json(self.key_path, key)
             return
         old, new = dict(_leaves(read_json(self.key_path) if self.key_path.exists() else {})), dict(_leaves(key))
@@ -89,6 +120,8 @@ class ResultFile:
                 f"{self.path} holds another evaluation's results ({shown}): give another folder with --out, or move "
                 "the file away to make it anew"
             )
+        if list(old) != list(new):  # lines that changed places
+            write_json(self.key_path, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,41 +145,52 @@ class Result:
     folder: Path
 
 
-def read_results(path: Path) -> tuple[list[Row], int]:
-    """The rows of answers.jsonl or items.jsonl, and the bytes of its whole lines; a torn last line is left out.
+def read_results(path: Path) -> list[Row]:
+    """The rows of answers.jsonl or items.jsonl, whole batches of them.
 
     Raises:
-        RunError: Something else than the last line is damaged.
+        RunError: A batch is not what was written, or was written for another key.
     """
-    rows, end = whole_lines(path)
-    # A kill leaves a part of one line behind; a whole line that is none was damaged later.
-    torn = path.exists() and b"\n" in path.read_bytes()[end:]
-    if torn or not all(isinstance(row.get("id"), str) for row in rows):
+    return _batches(path)[0]
+
+
+def _batches(path: Path) -> tuple[list[Row], int, int]:
+    """The rows of whole batches, the bytes that they take, and those of their sums."""
+    if not path.exists():
+        return [], 0, 0
+    if not sums_file(path).exists():
+        raise broken(sums_file(path), path)
+    try:
+        found = read_batches(path, value_hash(read_json(path.with_suffix(".key.json"))))
+    except RunError:
+        raise broken(path) from None
+    if not all(isinstance(row.get("id"), str) for row in found[0]):
         raise broken(path)
-    return rows, end
+    return found
 
 
 def write_result(result: Result) -> None:
-    """Writes a task's figures to `summary.json` in its folder."""
+    """Writes a task's figures to `summary.json` in its folder, with the hash of the rows that they were made from."""
     summary = {
         "task": result.task,
         "items": result.items,
         "available": result.available,
         "figures": [figure.to_json() for figure in result.figures],
+        "rows": _rows_hash(result.folder),
     }
-    write_json(result.folder / "summary.json", summary)
+    write_sealed(result.folder / "summary.json", summary)
 
 
 def read_result(folder: Path) -> Result:
     """The figures and the seconds that a finished task has left in its folder.
 
     Raises:
-        RunError: They are missing or damaged, or a figure is none.
+        RunError: They are missing or damaged, or were made from other rows.
     """
     path = folder / "summary.json"
-    summary = parse_line(read_text(path)) if path.exists() else None
     try:
-        if summary is None:
+        summary = _sealed(path)
+        if summary["rows"] != _rows_hash(folder):
             raise broken(path)
         return Result(
             task=str(summary["task"]),
@@ -160,6 +204,12 @@ def read_result(folder: Path) -> Result:
         raise broken(path) from error
 
 
+def _rows_hash(folder: Path) -> str:
+    """What a task's figures were made from: its judged rows and their key."""
+    path = folder / "items.jsonl"
+    return value_hash([stored_hash(path), stored_hash(path.with_suffix(".key.json"))])
+
+
 def read_seconds(folder: Path) -> float:
     """Seconds of work on the task so far; 0 where nothing has been done.
 
@@ -169,7 +219,7 @@ def read_seconds(folder: Path) -> float:
     path = folder / "time.json"
     if not path.exists():
         return 0.0
-    seconds = (parse_line(read_text(path)) or {}).get("seconds")
+    seconds = _sealed(path).get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise broken(path)
     return float(seconds)
@@ -203,9 +253,18 @@ def reading(path: Path, task: str) -> Iterator[None]:
         ) from error
 
 
-def broken(path: Path) -> RunError:
-    """The error for a result that can't be read as what it is."""
-    return RunError(f"{path} is damaged: put it back, or remove it and run the same command again to make it anew")
+def broken(path: Path, rows: Path | None = None) -> RunError:
+    """The error for a result that can't be read as what it is; `rows` is what to remove where it is another file."""
+    return RunError(
+        f"{path} is damaged: put it back, or remove {rows or 'it'} and run the same command again to make it anew"
+    )
+
+
+def _sealed(path: Path) -> Row:
+    try:
+        return read_sealed(path)
+    except RunError:
+        raise broken(path) from None
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -217,4 +276,4 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _shown(value: object) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value is None else clean(str(value), _MOST_VALUE)

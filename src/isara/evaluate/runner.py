@@ -12,7 +12,7 @@ from isara.errors import ConfigError, ModelError
 from isara.evaluate.figures import Figure
 from isara.evaluate.items import choose
 from isara.evaluate.results import Result, ResultFile, Row, read_seconds, reading, write_result
-from isara.files import locked, write_json
+from isara.files import locked, write_sealed
 from isara.keys import part_key
 
 _Watch: TypeAlias = Callable[[str, str, int, int], None]
@@ -217,4 +217,4 @@ def timed(folder: Path) -> Iterator[None]:
     """Adds what the block takes to the seconds of a task's folder."""
     before, begun = read_seconds(folder), time.monotonic()
     yield
-    write_json(folder / "time.json", {"seconds": round(before + time.monotonic() - begun, 3)})
+    write_sealed(folder / "time.json", {"seconds": round(before + time.monotonic() - begun, 3)})

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from isara.errors import ConfigError
 from isara.judges.base import Judge, Kind, PairwiseJudge
 from isara.own import beside, load_part, made
+from isara.yaml_text import YamlError, parse_yaml
 
 SHIPPED_JUDGES: tuple[str, ...] = ("offline-refusal", "offline-harm")
 FORMS: Mapping[str, str] = types.MappingProxyType(
@@ -161,11 +161,16 @@ def _read(spec: str) -> ClassifierFile | EndpointFile | LocalFile | OwnFile:
             f"expected a judge ({', '.join(SHIPPED_JUDGES)} or a YAML file), found {spec!r}: check the name"
         )
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = parse_yaml(path.read_text(encoding="utf-8"))
         adapter: TypeAdapter[ClassifierFile | EndpointFile | LocalFile | OwnFile] = TypeAdapter(JudgeFile)
         return adapter.validate_python(given)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from error
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error}: mend it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8, found byte 0x{error.object[error.start]:02x}: save it so") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}): mend its rights") from None
     except ValidationError as error:
         # The value is left out: somebody may have put a key where none belongs.
         first = error.errors(include_input=False, include_url=False)[0]

@@ -309,10 +309,9 @@ def _merge_note(training: Training | None) -> str:
         f"of the base model, moved the logits of one pair by at most {training.merge_difference:.2g}."
     )
     if str((training.adapter or {}).get("base_model_name_or_path", "")).startswith("../"):
-        # peft takes a relative base from the working directory, and an absolute one would name somebody's folders.
         said += (
-            " The adapter alone was trained on an earlier iteration's model, which its config names as seen from "
-            "`adapter/`: load it from inside that folder, or take the merged model."
+            " The adapter alone was trained on an earlier iteration's model, whose folder in the run its config names: "
+            "it loads while the run lies there. Elsewhere, take the merged model."
         )
     return said
 

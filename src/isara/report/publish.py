@@ -52,14 +52,17 @@ def model_license(model: str) -> str | None:
 
 
 def _adapter_config(run: Run, best: int) -> dict[str, str]:
-    """The adapter's config where its base is a model of this run: seen from final/, that lies elsewhere."""
+    """The adapter's config where its base is a model of this run, with that model's absolute path.
+
+    The stage's own names it as seen from the adapter, so that a run's bytes don't depend on where it lies; but peft
+    takes a relative path from the working directory.
+    """
     training = run.at(best).training
     config = (training.adapter if training else None) or {}
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or PurePosixPath(base).parts[:1] != ("..",):
         return {}
     # By names alone: both folders are the run's own, where no link is followed.
-    there = os.path.normpath(stage_folder(run.path, best, "train") / "model" / "adapter" / base)
-    moved = os.path.relpath(there, (run.path / "final" / _ADAPTER).parent)
-    text = json.dumps({**config, "base_model_name_or_path": moved}, indent=2, sort_keys=True)
+    there = os.path.abspath(stage_folder(run.path, best, "train") / "model" / "adapter" / base)
+    text = json.dumps({**config, "base_model_name_or_path": there}, indent=2, sort_keys=True)
     return {_ADAPTER: text + "\n"}

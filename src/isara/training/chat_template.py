@@ -12,6 +12,7 @@ from typing import Any
 
 from isara.records import QAPair
 from isara.render import PromptFormat, Renderer
+from isara.templates import runs_away
 
 log = logging.getLogger("isara")
 
@@ -97,6 +98,8 @@ def messages_of(pair: QAPair) -> list[dict[str, str]]:
 def _asks_alike(tokenizer: Any, renderer: Renderer, template: str | None) -> bool:
     """Whether a template (None is the tokenizer's own) gives the very tokens of the renderer's prompts."""
     for pair in _PROBES:
+        if template is None and runs_away(tokenizer, messages_of(pair)):
+            return False
         try:
             ids = tokenizer.apply_chat_template(
                 messages_of(pair), chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
