@@ -60,6 +60,7 @@ class Keys:
             "batch": config.generate.batch,
             "demonstrations": ids_hash(making.demonstrations),
             "retrieval": making.retrieved_from,
+            **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),
         }
 
     def train(self, data: Sequence[QAPair], start: Model) -> dict[str, Any]:

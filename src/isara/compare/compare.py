@@ -16,7 +16,7 @@ from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.compare.store import claim, write
-from isara.compare.trainers import EqualSteps
+from isara.compare.trainers import Choice, EqualSteps, Tuned
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.files import append_text, locked, read_json
@@ -74,6 +74,9 @@ class Bench:
         """
         config = arm.config(self.base.config, seed, self.folder(arm.name, seed))
         parts = self.make(config, self.base)
+        if choices := arm.choices(config):
+            tried = [Choice(each, self.make(changed(config, each), self.base).trainer) for each in choices]
+            parts = replace(parts, trainer=Tuned(tried, parts))
         return arm.part(parts) if arm.part else parts
 
 

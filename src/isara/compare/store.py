@@ -79,6 +79,7 @@ def _declared(arm: Arm, base: Parts) -> dict[str, Any]:
         "steps_of": arm.steps_of,
         "part": arm.part.__qualname__ if arm.part else None,
         "instructions": arm.instructions,
+        **({"grid": arm.choices(base.config)} if arm.grid else {}),
     }
 
 
