@@ -48,6 +48,11 @@ class Arm:
     instructions: bool = False
     grid: Mapping[str, Callable[[Config], Sequence[Any]]] = field(default_factory=dict)
 
+    @property
+    def sees_seeds(self) -> bool:
+        """Whether seed pairs are shown to its models, or trained on."""
+        return self.shown != "none" or self.overrides.get("iterations") != 0
+
     def settings(self, base: Config) -> dict[str, Any]:
         """The overrides as values for this recipe."""
         return {key: value(base) if callable(value) else value for key, value in self.overrides.items()}

@@ -11,9 +11,10 @@ import numpy as np
 from isara.build import assemble
 from isara.compare.answers import ask
 from isara.compare.arms import Arm, changed, check_budget, in_order
-from isara.compare.budget import cost, steps_seen, steps_to_take
+from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
+from isara.compare.guards import Guard, one_source
 from isara.compare.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.compare.store import claim, write
 from isara.compare.trainers import Choice, EqualSteps, Tuned
@@ -23,12 +24,15 @@ from isara.files import append_text, locked, read_json
 from isara.folder import open_shelf, stage_folder
 from isara.loop import run
 from isara.parts import Parts
+from isara.records import QAPair
 from isara.stages import Model, trained
 from isara.watching import SILENT, Watcher
 
 # Makes an arm's parts of its config and the comparison's own parts.
 Make: TypeAlias = Callable[[Config, Parts], Parts]
 Tell: TypeAlias = Callable[[str], None]
+# Questions to compare on, and what is known of each.
+Tests: TypeAlias = tuple[Sequence[QAPair], Sequence[Row]]
 
 
 def cell_parts(config: Config, base: Parts, watcher: Watcher | None = None) -> Parts:
@@ -47,8 +51,10 @@ class Bench:
     Attributes:
         base: Parts of the recipe as it is.
         out: The comparison's folder.
-        rows: The held-out rows with all their columns.
+        tests: The questions that arms are compared on.
+        rows: What is known of them: the held-out rows with all their columns.
         scorer: Scores the answers.
+        guard: Keeps what is near them out of what is trained on.
         make: Makes an arm's parts.
         watcher: Is told of a run's progress.
         tell: Is told of each run.
@@ -56,8 +62,10 @@ class Bench:
 
     base: Parts
     out: Path
+    tests: Sequence[QAPair]
     rows: Sequence[Row]
     scorer: Scorer
+    guard: Guard
     make: Make = cell_parts
     watcher: Watcher = SILENT
     tell: Tell = silence
@@ -74,6 +82,7 @@ class Bench:
         """
         config = arm.config(self.base.config, seed, self.folder(arm.name, seed))
         parts = self.make(config, self.base)
+        parts = replace(parts, question_filters=[*parts.question_filters, self.guard])
         if choices := arm.choices(config):
             tried = [Choice(each, self.make(changed(config, each), self.base).trainer) for each in choices]
             parts = replace(parts, trainer=Tuned(tried, parts))
@@ -86,6 +95,7 @@ def compare(
     seeds: Sequence[int],
     out: Path,
     *,
+    tests: Tests | None = None,
     make: Make = cell_parts,
     watcher: Watcher = SILENT,
     tell: Tell = silence,
@@ -97,6 +107,7 @@ def compare(
         arms: What is compared.
         seeds: Training seeds: each arm is run with each.
         out: The comparison's folder.
+        tests: Questions to compare on, with what is known of each; None is the held-out pairs.
         make: Makes an arm's parts of its config.
         watcher: Is told of a run's progress.
         tell: Is told of each run that begins, is done or failed.
@@ -106,10 +117,10 @@ def compare(
         SeedError: There are too few held-out pairs.
         RunError: The folder holds something else, or can't be written.
     """
-    bench = set_up(base, out, make=make, watcher=watcher, tell=tell)
+    bench = set_up(base, out, tests=tests, make=make, watcher=watcher, tell=tell)
     ordered = in_order(arms)
     with locked(out):
-        claim(out, base, arms, seeds)
+        claim(out, base, arms, seeds, bench.tests)
         measured, failures = _measure_all(bench, ordered, seeds)
         failed = {(failure.arm, failure.seed) for failure in failures}
         runs = {arm.name: [seed for seed in seeds if (arm.name, seed) not in failed] for arm in arms}
@@ -124,13 +135,25 @@ def compare(
             iterations=iteration_lines(arms, measured),
             costs={name: [cost(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
             failures=failures,
+            seed_pairs=len(base.seeds),
+            tests=len(bench.tests),
+            leaks=bench.guard.leaks(base.seeds),
+            one_source=tests is None and one_source(base.config),
+            measured=measured,
+            progress={name: [iterations(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
         )
         write(comparison, measured)
     return comparison
 
 
 def set_up(
-    base: Parts, out: Path, *, make: Make = cell_parts, watcher: Watcher = SILENT, tell: Tell = silence
+    base: Parts,
+    out: Path,
+    *,
+    tests: Tests | None = None,
+    make: Make = cell_parts,
+    watcher: Watcher = SILENT,
+    tell: Tell = silence,
 ) -> Bench:
     """What all arms share, looked over before anything runs.
 
@@ -144,8 +167,14 @@ def set_up(
             f"expected at least 2 held-out pairs to compare arms on, found {len(base.heldout)}: name a file of them "
             "with --set heldout=FILE, or hold out a larger share"
         )
-    rows = heldout_rows(base.config, base.heldout)
-    return Bench(base, out, rows, build_scorer(base.config, rows), make, watcher, tell)
+    asked, rows = tests or (base.heldout, heldout_rows(base.config, base.heldout))
+    if base.config.evaluate.score is None and not all(pair.answer for pair in asked):
+        raise ConfigError(
+            "expected tests with answers, whose likelihood is the score, found some without: name another score with "
+            "--set evaluate.score=…"
+        )
+    scorer = build_scorer(base.config, rows)
+    return Bench(base, out, asked, rows, scorer, Guard(asked, base.embedder), make, watcher, tell)
 
 
 def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tuple[list[Measured], list[Failure]]:
@@ -194,7 +223,7 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
     measured = []
     for t in sorted(t for t in result.evaluations if t) or [0]:
         model = trained(stage_folder(result.out, t, "train")) if t else Model(parts.model, parts.weights(parts.model))
-        answers = ask(parts, arm, model, bench.out / "answers", bench.scorer.likelihood)
+        answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood)
         values = _columns(bench, answers)
         measured.append(Measured(arm.name, parts.config.seed, t, t == result.best, seen[t], values, answers))
     return measured

@@ -24,13 +24,14 @@ from isara.config import changes
 from isara.errors import RunError
 from isara.files import damaged, json_lines, read_text, value_hash, write_json, write_text
 from isara.parts import Parts
+from isara.records import QAPair
 
 FILE_NAME = "compare.yaml"
 # What a comparison that was cut off in its first moments may have left behind.
 _FIRST_FILES = {".lock", "log.txt", f"{FILE_NAME}.tmp"}
 
 
-def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int], tests: Sequence[QAPair]) -> None:
     """Makes the folder the comparison on these parts, or checks that it is; arms and seeds may be others each time.
 
     Raises:
@@ -42,6 +43,8 @@ def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int]) -> 
         "seed pairs": value_hash([pair.id for pair in base.seeds]),
         "held-out pairs": value_hash([pair.id for pair in base.heldout]),
     }
+    if tests is not base.heldout:
+        contents["test questions"] = value_hash([pair.id for pair in tests])
     path = out / FILE_NAME
     if path.exists():
         _check(path, config, contents)
@@ -88,7 +91,8 @@ def _check(path: Path, config: Mapping[str, Any], contents: Mapping[str, str]) -
     if not isinstance(old, dict) or not all(isinstance(old.get(name), dict) for name in ("config", "contents")):
         raise damaged(path)
     differences = [f"{key} was {was} and is {now}" for key, was, now in changes(old["config"], config)]
-    differences += [f"the {name} are others" for name, value in contents.items() if old["contents"].get(name) != value]
+    names = {**old["contents"], **contents}
+    differences += [f"the {name} are others" for name in names if old["contents"].get(name) != contents.get(name)]
     if differences:
         raise RunError(
             f"{path.parent} holds another comparison: {'; '.join(differences)}. Undo the change to go on with it, or "
