@@ -279,5 +279,5 @@ def test_the_command_refuses_what_it_cannot_do_at_once(tmp_path: Path) -> None:
     (tmp_path / "isara.yaml").write_text("model: embedded\n")
     found = command(str(tmp_path), "--seed-counts", "2", "--tests", "xstest")
     assert str(found.exception) == (
-        "expected one of --tests, --hold-out-category and --seed-counts: give each its own --out"
+        "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"
     )

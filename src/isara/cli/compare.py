@@ -1,10 +1,10 @@
 """`isara compare`: is it worth it against what else could be done with the same pairs and model?"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,16 +12,16 @@ from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from isara.compare.arms import Arm
+    from isara.compare.compare import Tests as Tested
     from isara.compare.comparison import Comparison
+    from isara.compare.tasks import HarnessScore, TaskScore
     from isara.compare.variations import Variation
     from isara.parts import Parts
-    from isara.records import QAPair
 
 DEFAULT_ARMS = "zero-shot,icl-knn,sft-seeds-equal,isara"
 
 Recipe = Annotated[Path, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)]
 Arms = Annotated[str, typer.Option(help="The arms, by commas, or `all`; docs/compare.md lists them.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Training seeds: each arm is run with each of them, from 0.")]
 Models = Annotated[str | None, typer.Option(help="Models, by commas; by default the recipe's.")]
 Out = Annotated[
     Path | None, typer.Option(help="The comparison's folder; by default comparisons/ and the recipe's name.")
@@ -36,7 +36,17 @@ Tests = Annotated[
         "copy; may be repeated. By default the held-out pairs."
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--test-limit", min=1, help="Most questions of each of --tests, by hash.")]
+On = Annotated[
+    str | None,
+    typer.Option(help="A task of `isara evaluate` as the score, such as safety or lm-eval:TASK; its flags come along."),
+]
+DataFiles = Annotated[list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="As in `isara evaluate`.")]
+JudgeNames = Annotated[list[str] | None, typer.Option("--judge", help="As in `isara evaluate`.")]
+Pairwise = Annotated[str | None, typer.Option("--compare", help="As in `isara evaluate`, for `--on instructions`.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--test-limit", min=1, help="Most questions of each of --tests, or items of --on, chosen by hash."),
+]
 DropNear = Annotated[
     bool, typer.Option("--drop-near-tests", help="Leave out seed pairs that give a test question away.")
 ]
@@ -58,13 +68,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what will run and w
 def compare(
     recipe: Recipe,
     arms: Arms = DEFAULT_ARMS,
-    seeds: Seeds = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds: each arm is run with each of them, from 0.")] = 3,
     models: Models = None,
     out: Out = None,
     overrides: Overrides = None,
     dry_run: DryRun = False,
     tests: Tests = None,
     test_limit: Limit = None,
+    on: On = None,
+    data: DataFiles = None,
+    judge: JudgeNames = None,
+    pairwise: Pairwise = None,
     drop_near_tests: DropNear = False,
     hold_out_category: HoldOut = None,
     splits: Splits = 3,
@@ -79,15 +93,18 @@ def compare(
 
     chosen = list(ARMS) if arms == "all" else find_arms(_names(arms))
     in_order(chosen)
-    if sum(map(bool, (tests, hold_out_category, seed_counts))) > 1:
-        raise ConfigError("expected one of --tests, --hold-out-category and --seed-counts: give each its own --out")
+    if sum(map(bool, (tests, on, hold_out_category, seed_counts))) > 1:
+        raise ConfigError(
+            "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"
+        )
     folder = out or Path("comparisons") / _recipe_name(recipe)
     names = _names(models) if models is not None else [None]
     failed = False
     for name in names:
         base = _base(recipe, overrides or [], name)
         place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", base.config.model).strip("-")
-        work = _Work(chosen, range(seeds), dry_run, drop_near_tests, _tests(tests or [], base, test_limit))
+        asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
+        work = _Work(chosen, range(seeds), dry_run, drop_near_tests, asked)
         if hold_out_category:
             failed |= work.vary(_splits(base, hold_out_category, splits, keep_category), place, pooled=True)
         elif seed_counts:
@@ -106,15 +123,15 @@ class _Work:
     seeds: range
     dry_run: bool
     drop_near: bool
-    tests: "tuple[Sequence[QAPair], Sequence[Mapping[str, Any]]] | None"
+    tests: "Tested | TaskScore | HarnessScore | None"
 
     def one(self, base: "Parts", out: Path) -> "Comparison | None":
         """A comparison, or with --dry-run its plan."""
-        from isara.compare.guards import Guard
+        from isara.compare.compare import set_up
 
         if self.drop_near:
-            asked = self.tests[0] if self.tests else base.heldout
-            base = replace(base, seeds=Guard(asked, base.embedder).clean(base.seeds))
+            guard = set_up(base, out, tests=self.tests).guard
+            base = replace(base, seeds=guard.clean(base.seeds))
         if self.dry_run:
             self._plan(base, out)
             return None
@@ -179,9 +196,30 @@ def _draw(comparison: "Comparison") -> None:
         typer.echo(str(error))
 
 
-def _tests(
-    named: Sequence[str], base: "Parts", limit: int | None
-) -> "tuple[Sequence[QAPair], Sequence[Mapping[str, Any]]] | None":
+def _task(
+    name: str,
+    base: "Parts",
+    data: Sequence[str] | None,
+    judges: Sequence[str] | None,
+    pairwise: str | None,
+    limit: int | None,
+) -> "TaskScore | HarnessScore":
+    """The task as `isara evaluate` makes it."""
+    from isara.cli.evaluate import task_for, task_names
+    from isara.compare.tasks import HarnessScore, TaskScore
+    from isara.evaluate.harness import PREFIX, HarnessOptions
+
+    names = task_names(name)
+    if len(names) > 1:
+        raise ConfigError(f"--on: expected one task, found {', '.join(names)}: give each its own --out")
+    engine = base.config.engine
+    if names[0].startswith(PREFIX):
+        options = HarnessOptions(limit, engine.dtype, engine.device, engine.trust_remote_code)
+        return HarnessScore(names[0].removeprefix(PREFIX), options)
+    return TaskScore(task_for(names[0], base, data or (), judges or (), pairwise), limit)
+
+
+def _tests(named: Sequence[str], base: "Parts", limit: int | None) -> "Tested | None":
     from isara.compare.questions import read_tests
 
     return read_tests(named, base.config, limit) if named else None

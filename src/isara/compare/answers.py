@@ -35,18 +35,17 @@ def ask(
         folder: Where the answers lie.
         likelihood: Whether to measure, too, what the held-out answer costs in bits after the same demonstrations.
     """
-    pool = Pool(parts.embedder, parts.seeds)
+    retrieve, shown = shown_pairs(parts, arm)
     key = {
         "weights": model.weights,
         "prompt format": part_key(parts.renderer),
         "engine": part_key(parts.engine),
         "max_new_tokens": parts.config.answers.max_new_tokens,
-        "shown": _shown_key(arm.shown, pool, parts.config.answers.demos, parts.config.seed),
+        "shown": shown,
         "likelihood": likelihood,
     }
     file = ResultFile(folder / f"{value_hash(key)[:16]}.jsonl", key)
     done = file.rows()
-    retrieve = _retrieve(arm.shown, pool, parts.config.answers.demos, parts.config.seed)
     with parts.asker(model.path) as asker:
         for start in range(0, len(tests), CHUNK):
             chunk = tests[start : start + CHUNK]
@@ -57,6 +56,12 @@ def ask(
             file.append([row for row in rows if row["id"] not in done])
             done |= {row["id"]: row for row in rows if row["id"] not in done}
     return [done[pair.id] for pair in tests]
+
+
+def shown_pairs(parts: Parts, arm: Arm) -> tuple[Retrieve, dict[str, Any] | None]:
+    """What gives each question the demonstrations that the arm shows, and what says in a key which these are."""
+    pool, demos, seed = Pool(parts.embedder, parts.seeds), parts.config.answers.demos, parts.config.seed
+    return _retrieve(arm.shown, pool, demos, seed), _shown_key(arm.shown, pool, demos, seed)
 
 
 def _rows(

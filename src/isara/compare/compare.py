@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from isara.build import assemble
 from isara.compare.answers import ask
 from isara.compare.arms import Arm, changed, check_budget, in_order
@@ -17,6 +15,7 @@ from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.guards import Guard, one_source
 from isara.compare.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.compare.store import claim, write
+from isara.compare.tasks import HarnessScore, TaskScore, columns
 from isara.compare.trainers import Choice, EqualSteps, Tuned
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
@@ -54,6 +53,7 @@ class Bench:
         tests: The questions that arms are compared on.
         rows: What is known of them: the held-out rows with all their columns.
         scorer: Scores the answers.
+        task: Scores the models instead, where the score is a task.
         guard: Keeps what is near them out of what is trained on.
         make: Makes an arm's parts.
         watcher: Is told of a run's progress.
@@ -66,6 +66,7 @@ class Bench:
     rows: Sequence[Row]
     scorer: Scorer
     guard: Guard
+    task: TaskScore | HarnessScore | None = None
     make: Make = cell_parts
     watcher: Watcher = SILENT
     tell: Tell = silence
@@ -95,7 +96,7 @@ def compare(
     seeds: Sequence[int],
     out: Path,
     *,
-    tests: Tests | None = None,
+    tests: Tests | TaskScore | HarnessScore | None = None,
     make: Make = cell_parts,
     watcher: Watcher = SILENT,
     tell: Tell = silence,
@@ -107,7 +108,7 @@ def compare(
         arms: What is compared.
         seeds: Training seeds: each arm is run with each.
         out: The comparison's folder.
-        tests: Questions to compare on, with what is known of each; None is the held-out pairs.
+        tests: Questions to compare on, with what is known of each, or a task; None is the held-out pairs.
         make: Makes an arm's parts of its config.
         watcher: Is told of a run's progress.
         tell: Is told of each run that begins, is done or failed.
@@ -120,7 +121,7 @@ def compare(
     bench = set_up(base, out, tests=tests, make=make, watcher=watcher, tell=tell)
     ordered = in_order(arms)
     with locked(out):
-        claim(out, base, arms, seeds, bench.tests)
+        claim(out, base, arms, seeds, bench.tests, bench.scorer.about if bench.task else None)
         measured, failures = _measure_all(bench, ordered, seeds)
         failed = {(failure.arm, failure.seed) for failure in failures}
         runs = {arm.name: [seed for seed in seeds if (arm.name, seed) not in failed] for arm in arms}
@@ -150,7 +151,7 @@ def set_up(
     base: Parts,
     out: Path,
     *,
-    tests: Tests | None = None,
+    tests: Tests | TaskScore | HarnessScore | None = None,
     make: Make = cell_parts,
     watcher: Watcher = SILENT,
     tell: Tell = silence,
@@ -167,14 +168,18 @@ def set_up(
             f"expected at least 2 held-out pairs to compare arms on, found {len(base.heldout)}: name a file of them "
             "with --set heldout=FILE, or hold out a larger share"
         )
-    asked, rows = tests or (base.heldout, heldout_rows(base.config, base.heldout))
+    task = tests if isinstance(tests, TaskScore | HarnessScore) else None
+    asked, rows = tests if isinstance(tests, tuple) else (base.heldout, heldout_rows(base.config, base.heldout))
     if base.config.evaluate.score is None and not all(pair.answer for pair in asked):
         raise ConfigError(
             "expected tests with answers, whose likelihood is the score, found some without: name another score with "
             "--set evaluate.score=…"
         )
     scorer = build_scorer(base.config, rows)
-    return Bench(base, out, asked, rows, scorer, Guard(asked, base.embedder), make, watcher, tell)
+    if task is not None:
+        asked, rows = (task.questions() if isinstance(task, TaskScore) else ()), ()
+        scorer = replace(scorer, about=task.about, percent=False)
+    return Bench(base, out, asked, rows, scorer, Guard(asked, base.embedder), task, make, watcher, tell)
 
 
 def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tuple[list[Measured], list[Failure]]:
@@ -223,8 +228,11 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
     measured = []
     for t in sorted(t for t in result.evaluations if t) or [0]:
         model = trained(stage_folder(result.out, t, "train")) if t else Model(parts.model, parts.weights(parts.model))
-        answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood)
-        values = _columns(bench, answers)
+        if bench.task is not None:
+            values, answers = bench.task.measure(parts, arm, model, bench.out / "answers")
+        else:
+            answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood)
+            values = _columns(bench, answers)
         measured.append(Measured(arm.name, parts.config.seed, t, t == result.best, seen[t], values, answers))
     return measured
 
@@ -242,6 +250,4 @@ def _equal_steps(bench: Bench, arm: Arm, config: Config, seen: Sequence[int]) ->
 
 def _columns(bench: Bench, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The answers' values as a column each, nan where a question has none; the first question's first column first."""
-    rows = [bench.scorer.score(row, answer) for row, answer in zip(bench.rows, answers, strict=True)]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    return columns([bench.scorer.score(row, answer) for row, answer in zip(bench.rows, answers, strict=True)])

@@ -31,7 +31,14 @@ FILE_NAME = "compare.yaml"
 _FIRST_FILES = {".lock", "log.txt", f"{FILE_NAME}.tmp"}
 
 
-def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int], tests: Sequence[QAPair]) -> None:
+def claim(
+    out: Path,
+    base: Parts,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    tests: Sequence[QAPair],
+    task: str | None = None,
+) -> None:
     """Makes the folder the comparison on these parts, or checks that it is; arms and seeds may be others each time.
 
     Raises:
@@ -45,6 +52,8 @@ def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int], tes
     }
     if tests is not base.heldout:
         contents["test questions"] = value_hash([pair.id for pair in tests])
+    if task is not None:
+        contents["task"] = task
     path = out / FILE_NAME
     if path.exists():
         _check(path, config, contents)
