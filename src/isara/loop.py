@@ -8,7 +8,6 @@ from pathlib import Path
 
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, stage_folder
-from isara.generate import make_pairs
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
@@ -89,7 +88,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
                 key = keys.generate(making)
-                new = read_accepted(folder.stage(t + 1, "generate", key, partial(make_pairs, asker, making, watcher)))
+                new = read_accepted(folder.stage(t + 1, "generate", key, partial(parts.make, asker, making, watcher)))
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             start = base if config.train.start == "base" else model
@@ -141,7 +140,7 @@ def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
     with RunFolder(parts.out) as folder, parts.asker(parts.model) as asker:
         keys = claim(folder, parts)
         making = steps(parts, 1, Model(parts.model, keys.weights), Pool(parts.embedder, parts.seeds))
-        return folder.stage(1, "generate", keys.generate(making), partial(make_pairs, asker, making, watcher))
+        return folder.stage(1, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:

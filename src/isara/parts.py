@@ -7,14 +7,18 @@ from typing import Any, TypeAlias
 
 from isara.asking import Asker, Evaluator
 from isara.config import Config
+from isara.generate import Making, make_pairs
 from isara.keys import part_key
 from isara.models import weights_hash
 from isara.protocols import Embedder, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer
+from isara.watching import Watcher
 
 # Gives the text files (by name) that go into final/ beside the model of an iteration.
 Cards: TypeAlias = Callable[[Path, int], Mapping[str, str]]
+# The work of an iteration's generation, as `isara.generate.make_pairs` does it.
+Make: TypeAlias = Callable[[Asker, Making, Watcher, Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Parts:
         cards: Gives what goes into final/ beside the model.
         versions: Of libraries; a run that goes on with others only remarks on it.
         notes: Lines for the log, such as which settings follow the model's size.
+        make: Makes an iteration's pairs. What isn't the loop's own is a part of the key.
     """
 
     config: Config
@@ -55,6 +60,7 @@ class Parts:
     cards: Cards | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    make: Make = make_pairs
 
     @property
     def out(self) -> Path:
@@ -71,6 +77,7 @@ class Parts:
         Raises:
             ConfigError: A part of the user's that a resumed run could not know again.
         """
+        own = {} if self.make is make_pairs else {"generation": part_key(self.make)}
         return {
             "hash of the base model's weights": self.weights(self.model),
             "prompt format": part_key(self.renderer),
@@ -80,4 +87,5 @@ class Parts:
             "question filters": [part_key(check) for check in self.question_filters],
             "pair filters": [part_key(check) for check in self.pair_filters],
             "evaluator": part_key(self.evaluator) if self.evaluator else None,
+            **own,
         }

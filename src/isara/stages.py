@@ -70,6 +70,7 @@ class Keys:
             "question weights": making.question_weights,
             "demonstrations": ids_hash(making.demonstrations),
             "retrieval": making.retrieved_from,
+            **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),
         }
 
     def train(self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """`isara compare`: is it worth it against what else could be done with the same pairs and model?"""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +12,16 @@ from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from isara.compare.arms import Arm
+    from isara.compare.compare import Tests as Tested
     from isara.compare.comparison import Comparison
+    from isara.compare.tasks import HarnessScore, TaskScore
+    from isara.compare.variations import Variation
     from isara.parts import Parts
 
 DEFAULT_ARMS = "zero-shot,icl-knn,sft-seeds-equal,isara"
 
 Recipe = Annotated[Path, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)]
 Arms = Annotated[str, typer.Option(help="The arms, by commas, or `all`; docs/compare.md lists them.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Training seeds: each arm is run with each of them, from 0.")]
 Models = Annotated[str | None, typer.Option(help="Models, by commas; by default the recipe's.")]
 Out = Annotated[
     Path | None, typer.Option(help="The comparison's folder; by default comparisons/ and the recipe's name.")
@@ -25,17 +29,61 @@ Out = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value of the recipe.")
 ]
+Tests = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Questions of another source to compare on: a file of pairs, or beavertails or xstest, with =FILE for a "
+        "copy; may be repeated. By default the held-out pairs."
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(help="A task of `isara evaluate` as the score, such as safety or lm-eval:TASK; its flags come along."),
+]
+DataFiles = Annotated[list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="As in `isara evaluate`.")]
+JudgeNames = Annotated[list[str] | None, typer.Option("--judge", help="As in `isara evaluate`.")]
+Pairwise = Annotated[str | None, typer.Option("--compare", help="As in `isara evaluate`, for `--on instructions`.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--test-limit", min=1, help="Most questions of each of --tests, or items of --on, chosen by hash."),
+]
+DropNear = Annotated[
+    bool, typer.Option("--drop-near-tests", help="Leave out seed pairs that give a test question away.")
+]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hold-out-category",
+        metavar="COLUMN[=A;B]",
+        help="Seeds of some categories, held-out pairs of the others: the categories A and B, and once more for each "
+        "further time it is given; without any, --splits comparisons that hold each out once.",
+    ),
+]
+Splits = Annotated[int, typer.Option(min=2, help="Into how many comparisons --hold-out-category deals categories.")]
+Keep = Annotated[str | None, typer.Option("--keep-category", help="Categories, by ;, that stay on both sides.")]
+Counts = Annotated[str | None, typer.Option("--seed-counts", help="Numbers of seeds to compare with, by commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what will run and what arms share, then stop.")]
 
 
 def compare(
     recipe: Recipe,
     arms: Arms = DEFAULT_ARMS,
-    seeds: Seeds = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds: each arm is run with each of them, from 0.")] = 3,
     models: Models = None,
     out: Out = None,
     overrides: Overrides = None,
     dry_run: DryRun = False,
+    tests: Tests = None,
+    test_limit: Limit = None,
+    on: On = None,
+    data: DataFiles = None,
+    judge: JudgeNames = None,
+    pairwise: Pairwise = None,
+    drop_near_tests: DropNear = False,
+    hold_out_category: HoldOut = None,
+    splits: Splits = 3,
+    keep_category: Keep = None,
+    seed_counts: Counts = None,
 ) -> None:
     """Compare the recipe with baselines at the same budget, on its held-out questions.
 
@@ -45,49 +93,160 @@ def compare(
 
     chosen = list(ARMS) if arms == "all" else find_arms(_names(arms))
     in_order(chosen)
+    if sum(map(bool, (tests, on, hold_out_category, seed_counts))) > 1:
+        raise ConfigError(
+            "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"
+        )
     folder = out or Path("comparisons") / _recipe_name(recipe)
     names = _names(models) if models is not None else [None]
-    found = []
+    failed = False
     for name in names:
         base = _base(recipe, overrides or [], name)
         place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", base.config.model).strip("-")
-        if dry_run:
-            _plan(base, chosen, range(seeds), place)
+        asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
+        work = _Work(chosen, range(seeds), dry_run, drop_near_tests, asked)
+        if hold_out_category:
+            failed |= work.vary(_splits(base, hold_out_category, splits, keep_category), place, pooled=True)
+        elif seed_counts:
+            failed |= work.vary(_counts(base, seed_counts), place, pooled=False)
         else:
-            found.append(_compare(base, chosen, range(seeds), place))
-    if any(comparison.failures for comparison in found):
+            failed |= work.failed(work.one(base, place))
+    if failed:
         raise RunError("some arms failed, as the table says; the same command tries them again")
 
 
-def _compare(base: "Parts", arms: "list[Arm]", seeds: range, out: Path) -> "Comparison":
-    from functools import partial
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done with each model and each choice of pairs."""
 
-    from rich.console import Console
+    arms: "list[Arm]"
+    seeds: range
+    dry_run: bool
+    drop_near: bool
+    tests: "Tested | TaskScore | HarnessScore | None"
 
-    from isara.cli.progress import Bars
-    from isara.compare.compare import cell_parts
-    from isara.compare.compare import compare as run_all
-    from isara.compare.plot import draw
-    from isara.compare.table import table
+    def one(self, base: "Parts", out: Path) -> "Comparison | None":
+        """A comparison, or with --dry-run its plan."""
+        from isara.compare.compare import set_up
 
-    with Bars(Console(stderr=True), base.config.iterations) as bars:
-        make = partial(cell_parts, watcher=bars)
-        comparison = run_all(base, arms, seeds, out, make=make, watcher=bars, tell=_tell)
-    typer.echo(table(comparison))
+        if self.drop_near:
+            guard = set_up(base, out, tests=self.tests).guard
+            base = replace(base, seeds=guard.clean(base.seeds))
+        if self.dry_run:
+            self._plan(base, out)
+            return None
+        return self._compare(base, out)
+
+    def vary(self, variations: "Sequence[Variation]", out: Path, pooled: bool) -> bool:
+        """The comparisons on other pairs and what they say together; whether an arm failed."""
+        from isara.compare.summary import write_summary
+
+        found = {}
+        for variation in variations:
+            _tell(f"{variation.name}: {variation.about}")
+            found[variation.name] = self.one(variation.base, out / variation.name)
+        done = {name: comparison for name, comparison in found.items() if comparison is not None}
+        if done:
+            about = {variation.name: variation.about for variation in variations}
+            typer.echo(write_summary(out, done, about, pooled))
+            typer.echo(f"{out / 'summary.md'} holds this summary, and each folder beside it a comparison.")
+        return any(self.failed(comparison) for comparison in found.values())
+
+    def failed(self, comparison: "Comparison | None") -> bool:
+        """Whether an arm did."""
+        return comparison is not None and bool(comparison.failures)
+
+    def _plan(self, base: "Parts", out: Path) -> None:
+        from isara.compare.compare import set_up
+        from isara.compare.plan import plan
+
+        for line in plan(set_up(base, out, tests=self.tests), self.arms, self.seeds):
+            typer.echo(line)
+
+    def _compare(self, base: "Parts", out: Path) -> "Comparison":
+        from functools import partial
+
+        from rich.console import Console
+
+        from isara.cli.progress import Bars
+        from isara.compare.compare import cell_parts
+        from isara.compare.compare import compare as run_all
+        from isara.compare.table import table
+
+        with Bars(Console(stderr=True), base.config.iterations) as bars:
+            make = partial(cell_parts, watcher=bars)
+            comparison = run_all(
+                base, self.arms, self.seeds, out, tests=self.tests, make=make, watcher=bars, tell=_tell
+            )
+        typer.echo(table(comparison))
+        _draw(comparison)
+        typer.echo(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer.")
+        return comparison
+
+
+def _draw(comparison: "Comparison") -> None:
+    """The pictures, where they can be had; one line where not."""
+    from isara.compare.plot import draw, draw_iterations
+
     try:
-        draw(comparison, out / "arms.svg")
+        draw(comparison, comparison.out / "arms.svg")
+        if comparison.iterations:
+            draw_iterations(comparison, comparison.out / "iterations.svg")
     except RunError as error:
         typer.echo(str(error))
-    typer.echo(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer.")
-    return comparison
 
 
-def _plan(base: "Parts", arms: "list[Arm]", seeds: range, out: Path) -> None:
-    from isara.compare.compare import set_up
-    from isara.compare.plan import plan
+def _task(
+    name: str,
+    base: "Parts",
+    data: Sequence[str] | None,
+    judges: Sequence[str] | None,
+    pairwise: str | None,
+    limit: int | None,
+) -> "TaskScore | HarnessScore":
+    """The task as `isara evaluate` makes it."""
+    from isara.cli.evaluate import task_for, task_names
+    from isara.compare.tasks import HarnessScore, TaskScore
+    from isara.evaluate.harness import PREFIX, HarnessOptions
 
-    for line in plan(set_up(base, out), arms, seeds):
-        typer.echo(line)
+    names = task_names(name)
+    if len(names) > 1:
+        raise ConfigError(f"--on: expected one task, found {', '.join(names)}: give each its own --out")
+    engine = base.config.engine
+    if names[0].startswith(PREFIX):
+        options = HarnessOptions(limit, engine.dtype, engine.device, engine.trust_remote_code)
+        return HarnessScore(names[0].removeprefix(PREFIX), options)
+    return TaskScore(task_for(names[0], base, data or (), judges or (), pairwise), limit)
+
+
+def _tests(named: Sequence[str], base: "Parts", limit: int | None) -> "Tested | None":
+    from isara.compare.questions import read_tests
+
+    return read_tests(named, base.config, limit) if named else None
+
+
+def _splits(base: "Parts", held: Sequence[str], splits: int, keep: str | None) -> "Sequence[Variation]":
+    from isara.compare.variations import by_categories
+
+    columns = {text.partition("=")[0] for text in held}
+    if len(columns) > 1:
+        raise ConfigError(f"--hold-out-category: expected one column, found {', '.join(sorted(columns))}: choose one")
+    groups = [_listed(text.partition("=")[2]) for text in held if "=" in text]
+    return by_categories(base, columns.pop(), groups, splits, _listed(keep or ""))
+
+
+def _counts(base: "Parts", text: str) -> "Sequence[Variation]":
+    from isara.compare.variations import by_counts
+
+    names = _names(text)
+    if not all(name.isdecimal() for name in names):
+        raise ConfigError(f"--seed-counts: expected whole numbers with commas between them, found {text!r}")
+    return by_counts(base, [int(name) for name in names])
+
+
+def _listed(text: str) -> list[str]:
+    """What stands between the semicolons: a category's name may hold commas."""
+    return [name.strip() for name in text.split(";") if name.strip()]
 
 
 def _base(recipe: Path, overrides: list[str], model: str | None) -> "Parts":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from isara.evaluate.results import Result
     from isara.evaluate.runner import Task
     from isara.judges.base import PairwiseJudge
+    from isara.parts import Parts
     from isara.pool import Pool
     from isara.records import QAPair
     from isara.render import Renderer
@@ -179,6 +180,29 @@ def task_names(on: str) -> list[str]:
             )
             raise ConfigError(f"expected the name of a task after --on, found {name!r}: {hint}")
     return list(dict.fromkeys(names))
+
+
+def task_for(name: str, parts: "Parts", data: Sequence[str], judges: Sequence[str], compare: str | None) -> "Task":
+    """One task for the models of a comparison: on its held-out pairs, or on benchmarks.
+
+    Raises:
+        ConfigError: A judge is missing, or there is no such task.
+        SeedError: A benchmark can't be had.
+    """
+    options = _Options(
+        config=parts.config,
+        data=_data(data, ()),
+        heldout=list(parts.heldout),
+        pairs=list(parts.seeds),
+        demos=0,
+        max_new_tokens=parts.config.answers.max_new_tokens,
+        judges=tuple(judges),
+        compare=compare,
+        primer="harness",
+        limit=None,
+        task_files=None,
+    )
+    return _tasks([name], options)[0]
 
 
 def find_run(model: str) -> tuple[Path | None, str]:

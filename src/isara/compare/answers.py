@@ -22,38 +22,46 @@ from isara.stages import Model
 CHUNK = 64  # questions that are asked at a time: what a kill can cost
 
 
-def ask(parts: Parts, arm: Arm, model: Model, folder: Path, likelihood: bool = False) -> list[dict[str, Any]]:
-    """A model's greedy answers to the held-out questions, in order; what an earlier call has stored isn't asked again.
+def ask(
+    parts: Parts, arm: Arm, model: Model, tests: Sequence[QAPair], folder: Path, likelihood: bool = False
+) -> list[dict[str, Any]]:
+    """A model's greedy answers to the test questions, in order; what an earlier call has stored isn't asked again.
 
     Args:
-        parts: Whose held-out and seed pairs, prompts and engine are taken.
+        parts: Whose seed pairs, prompts and engine are taken.
         arm: Says which demonstrations are shown.
         model: Is asked; it is opened only where an answer is missing.
+        tests: The questions.
         folder: Where the answers lie.
         likelihood: Whether to measure, too, what the held-out answer costs in bits after the same demonstrations.
     """
-    pool = Pool(parts.embedder, parts.seeds)
+    retrieve, shown = shown_pairs(parts, arm)
     key = {
         "weights": model.weights,
         "prompt format": part_key(parts.renderer),
         "engine": part_key(parts.engine),
         "max_new_tokens": parts.config.answers.max_new_tokens,
-        "shown": _shown_key(arm.shown, pool, parts.config.answers.demos, parts.config.seed),
+        "shown": shown,
         "likelihood": likelihood,
     }
     file = ResultFile(folder / f"{value_hash(key)[:16]}.jsonl", key)
     done = file.rows()
-    retrieve = _retrieve(arm.shown, pool, parts.config.answers.demos, parts.config.seed)
     with parts.asker(model.path) as asker:
-        for start in range(0, len(parts.heldout), CHUNK):
-            chunk = parts.heldout[start : start + CHUNK]
+        for start in range(0, len(tests), CHUNK):
+            chunk = tests[start : start + CHUNK]
             if all(pair.id in done for pair in chunk):
                 continue
             # Whole chunks, even where a kill has left some of their rows: what a model says may depend on its company.
             rows = _rows(asker, chunk, retrieve, parts.config.answers.max_new_tokens, likelihood)
             file.append([row for row in rows if row["id"] not in done])
             done |= {row["id"]: row for row in rows if row["id"] not in done}
-    return [done[pair.id] for pair in parts.heldout]
+    return [done[pair.id] for pair in tests]
+
+
+def shown_pairs(parts: Parts, arm: Arm) -> tuple[Retrieve, dict[str, Any] | None]:
+    """What gives each question the demonstrations that the arm shows, and what says in a key which these are."""
+    pool, demos, seed = Pool(parts.embedder, parts.seeds), parts.config.answers.demos, parts.config.seed
+    return _retrieve(arm.shown, pool, demos, seed), _shown_key(arm.shown, pool, demos, seed)
 
 
 def _rows(

@@ -3,13 +3,16 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from isara.compare import others
 from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError
 from isara.parts import Parts
+from isara.training.options import TrainOptions
 
 Shown: TypeAlias = Literal["none", "nearest", "random", "fixed"]
 # A value that depends on the recipe's own, such as the number of pairs of all iterations.
@@ -33,6 +36,7 @@ class Arm:
             arm without pairs of its own is run once for each of those iterations.
         part: Changes a part that no config value changes.
         instructions: Whether its prompts hold instructions, which ISARA's never do.
+        grid: Values to try, by dotted key: what a part of the training pairs, held out, likes best is trained with.
     """
 
     name: str
@@ -42,10 +46,21 @@ class Arm:
     steps_of: str | None = None
     part: Callable[[Parts], Parts] | None = None
     instructions: bool = False
+    grid: Mapping[str, Callable[[Config], Sequence[Any]]] = field(default_factory=dict)
+
+    @property
+    def sees_seeds(self) -> bool:
+        """Whether seed pairs are shown to its models, or trained on."""
+        return self.shown != "none" or self.overrides.get("iterations") != 0
 
     def settings(self, base: Config) -> dict[str, Any]:
         """The overrides as values for this recipe."""
         return {key: value(base) if callable(value) else value for key, value in self.overrides.items()}
+
+    def choices(self, config: Config) -> list[dict[str, Any]]:
+        """The settings to try, for a config of this arm; none where nothing is tuned."""
+        values = [[(key, value) for value in choose(config)] for key, choose in self.grid.items()]
+        return [dict(settings) for settings in product(*values)] if values else []
 
     def config(self, base: Config, seed: int, out: Path) -> Config:
         """The config of the arm's run with one training seed.
@@ -129,11 +144,27 @@ def _batches(config: Config) -> int | None:
     return None if limit is None else limit * config.iterations
 
 
-_UNFILTERED: dict[str, Setting] = {
-    **dict.fromkeys(("filters.min_question_tokens", "filters.max_question_tokens"), None),
+def _epochs(config: Config) -> list[float]:
+    """The recipe's, and three times as many."""
+    return [config.train.num_train_epochs * factor for factor in (1, 3)]
+
+
+def _rates(config: Config) -> list[float]:
+    """The recipe's, its half and its double."""
+    usual = TrainOptions(method=config.train.method, learning_rate=config.train.learning_rate).learning_rate
+    assert usual is not None, "the options put the usual one in its place"
+    return [usual * factor for factor in (0.5, 1, 2)]
+
+
+_ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
+_ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
-    **dict.fromkeys(("filters.novelty", "filters.near_duplicate", "filters.repetition"), None),
-    **dict.fromkeys(("filters.echo", "filters.copied"), None),
+    **dict.fromkeys(("filters.repetition", "filters.echo", "filters.copied"), None),
+}
+_UNFILTERED: dict[str, Setting] = {
+    **_ANY_ANSWER,
+    **dict.fromkeys(("filters.min_question_tokens", "filters.max_question_tokens"), None),
+    **dict.fromkeys(("filters.novelty", "filters.near_duplicate"), None),
     **dict.fromkeys(("filters.form", "filters.truncated", "filters.run_on", "filters.language"), False),
     **dict.fromkeys(("filters.drop_matching", "filters.own_questions", "filters.own_pairs"), ()),
 }
@@ -159,6 +190,14 @@ ARMS = (
         shown="nearest",
     ),
     Arm(
+        name="urial",
+        about="the base model after a preamble and the same seed pairs for every question",
+        overrides={"iterations": 0},
+        shown="fixed",
+        part=others.after_urial,
+        instructions=True,
+    ),
+    Arm(
         name="sft-seeds",
         about="fine-tuned on the seeds alone, with the recipe's epochs",
         overrides={"iterations": 1, "generate.accept": 0},
@@ -169,11 +208,17 @@ ARMS = (
         overrides={"iterations": 1, "generate.accept": 0},
         steps_of=REFERENCE,
     ),
+    Arm(
+        name="sft-seeds-tuned",
+        about="fine-tuned on the seeds alone, with the epochs and rate that a fifth of them, held out, likes best",
+        overrides={"iterations": 1, "generate.accept": 0},
+        grid={"train.num_train_epochs": _epochs, "train.learning_rate": _rates},
+    ),
     Arm(name=REFERENCE, about="the recipe as it is"),
     Arm(
         name="one-shot",
         about="all pairs in one iteration",
-        overrides={"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches},
+        overrides=_ONE_SHOT,
     ),
     Arm(
         name="random-demos",
@@ -216,4 +261,44 @@ ARMS = (
         overrides={"retrieve.pool": "all"},
     ),
     Arm(name="seeds-pool", about="answers from the nearest of the seeds", overrides={"retrieve.pool": "seeds"}),
+    Arm(
+        name="ssd",
+        about="trained on raw zero-shot answers of the base model to the questions it makes, without the seeds",
+        overrides={**_ONE_SHOT, **_ANY_ANSWER, "answers.retrieve": "none", "train.data": "generated"},
+    ),
+    Arm(
+        name="self-instruct",
+        about="all questions go on from a numbered list under a header, and are answered zero-shot",
+        overrides={
+            **_ONE_SHOT,
+            "questions.choice": "sampled",
+            "questions.demos": 8,
+            "questions.temperature": 0.7,
+            "questions.top_p": 0.5,
+            "answers.retrieve": "none",
+            "filters.novelty": 0.7,
+        },
+        part=others.by_task_lists,
+        instructions=True,
+    ),
+    Arm(
+        name="self-align",
+        about="answers follow six principles and the nearest pairs; trained without the principles",
+        part=others.after_principles,
+        instructions=True,
+    ),
+    Arm(
+        name="i-sheep",
+        about="answers zero-shot, keeps what the model itself rates high, trains on the newest",
+        overrides={"answers.retrieve": "none", "train.data": "newest"},
+        steps_of=REFERENCE,
+        part=others.self_scored,
+        instructions=True,
+    ),
+    Arm(
+        name="humpback",
+        about="keeps what the model itself rates high, with tags for seed and generated pairs",
+        part=others.curated,
+        instructions=True,
+    ),
 )

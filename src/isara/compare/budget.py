@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from isara.report.facts import read_run
 
@@ -20,12 +20,16 @@ class Cost:
         generated: Tokens generated for them.
         steps: Optimiser steps of all trainings.
         trained: Tokens trained on, prompts and all epochs included.
+        accepted: Pairs accepted.
+        near_tests: Candidates that were dropped because a test question is too near.
     """
 
     candidates: int
     generated: int
     steps: int
     trained: int
+    accepted: int
+    near_tests: int
 
 
 def run_folders(cell: Path) -> list[Path]:
@@ -47,7 +51,29 @@ def cost(cell: Path) -> Cost:
         sum(draw.tokens for each in candidates for draw in (each.question, *each.answers)),
         sum(found.steps for found in stats),
         sum(found.tokens for found in stats),
+        sum(each.rejection is None for each in candidates),
+        sum(each.rejection is not None and each.rejection.reason == "near_test" for each in candidates),
     )
+
+
+def iterations(cell: Path) -> list[dict[str, Any]]:
+    """What each iteration of an arm with one seed shows of a collapse: counts, diversity, lengths and likelihood.
+
+    Raises:
+        RunError: A record of it is damaged.
+    """
+    return [
+        {
+            "run": run.name,
+            "iteration": facts.number,
+            "funnel": dict(facts.funnel),
+            "diversity": dict(facts.stats or {}),
+            "cut_answers": facts.cut,
+            "heldout": dict(facts.figures or {}),
+        }
+        for run in run_folders(cell)
+        for facts in read_run(run, verify=False).iterations
+    ]
 
 
 def steps_seen(run: Path) -> list[int]:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from isara.build import assemble
 from isara.compare.answers import ask
 from isara.compare.arms import Arm, changed, check_budget, in_order
-from isara.compare.budget import cost, steps_seen, steps_to_take
+from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
+from isara.compare.guards import Guard, one_source
 from isara.compare.store import claim, write
-from isara.compare.trainers import EqualSteps
+from isara.compare.tasks import HarnessScore, TaskScore, columns
+from isara.compare.trainers import Choice, EqualSteps, Tuned
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.evaluate.run import RunEvaluator
@@ -24,6 +24,7 @@ from isara.files import append_text, locked
 from isara.folder import open_shelf, stage_folder
 from isara.loop import run
 from isara.parts import Parts
+from isara.records import QAPair
 from isara.report.facts import read_run
 from isara.stages import Model, trained
 from isara.watching import SILENT, Watcher
@@ -31,6 +32,8 @@ from isara.watching import SILENT, Watcher
 # Makes an arm's parts of its config and the comparison's own parts.
 Make: TypeAlias = Callable[[Config, Parts], Parts]
 Tell: TypeAlias = Callable[[str], None]
+# Questions to compare on, and what is known of each.
+Tests: TypeAlias = tuple[Sequence[QAPair], Sequence[Row]]
 
 
 def cell_parts(config: Config, base: Parts, watcher: Watcher | None = None) -> Parts:
@@ -49,8 +52,11 @@ class Bench:
     Attributes:
         base: Parts of the recipe as it is.
         out: The comparison's folder.
-        rows: The held-out rows with all their columns.
+        tests: The questions that arms are compared on.
+        rows: What is known of them: the held-out rows with all their columns.
         scorer: Scores the answers.
+        guard: Keeps what is near them out of what is trained on.
+        task: Scores the models instead, where the score is a task.
         selection: Ids of the held-out pairs that choose the runs' iterations, and so are in no table.
         make: Makes an arm's parts.
         watcher: Is told of a run's progress.
@@ -59,8 +65,11 @@ class Bench:
 
     base: Parts
     out: Path
+    tests: Sequence[QAPair]
     rows: Sequence[Row]
     scorer: Scorer
+    guard: Guard
+    task: TaskScore | HarnessScore | None = None
     selection: frozenset[str] = frozenset()
     make: Make = cell_parts
     watcher: Watcher = SILENT
@@ -78,6 +87,10 @@ class Bench:
         """
         config = arm.config(self.base.config, seed, self.folder(arm.name, seed))
         parts = self.make(config, self.base)
+        parts = replace(parts, question_filters=[*parts.question_filters, self.guard])
+        if choices := arm.choices(config):
+            tried = [Choice(each, self.make(changed(config, each), self.base).trainer) for each in choices]
+            parts = replace(parts, trainer=Tuned(tried, parts))
         return arm.part(parts) if arm.part else parts
 
 
@@ -87,6 +100,7 @@ def compare(
     seeds: Sequence[int],
     out: Path,
     *,
+    tests: Tests | TaskScore | HarnessScore | None = None,
     make: Make = cell_parts,
     watcher: Watcher = SILENT,
     tell: Tell = silence,
@@ -98,6 +112,7 @@ def compare(
         arms: What is compared.
         seeds: Training seeds: each arm is run with each.
         out: The comparison's folder.
+        tests: Questions to compare on, with what is known of each, or a task; None is the held-out pairs.
         make: Makes an arm's parts of its config.
         watcher: Is told of a run's progress.
         tell: Is told of each run that begins, is done or failed.
@@ -107,10 +122,10 @@ def compare(
         SeedError: There are too few held-out pairs.
         RunError: The folder holds something else, or can't be written.
     """
-    bench = set_up(base, out, make=make, watcher=watcher, tell=tell)
+    bench = set_up(base, out, tests=tests, make=make, watcher=watcher, tell=tell)
     ordered = in_order(arms)
     with locked(out):
-        claim(out, base, arms, seeds)
+        claim(out, base, arms, seeds, bench.tests, bench.scorer.about if bench.task else None)
         measured, failures = _measure_all(bench, ordered, seeds)
         failed = {(failure.arm, failure.seed) for failure in failures}
         runs = {arm.name: [seed for seed in seeds if (arm.name, seed) not in failed] for arm in arms}
@@ -125,13 +140,25 @@ def compare(
             iterations=iteration_lines(arms, measured),
             costs={name: [cost(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
             failures=failures,
+            seed_pairs=len(base.seeds),
+            tests=len(bench.tests),
+            leaks=bench.guard.leaks(base.seeds),
+            one_source=tests is None and one_source(base.config),
+            measured=measured,
+            progress={name: [iterations(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
         )
         write(comparison, measured)
     return comparison
 
 
 def set_up(
-    base: Parts, out: Path, *, make: Make = cell_parts, watcher: Watcher = SILENT, tell: Tell = silence
+    base: Parts,
+    out: Path,
+    *,
+    tests: Tests | TaskScore | HarnessScore | None = None,
+    make: Make = cell_parts,
+    watcher: Watcher = SILENT,
+    tell: Tell = silence,
 ) -> Bench:
     """What all arms share, looked over before anything runs.
 
@@ -145,10 +172,21 @@ def set_up(
             f"expected at least 2 held-out pairs to compare arms on, found {len(base.heldout)}: name a file of them "
             "with --set heldout=FILE, or hold out a larger share"
         )
-    rows = heldout_rows(base.config, base.heldout)
-    selection = base.evaluator.selection if isinstance(base.evaluator, RunEvaluator) else frozenset()
-    told = [row for pair, row in zip(base.heldout, rows, strict=True) if pair.id not in selection]
-    return Bench(base, out, rows, build_scorer(base.config, told), selection, make, watcher, tell)
+    task = tests if isinstance(tests, TaskScore | HarnessScore) else None
+    asked, rows = tests if isinstance(tests, tuple) else (base.heldout, heldout_rows(base.config, base.heldout))
+    if base.config.evaluate.score is None and not all(pair.answer for pair in asked):
+        raise ConfigError(
+            "expected tests with answers, whose likelihood is the score, found some without: name another score with "
+            "--set evaluate.score=…"
+        )
+    evaluator = base.evaluator
+    selection = evaluator.selection if tests is None and isinstance(evaluator, RunEvaluator) else frozenset[str]()
+    scorer = build_scorer(base.config, [row for pair, row in zip(asked, rows, strict=True) if pair.id not in selection])
+    if task is not None:
+        asked, rows = (task.questions() if isinstance(task, TaskScore) else ()), ()
+        scorer = replace(scorer, about=task.about, percent=False)
+    guard = Guard(asked, base.embedder)
+    return Bench(base, out, asked, rows, scorer, guard, task, selection, make, watcher, tell)
 
 
 def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tuple[list[Measured], list[Failure]]:
@@ -197,8 +235,11 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
     measured = []
     for t in sorted(t for t in result.evaluations if t) or [0]:
         model = trained(stage_folder(result.out, t, "train")) if t else Model(parts.model, parts.weights(parts.model))
-        answers = ask(parts, arm, model, bench.out / "answers", bench.scorer.likelihood)
-        values = _columns(bench, answers)
+        if bench.task is not None:
+            values, answers = bench.task.measure(parts, arm, model, bench.out / "answers")
+        else:
+            answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood)
+            values = _columns(bench, answers)
         measured.append(Measured(arm.name, parts.config.seed, t, t == result.chosen, seen[t], values, answers))
     return measured
 
@@ -216,7 +257,7 @@ def _equal_steps(bench: Bench, arm: Arm, config: Config, seen: Sequence[int]) ->
 
 def _columns(bench: Bench, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The answers' values as a column each, nan where a question has none; the first question's first column first."""
-    asked = zip(bench.base.heldout, bench.rows, answers, strict=True)
-    rows = [{} if pair.id in bench.selection else bench.scorer.score(row, answer) for pair, row, answer in asked]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    asked = zip(bench.tests, bench.rows, answers, strict=True)
+    return columns(
+        [{} if pair.id in bench.selection else bench.scorer.score(row, answer) for pair, row, answer in asked]
+    )

@@ -1,13 +1,14 @@
 """What a comparison found."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isara.compare.arms import Arm
 from isara.compare.budget import Cost
-from isara.compare.figures import Line
+from isara.compare.figures import Line, Measured
+from isara.compare.guards import Leak
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class Comparison:
         iterations: A line for each iteration of each arm that trains.
         costs: What each arm cost, one run a seed.
         failures: What went wrong; the rest went on.
+        seed_pairs: How many there were.
+        tests: How many test questions.
+        leaks: Seed pairs that give a test question away.
+        one_source: Whether seeds and tests come from one source.
+        measured: Every model that was asked.
+        progress: What each iteration of each run shows, one run a seed.
     """
 
     out: Path
@@ -46,6 +53,17 @@ class Comparison:
     iterations: Sequence[Line]
     costs: Mapping[str, Sequence[Cost]]
     failures: Sequence[Failure]
+    seed_pairs: int
+    tests: int
+    leaks: Sequence[Leak] = ()
+    one_source: bool = False
+    measured: Sequence[Measured] = ()
+    progress: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
+
+    @property
+    def contaminated(self) -> list[str]:
+        """The arms whose models have seen a seed pair that gives a test question away."""
+        return [arm.name for arm in self.arms if arm.sees_seeds] if self.leaks else []
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of the figures."""
@@ -57,5 +75,11 @@ class Comparison:
             "arms": [line.to_json() for line in self.lines],
             "iterations": [line.to_json() for line in self.iterations],
             "costs": {arm: [asdict(each) for each in costs] for arm, costs in self.costs.items()},
+            "progress": {arm: [list(run) for run in runs] for arm, runs in self.progress.items()},
             "failures": [asdict(failure) for failure in self.failures],
+            "contamination": {
+                "one_source": self.one_source,
+                "seeds": [asdict(leak) for leak in self.leaks],
+                "arms": self.contaminated,
+            },
         }

@@ -7,6 +7,7 @@ from isara.compare.budget import run_folders, steps_seen
 from isara.compare.compare import Bench
 from isara.files import value_hash
 from isara.folder import is_done, stage_folder
+from isara.marks import clean
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.stages import Keys, Model, steps
@@ -27,6 +28,11 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
         done = sum(_is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
         lines.append(f"{arm.name}: {_runs(arm, parts[arm.name])}; {done} of {len(seeds)} runs done")
     lines += _shared(parts)
+    if leaks := bench.guard.leaks(bench.base.seeds):
+        lines.append(
+            f"contaminated: {len(leaks)} seed pairs are near a test question, and --drop-near-tests drops them:"
+        )
+        lines += [f"  {clean(leak.by, 80)} | {clean(leak.question, 80)} | {clean(leak.how, 80)}" for leak in leaks]
     lines.append("Later iterations are shared where their keys turn out equal, which is known only then.")
     return lines
 

@@ -25,6 +25,7 @@ from isara.errors import RunError
 from isara.files import damaged, json_lines, read_text, value_hash, write_json, write_text
 from isara.marks import clean
 from isara.parts import Parts
+from isara.records import QAPair
 from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "compare.yaml"
@@ -32,7 +33,14 @@ FILE_NAME = "compare.yaml"
 _FIRST_FILES = {".lock", "log.txt", f"{FILE_NAME}.tmp"}
 
 
-def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+def claim(
+    out: Path,
+    base: Parts,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    tests: Sequence[QAPair],
+    task: str | None = None,
+) -> None:
     """Makes the folder the comparison on these parts, or checks that it is; arms and seeds may be others each time.
 
     Raises:
@@ -44,6 +52,10 @@ def claim(out: Path, base: Parts, arms: Sequence[Arm], seeds: Sequence[int]) -> 
         "seed pairs": value_hash([pair.id for pair in base.seeds]),
         "held-out pairs": value_hash([pair.id for pair in base.heldout]),
     }
+    if tests is not base.heldout:
+        contents["test questions"] = value_hash([pair.id for pair in tests])
+    if task is not None:
+        contents["task"] = task
     path = out / FILE_NAME
     if path.exists():
         _check(path, config, contents)
@@ -81,6 +93,7 @@ def _declared(arm: Arm, base: Parts) -> dict[str, Any]:
         "steps_of": arm.steps_of,
         "part": arm.part.__qualname__ if arm.part else None,
         "instructions": arm.instructions,
+        **({"grid": arm.choices(base.config)} if arm.grid else {}),
     }
 
 
@@ -95,7 +108,8 @@ def _check(path: Path, config: Mapping[str, Any], contents: Mapping[str, str]) -
         f"{key} was {clean(str(was), 120)} and is {clean(str(now), 120)}"
         for key, was, now in changes(old["config"], config)
     ]
-    differences += [f"the {name} are others" for name, value in contents.items() if old["contents"].get(name) != value]
+    names = {**old["contents"], **contents}
+    differences += [f"the {name} are others" for name in names if old["contents"].get(name) != contents.get(name)]
     if differences:
         raise RunError(
             f"{path.parent} holds another comparison: {'; '.join(differences)}. Undo the change to go on with it, or "

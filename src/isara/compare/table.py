@@ -7,6 +7,7 @@ from isara.compare.arms import BASELINE, REFERENCE
 from isara.compare.budget import Cost
 from isara.compare.comparison import Comparison
 from isara.compare.figures import Line, Mean
+from isara.marks import clean
 
 NO_VALUE = "–"
 
@@ -17,6 +18,7 @@ def table(comparison: Comparison) -> str:
         _head(comparison),
         *_lines(comparison, comparison.lines, "arm"),
         *_notes(comparison),
+        *_contamination(comparison),
         *_iterations(comparison),
         "## Cost of one training seed\n\nThe mean over seeds, as if each arm had made everything by itself.\n\n"
         + _costs(comparison),
@@ -47,9 +49,9 @@ def _lines(comparison: Comparison, lines: Sequence[Line], first: str) -> Iterato
     titles += ["n", "seeds", "steps"]
     rows = [titles, ["---"] * len(titles)]
     for line in lines:
-        row = [_name(comparison, line), _mean(line.columns.get(names[0]), comparison.percent)]
-        row += list(_difference(line, comparison.percent)) if with_difference else []
-        row += [_mean(line.columns.get(name), comparison.percent) for name in names[1:]]
+        row = [_name(comparison, line), mean_cell(line.columns.get(names[0]), comparison.percent)]
+        row += list(difference_cells(line, comparison.percent)) if with_difference else []
+        row += [mean_cell(line.columns.get(name), comparison.percent) for name in names[1:]]
         row += [str(line.columns[names[0]].n), str(len(line.seeds)), _steps(line.steps)]
         rows.append(row)
     yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -59,6 +61,27 @@ def _iterations(comparison: Comparison) -> Iterator[str]:
     found = list(_lines(comparison, comparison.iterations, "arm, iteration"))
     if found:
         yield "## By iteration\n\n" + found[0]
+
+
+def _contamination(comparison: Comparison) -> Iterator[str]:
+    """What training could know of the tests, and where it does not count."""
+    if comparison.one_source:
+        yield "Seeds and tests come from one source: the figures say little of questions that others would ask."
+    if comparison.leaks:
+        tests = len({leak.test for leak in comparison.leaks})
+        first = comparison.leaks[0]
+        yield (
+            f"‡ **Contaminated**: {tests} of {comparison.tests} test questions are "
+            f"near a seed pair, and comparison.json names them; the first is "
+            f"{clean(repr(first.question), 200)} ({clean(first.how, 200)}). `--drop-near-tests` leaves such seeds out."
+        )
+    dropped = [
+        f"{arm} {sum(each.near_tests for each in costs) / len(costs):,.0f}"
+        for arm, costs in comparison.costs.items()
+        if any(each.near_tests for each in costs)
+    ]
+    if dropped:
+        yield f"Generated questions near a test question were dropped, for each training seed: {', '.join(dropped)}."
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -104,10 +127,12 @@ def _cost(costs: Sequence[Cost]) -> list[str]:
 
 def _name(comparison: Comparison, line: Line) -> str:
     mark = "†" if any(arm.instructions and arm.name == line.arm for arm in comparison.arms) else ""
+    mark += "‡" if line.arm in comparison.contaminated else ""
     return f"{line.arm}{mark}" if line.iteration is None else f"{line.arm}{mark}, {line.iteration}"
 
 
-def _mean(found: Mean | None, percent: bool) -> str:
+def mean_cell(found: Mean | None, percent: bool) -> str:
+    """A figure with its interval, and the range of the seeds where they differ."""
     if found is None:
         return NO_VALUE
     low, high = found.interval.low, found.interval.high
@@ -116,7 +141,8 @@ def _mean(found: Mean | None, percent: bool) -> str:
     return text if least == most else f"{text}; {_bare(least, percent)} to {_bare(most, percent)}"
 
 
-def _difference(line: Line, percent: bool) -> tuple[str, str]:
+def difference_cells(line: Line, percent: bool) -> tuple[str, str]:
+    """A difference with its interval, and its p-value."""
     found = line.difference
     if found is None:
         return NO_VALUE, NO_VALUE

@@ -1,0 +1,121 @@
+"""What several comparisons of the same arms found together: held-out categories, or numbers of seeds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isara.compare.arms import BASELINE
+from isara.compare.comparison import Comparison
+from isara.compare.figures import Line, Measured, arm_lines
+from isara.compare.table import NO_VALUE, difference_cells, mean_cell
+from isara.files import write_json, write_text
+
+Varied = Mapping[str, Comparison]
+
+
+def write_summary(out: Path, varied: Varied, about: Mapping[str, str], pooled: bool) -> str:
+    """Writes summary.md and summary.json; the text of the first.
+
+    Args:
+        out: Their folder.
+        varied: The comparisons by name.
+        about: What each is.
+        pooled: Whether their questions are different ones of one test, and count together.
+
+    Raises:
+        RunError: They can't be written.
+    """
+    lines = pool(varied) if pooled else []
+    first = next(iter(varied.values()))
+    blocks = [
+        f"# {len(first.arms)} arms on `{first.model}`, {len(varied)} times\n\nScore: {first.score}.",
+        "\n".join(f"- {name}: {text}" for name, text in about.items()),
+        _means(varied, lines),
+        "Accepted pairs for each candidate, and for each seed pair; the mean over training seeds.\n\n"
+        + _yields(varied),
+    ]
+    text = "\n\n".join(blocks) + "\n"
+    write_text(out / "summary.md", text)
+    write_json(out / "summary.json", _record(varied, about, lines))
+    return text
+
+
+def pool(varied: Varied) -> list[Line]:
+    """A line an arm over the questions of all comparisons, of the models that the runs exported."""
+    arms = next(iter(varied.values())).arms
+    measured = []
+    for arm in arms:
+        for seed in next(iter(varied.values())).seeds:
+            own = [_exported(each, arm.name, seed) for each in varied.values()]
+            if found := [model for model in own if model is not None]:
+                if len(found) == len(varied):
+                    measured.append(_together(found))
+    return arm_lines(arms, measured)
+
+
+def _exported(comparison: Comparison, arm: str, seed: int) -> Measured | None:
+    same = (each for each in comparison.measured if (each.arm, each.seed) == (arm, seed) and each.exported)
+    return next(same, None)
+
+
+def _together(models: Sequence[Measured]) -> Measured:
+    """One model's values on all questions; what differs between the comparisons' models is summed or left out."""
+    column = next(iter(models[0].values))
+    values = {column: np.concatenate([model.values[column] for model in models])}
+    steps = sum(model.steps for model in models)
+    return Measured(models[0].arm, models[0].seed, int(steps > 0), True, steps, values)
+
+
+def _means(varied: Varied, lines: Sequence[Line]) -> str:
+    first = next(iter(varied.values()))
+    titles = ["arm", *varied]
+    titles += ["all questions", f"less {BASELINE} [95 %]", "p (Holm)"] if lines else []
+    rows = [titles, ["---"] * len(titles)]
+    for arm in first.arms:
+        row = [f"{arm.name}{'†' if arm.instructions else ''}"]
+        row += [_cell(comparison, comparison.lines, arm.name) for comparison in varied.values()]
+        if lines:
+            found = next((line for line in lines if line.arm == arm.name), None)
+            row += [_cell(first, lines, arm.name)]
+            row += difference_cells(found, first.percent) if found else [NO_VALUE, NO_VALUE]
+        rows.append(row)
+    notes = [f"† Instructions stand in the prompts of {arm.name}." for arm in first.arms if arm.instructions]
+    return "\n\n".join(["\n".join("| " + " | ".join(row) + " |" for row in rows), *notes])
+
+
+def _cell(comparison: Comparison, lines: Sequence[Line], arm: str) -> str:
+    found = next((line for line in lines if line.arm == arm), None)
+    mark = "‡" if arm in comparison.contaminated else ""
+    return NO_VALUE if found is None else mean_cell(next(iter(found.columns.values())), comparison.percent) + mark
+
+
+def _yields(varied: Varied) -> str:
+    rows = [["arm", *varied], ["---"] * (len(varied) + 1)]
+    for arm in next(iter(varied.values())).arms:
+        cells = [_yield(comparison, arm.name) for comparison in varied.values()]
+        if any(cell != NO_VALUE for cell in cells):
+            rows.append([arm.name, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _yield(comparison: Comparison, arm: str) -> str:
+    costs = [each for each in comparison.costs.get(arm, ()) if each.candidates]
+    if not costs:
+        return NO_VALUE
+    accepted = sum(each.accepted for each in costs)
+    share, times = accepted / sum(each.candidates for each in costs), accepted / len(costs) / comparison.seed_pairs
+    return f"{100 * share:.0f} %, {times:.1f}"
+
+
+def _record(varied: Varied, about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "comparisons": dict(_records(varied, about)),
+        "pooled": [line.to_json() for line in lines],
+    }
+
+
+def _records(varied: Varied, about: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, comparison in varied.items():
+        yield name, {"about": about[name], "seed_pairs": comparison.seed_pairs, **comparison.to_json()}
