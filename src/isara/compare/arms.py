@@ -12,7 +12,6 @@ from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError
 from isara.parts import Parts
-from isara.training.options import TrainOptions
 
 Shown: TypeAlias = Literal["none", "nearest", "random", "fixed"]
 # A value that depends on the recipe's own, such as the number of pairs of all iterations.
@@ -146,13 +145,15 @@ def _batches(config: Config) -> int | None:
 
 def _epochs(config: Config) -> list[float]:
     """The recipe's, and three times as many."""
-    return [config.train.num_train_epochs * factor for factor in (1, 3)]
+    usual = config.train.num_train_epochs
+    assert usual is not None, "parts have the values that follow the model's size"
+    return [usual * factor for factor in (1, 3)]
 
 
 def _rates(config: Config) -> list[float]:
     """The recipe's, its half and its double."""
-    usual = TrainOptions(method=config.train.method, learning_rate=config.train.learning_rate).learning_rate
-    assert usual is not None, "the options put the usual one in its place"
+    usual = config.train.learning_rate
+    assert usual is not None, "parts have the values that follow the model's size"
     return [usual * factor for factor in (0.5, 1, 2)]
 
 

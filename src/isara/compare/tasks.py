@@ -72,7 +72,7 @@ class TaskScore:
         place = folder / f"{task.name}-{value_hash(key)[:16]}"
         with parts.asker(model.path) as asker:
             run_tasks(asker, [task], place, weights=model.weights, settings=settings, limit=self.limit)
-        found = {row["id"]: row for row in read_results(place / task.name / "items.jsonl")[0]}
+        found = {row["id"]: row for row in read_results(place / task.name / "items.jsonl")}
         rows = [found[item.id] for item in choose(task.items, self.limit)]
         return columns([task.values(row) for row in rows]), rows
 
@@ -109,7 +109,7 @@ class HarnessScore:
             )
         place = folder / f"{value_hash([PREFIX, self.name, model.weights, self.options.limit])[:16]}"
         result = run_harness(model.path, self.name, place, model.weights, self.options)
-        rows = read_results(result.folder / "items.jsonl")[0]
+        rows = read_results(result.folder / "items.jsonl")
         return columns([_metrics(row) for row in rows]), rows
 
 
