@@ -18,7 +18,7 @@ from isara.folder import read_environment
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
-from isara.pool import Pool
+from isara.pool import Demonstrations, Pool, Retrieve
 from isara.protocols import Engine, EngineFactory, Filter
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
@@ -106,7 +106,7 @@ def assemble(
         renderer=renderer,
         engine=build_engine(config, watcher),
         embedder=embedder,
-        trainer=build_trainer(config, watcher),
+        trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
         heldout=heldout,
         evaluator=HeldoutEvaluator(heldout, Pool(embedder, seeds), config.evaluate.demos) if heldout else None,
         question_filters=question_filters,
@@ -196,9 +196,17 @@ class OwnEngine:
         return engine
 
 
-def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer:
+def training_demos(config: Config, seeds: Pool) -> Demonstrations | None:
+    """What gives a training row its demonstrations; None where it is to have none."""
+    kind, k = config.answers.retrieve, config.train.demos
+    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
+
+
+def build_trainer(
+    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None
+) -> SupervisedTrainer | ChildTrainer:
     """What fine-tunes a model, in this process or in a child."""
-    options = config.train.model_dump(exclude={"start", "data"})
+    options = config.train.model_dump(exclude={"start", "data", "demos"})
     options |= {
         "seed": config.seed,
         "prompt_format": config.prompt_format,
@@ -207,7 +215,7 @@ def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedT
         "trust_remote_code": config.engine.trust_remote_code,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
-    return kind(**options, on_step=watcher.step if watcher else None)
+    return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
 
 
 def in_child(config: Config) -> bool:
