@@ -54,7 +54,7 @@ def token_logprobs(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        sums = torch.cat([part.float().logsumexp(-1) for part in logits.split(_ROWS)])
+        sums = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, _ROWS)])
         ctx.save_for_backward(logits, index, sums)
         return logits.gather(-1, index).float() - sums[:, None]
 

@@ -26,7 +26,7 @@ def multiply_in_bfloat16(model: Any) -> Callable[[], None]:
         if id(tensor) not in kept:
             tensor.data = tensor.data.float()
     for layer in layers:
-        layer.forward = partial(_linear, layer)
+        layer.forward = partial(_linear, layer)  # type: ignore[method-assign]
     hook = embeddings.register_forward_hook(lambda module, inputs, output: output.float())
 
     def undo() -> None:
