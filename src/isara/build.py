@@ -19,7 +19,7 @@ from isara.folder import read_environment
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
-from isara.pool import Pool
+from isara.pool import Demonstrations, Pool, Retrieve
 from isara.protocols import Engine, EngineFactory, Filter
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
@@ -132,7 +132,7 @@ def assemble(
         renderer=renderer,
         engine=build_engine(config, watcher),
         embedder=embedder,
-        trainer=build_trainer(config, watcher),
+        trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
         evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
@@ -223,9 +223,17 @@ class OwnEngine:
         return engine
 
 
-def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer:
+def training_demos(config: Config, seeds: Pool) -> Demonstrations | None:
+    """What gives a training row its demonstrations; None where it is to have none."""
+    kind, k = config.answers.retrieve, config.train.demos
+    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
+
+
+def build_trainer(
+    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None
+) -> SupervisedTrainer | ChildTrainer:
     """What fine-tunes a model, in this process or in a child."""
-    options = config.train.model_dump(exclude={"start", "data"}, exclude_none=True)
+    options = config.train.model_dump(exclude={"start", "data", "demos"}, exclude_none=True)
     options |= {
         "seed": config.seed,
         "prompt_format": config.prompt_format,
@@ -234,7 +242,7 @@ def build_trainer(config: Config, watcher: Watcher | None = None) -> SupervisedT
         "trust_remote_code": config.engine.trust_remote_code,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
-    return kind(**options, on_step=watcher.step if watcher else None)
+    return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
 
 
 def in_child(config: Config) -> bool:

@@ -388,6 +388,15 @@ class TrainConfig(_Section):
     lora_target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="layers that get an adapter: all-linear, or a list of their names (our choice)"
     )
+    seed_weight: float = Field(
+        1.0, gt=0, description="loss of a seed's tokens where a generated pair's count once (our choice)"
+    )
+    demos: int = Field(
+        0,
+        ge=0,
+        description="demonstrations before the question of each training row, retrieved from the seeds as "
+        "answers.retrieve says; 0 trains zero-shot (our choice)",
+    )
 
 
 class EvaluateConfig(_Section):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
@@ -143,3 +144,29 @@ def ids_hash(pool: Pool) -> str:
 def pool_key(pool: Pool) -> dict[str, object]:
     """What decides which demonstrations can be retrieved: the pairs in their order, and the embedder."""
     return {"pairs": ids_hash(pool), "embedder": part_key(pool.embedder)}
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrations:
+    """Retrieval as a value that a resumed run knows again: what gives a pair its k demonstrations from a pool.
+
+    Attributes:
+        pool: Where they come from.
+        kind: As `retriever` takes it.
+        k: How many.
+        seed: Of random draws.
+    """
+
+    pool: Pool
+    kind: RetrieveKind
+    k: int
+    seed: int
+
+    def __call__(self, pair: QAPair) -> Sequence[tuple[QAPair, float]]:
+        """The demonstrations for the pair's question, nearest last, each with its cosine similarity."""
+        return retriever(self.pool, self.kind, self.k, self.seed)(pair)
+
+    def key(self) -> dict[str, object]:
+        """What decides which they are."""
+        drawn = {"seed": self.seed} if self.kind == "random" else {}
+        return {"retrieve": self.kind, "demos": self.k, **drawn, **pool_key(self.pool)}

@@ -215,11 +215,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """A pair as ids: what the model is asked, which carries no loss, and the answer with its end, which does."""
+    """A pair as ids: what the model is asked, which carries no loss, and the answer with its end, which does.
+
+    Attributes:
+        pair: The pair.
+        prompt: Ids of the question, with what stands before it.
+        answer: Ids of the answer with its end.
+        weight: What the loss of its tokens is multiplied by.
+    """
 
     pair: QAPair
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    weight: float = 1.0
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from isara.errors import TrainingError
 from isara.process import Child, serve
 from isara.records import QAPair, TrainStats
 from isara.training.options import OnStep
+from isara.training.rows import turns
 from isara.training.sft import SupervisedTrainer
 
 log = logging.getLogger("isara")
@@ -52,6 +53,7 @@ class ChildTrainer:
             "pairs": [pair.to_json() for pair in pairs],
             "start": start,
             "out": str(out),
+            "shown": self._shown(pairs),
         }
         child = Child("isara.training.child", "the training process", TrainingError)
         try:
@@ -65,6 +67,15 @@ class ChildTrainer:
         finally:
             child.close()
         raise AssertionError("a child answers or dies")
+
+    def _shown(self, pairs: Sequence[QAPair]) -> dict[str, Any] | None:
+        """The demonstrations of each row by its pair's id: the child has neither a pool nor an embedder."""
+        retrieve = self.trainer.retrieve
+        if retrieve is None:
+            return None
+        return {
+            turn.id: [[demo.to_json(), near] for demo, near in retrieve(turn)] for pair in pairs for turn in turns(pair)
+        }
 
 
 class _LogSender(logging.Handler):
@@ -87,7 +98,11 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
     log.addHandler(_LogSender(send))
     log.setLevel(logging.INFO)
     job = next_request()
-    trainer = SupervisedTrainer(**job["trainer"] | {"on_step": step})
+    functions: dict[str, Any] = {"on_step": step}
+    if job["shown"] is not None:
+        shown = {name: [(QAPair.from_json(row), near) for row, near in found] for name, found in job["shown"].items()}
+        functions["retrieve"] = lambda pair: shown[pair.id]
+    trainer = SupervisedTrainer(**job["trainer"] | functions)
     stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
     send(stats=asdict(stats))
 

@@ -6,15 +6,19 @@ from typing import Any, Literal
 
 from isara.config import TrainConfig
 from isara.errors import ConfigError
+from isara.keys import part_key
+from isara.pool import Retrieve
 from isara.sizes import settings_for
+from isara.training.compute import LARGE, compute_dtype, training_device
 
 OnStep = Callable[[int, int, float], None]
 _CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
 _POSITIVE = (
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("max_length", "lora_r", "max_steps"),
+    *("max_length", "lora_r", "max_steps", "seed_weight"),
 )
-_NO_MATTER = ("device", "trust_remote_code", "on_step")  # to what the weights become
+_FUNCTIONS = ("retrieve", "on_step")
+_NO_MATTER = ("trust_remote_code",)  # to what the weights become
 _DEFAULT = TrainConfig()
 _USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
 
@@ -44,10 +48,14 @@ class TrainOptions:
         seed: Of the adapter's initial weights, the order of rows and dropout.
         prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
         device: "auto" is CUDA, else MPS, else the CPU.
-        dtype: Of the arithmetic; what is trained is held in fp32. "auto" is bfloat16 (else float16) on CUDA and float32
-            elsewhere.
+        dtype: Of the arithmetic; what is trained is held in fp32. "auto" is bfloat16 (else float16) on CUDA; on a CPU
+            with instructions for it bfloat16 in the matrix products of a model of at least 50M parameters; else
+            float32.
         trust_remote_code: Runs code that comes with the model.
         max_steps: Optimiser steps to make instead of `num_train_epochs`.
+        seed_weight: Loss of a seed's answer tokens relative to a generated pair's; the mean over all tokens stays 1.
+        retrieve: Gives a row the demonstrations that stand before its question (in-context tuning, arXiv 2110.15943
+            and 2110.07814), the farthest left out where not all fit into `max_length`; None trains zero-shot.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -76,6 +84,8 @@ class TrainOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     max_steps: int | None = _DEFAULT.max_steps
+    seed_weight: float = _DEFAULT.seed_weight
+    retrieve: Retrieve | None = field(default=None, repr=False)
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,11 +100,18 @@ class TrainOptions:
                 raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
 
     def key(self) -> dict[str, Any]:
-        """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None."""
-        return {"trainer": "sft"} | {name: value for name, value in self.options().items() if name not in _NO_MATTER}
+        """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None.
+
+        Device and dtype are those that "auto" comes to here, the dtype for a model that is large enough to matter.
+        """
+        device = training_device(self.device)
+        meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
+        options = {name: value for name, value in self.options().items() if name not in _NO_MATTER}
+        shown = {} if self.retrieve is None else {"demonstrations": part_key(self.retrieve)}
+        return {"trainer": "sft"} | options | meant | shown
 
     def options(self) -> dict[str, Any]:
-        """The arguments but `on_step`, JSON-ready."""
-        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "on_step"}
+        """The arguments but `retrieve` and `on_step`, JSON-ready."""
+        values = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in _FUNCTIONS}
         modules = self.lora_target_modules
         return values | {"lora_target_modules": modules if isinstance(modules, str) else list(modules)}

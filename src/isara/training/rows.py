@@ -2,16 +2,25 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from isara.errors import ModelError, TrainingError
+from isara.pool import Retrieve
 from isara.records import QAPair, TrainingRow
 from isara.render import Renderer
 
 log = logging.getLogger("isara")
 
 
-def make_rows(pairs: Sequence[QAPair], renderer: Renderer, max_length: int, vocabulary: int) -> list[TrainingRow]:
+def make_rows(
+    pairs: Sequence[QAPair],
+    renderer: Renderer,
+    max_length: int,
+    vocabulary: int,
+    retrieve: Retrieve | None = None,
+    seed_weight: float = 1.0,
+) -> list[TrainingRow]:
     """The rows of all pairs, without those of more than `max_length` tokens.
 
     Args:
@@ -19,6 +28,8 @@ def make_rows(pairs: Sequence[QAPair], renderer: Renderer, max_length: int, voca
         renderer: Makes the rows, by the code that makes prompts.
         max_length: Most tokens of a row. Longer ones are left out and not cut: a cut answer teaches to break off.
         vocabulary: How many tokens the model knows.
+        retrieve: Gives a row the demonstrations before its question; without, it has none.
+        seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
 
     Raises:
         TrainingError: There are none, one has no answer, or all are too long.
@@ -26,11 +37,17 @@ def make_rows(pairs: Sequence[QAPair], renderer: Renderer, max_length: int, voca
     """
     if not pairs:
         raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
-    rows = [row for pair in pairs for row in renderer.training_rows(pair)]
+    rows = [
+        replace(row, weight=1.0 if pair.iteration else seed_weight)
+        for pair in pairs
+        for row in renderer.training_rows(pair)
+    ]
     for row in rows:
         if not row.pair.answer.strip():
             raise TrainingError(f"expected an answer in {row}, found none: write one or drop the pair")
-    rows = _fitting(rows, max_length)
+    rows = _weighed(_fitting(rows, max_length))
+    if retrieve is not None:
+        rows = [_demonstrated(row, renderer, retrieve, max_length) for row in rows]
     for row in rows:
         if max(row.ids) >= vocabulary:
             raise ModelError(
@@ -38,6 +55,26 @@ def make_rows(pairs: Sequence[QAPair], renderer: Renderer, max_length: int, voca
                 "use the tokenizer that belongs to the model"
             )
     return rows
+
+
+def turns(pair: QAPair) -> list[QAPair]:
+    """The pair that each row of a dialogue is made of: its question, after what was said before it."""
+    return [QAPair(*turn, before=pair.turns[:place]) for place, turn in enumerate(pair.turns)]
+
+
+def _weighed(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows with weights whose mean over all answer tokens is 1, so that the learning rate means the same."""
+    tokens = sum(len(row.answer) for row in rows)
+    mean = sum(row.weight * len(row.answer) for row in rows) / tokens
+    return [replace(row, weight=row.weight / mean) for row in rows]
+
+
+def _demonstrated(row: TrainingRow, renderer: Renderer, retrieve: Retrieve, limit: int) -> TrainingRow:
+    """The row with demonstrations before its question, the farthest left out where not all fit."""
+    demos = [demo for demo, _ in retrieve(row.pair)]
+    fitted = renderer.fit(lambda shown: renderer.answer(shown, row.pair), demos, limit - len(row.answer))
+    assert fitted is not None, "the row fits without demonstrations"
+    return replace(row, prompt=fitted[0].ids)
 
 
 def _fitting(rows: Sequence[TrainingRow], limit: int) -> list[TrainingRow]:
@@ -69,7 +106,7 @@ def check_labels(batch: dict[str, Any], rows: Sequence[TrainingRow], tokenizer: 
         TrainingError: A row has no label on its answer, one on its prompt, or none on its end.
     """
     by_ids = {row.ids: row for row in rows}
-    for ids, labels in _segments(batch):
+    for ids, labels in segments(batch):
         row = by_ids[tuple(ids)]
         on_prompt = sum(label != -100 for label in labels[: len(row.prompt)])
         answer = [label for label in labels[len(row.prompt) :] if label != -100]
@@ -96,7 +133,7 @@ def end_token(tokenizer: Any, end: str) -> int | None:
     return None if token is None or token == tokenizer.unk_token_id else int(token)
 
 
-def _segments(batch: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+def segments(batch: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
     """Ids and labels of each row in a collated batch, without padding."""
     if "attention_mask" in batch:
         for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"].bool(), strict=True):

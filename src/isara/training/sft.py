@@ -8,21 +8,22 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isara.errors import ModelError, TrainingError
+from isara.errors import TrainingError
 from isara.files import disk_errors
-from isara.hardware import find_device, free_memory, is_out_of_memory
+from isara.hardware import free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
 from isara.models import find_model
 from isara.process import alone
 from isara.records import QAPair, TrainingRow, TrainStats
 from isara.render import tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
+from isara.training.compute import compute_dtype, training_device
 from isara.training.export import Export
 from isara.training.options import TrainOptions
 from isara.training.rows import check_labels, make_rows
@@ -118,29 +119,37 @@ class _Training:
 
         self.options, self.start, self.out = options, start, out
         set_seed(options.seed)  # older versions of TRL draw the adapter before they seed
-        self.device = _training_device(options.device)
-        self.compute = _compute_dtype(options.dtype, self.device)
+        self.device = training_device(options.device)
         name = find_model(start)
         self.model, self.tokenizer = load_model(name, "auto", options.trust_remote_code)
         check_finite(self.model, name)
         self.renderer = tokenizer_renderer(self.tokenizer, self.model.config, options.prompt_format)
         self.export = Export(name, self.model, self.tokenizer, self.renderer, options.trust_remote_code)
+        self.compute = compute_dtype(options.dtype, self.device, self.model.num_parameters())
+        self.plain: Callable[[], None] | None = None
         # An optimiser's steps are smaller than 16 bits can tell apart; frozen weights may stay as they are.
         if options.method == "full" or self.compute == "float32":
             self.model.float()
+        if self.device == "cpu" and self.compute == "bfloat16":
+            from isara.training.products import multiply_in_bfloat16
+
+            self.plain, self.compute = multiply_in_bfloat16(self.model), "float32"  # of everything else
         self.losses: list[float] = []
 
     def run(self, pairs: Sequence[QAPair], micro: int, accumulation: int) -> TrainStats:
         """Trains, checks what came of it, and writes it down."""
         limit = min(self.options.max_length, self.renderer.context_length)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        rows = make_rows(pairs, self.renderer, limit, vocabulary)
-        packing = self.options.packing and _packs_safely(self.model, rows)
+        told = self.options
+        rows = make_rows(pairs, self.renderer, limit, vocabulary, told.retrieve, told.seed_weight)
+        packing = told.packing and _packs_safely(self.model, rows)
         passes = Passes(self.device, self.compute, packing, micro, accumulation)
-        trainer = sft_trainer(self.options, passes, self.model, self.tokenizer, rows, self.out, self._watch)
+        trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch)
         check_labels(first_batch(trainer, micro), rows, self.tokenizer, self.renderer.format.end)
         trainer.train()
         model = trained_model(trainer)
+        if self.plain is not None:
+            self.plain()
         trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
         if not all(bool(tensor.isfinite().all()) for tensor in trained):
             raise self._diverged(trainer.state.global_step, "a weight was not finite")
@@ -238,31 +247,6 @@ def _writing(out: Path) -> Iterator[None]:
             yield
         except SafetensorError as error:
             raise OSError(str(error)) from error
-
-
-def _training_device(device: str) -> str:
-    """cpu, cuda or mps."""
-    kind, _, index = find_device(device).partition(":")
-    if index not in ("", "0"):
-        raise ModelError(
-            f"training takes the first GPU, found {device!r}: set CUDA_VISIBLE_DEVICES={index} and use `device: cuda`"
-        )
-    return kind
-
-
-def _compute_dtype(dtype: str, device: str) -> str:
-    """The dtype of the arithmetic.
-
-    On a CPU bf16 products are twice as fast, but attention's backward pass is four times slower, and small models gain
-    nothing (docs/training.md).
-    """
-    import torch
-
-    if dtype != "auto":
-        return dtype if device == "cuda" or dtype != "float16" else "float32"
-    if device != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from isara.records import TrainingRow
 from isara.training.options import TrainOptions
+from isara.training.rows import segments
 
 # Told of each optimiser step: the step, the number of all steps, and the figures of the log by name.
 StepWatch = Callable[[int, int, dict[str, float]], None]
@@ -44,13 +45,12 @@ def sft_trainer(
     """TRL's trainer, ready to train; nothing is written to `out`, but TRL wants a folder."""
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl.trainer.sft_trainer import SFTTrainer
 
     from isara.training.adapter import lora_config
 
     if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    trainer: Any = SFTTrainer(
+    trainer: Any = _trainer_class()(
         model=model,
         args=_sft_config(options, passes, out),
         train_dataset=Dataset.from_list([_columns(row) for row in rows]),
@@ -58,6 +58,7 @@ def sft_trainer(
         peft_config=lora_config(options) if options.method == "lora" else None,
         callbacks=[_callback(watch)],
     )
+    trainer.rows_by_ids = {row.ids: row for row in reversed(rows)}  # of equal rows the first, which is a seed's
     trainer.remove_callback(PrinterCallback)
     if _steps(options, passes, len(trainer.train_dataset)) == 1:
         # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
@@ -75,6 +76,44 @@ def first_batch(trainer: Any, rows: int) -> dict[str, Any]:
 def trained_model(trainer: Any) -> Any:
     """The model without what accelerate put around it, switched to evaluation."""
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def _trainer_class() -> Any:
+    """TRL's trainer with the loss of `isara.training.loss`.
+
+    TRL's own projects every position on the vocabulary where there is no Triton, twice, and measures entropy and
+    accuracy beside the loss.
+    """
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from isara.training.loss import labelled_logits, token_logprobs
+
+    class LabelledTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            labels = inputs["labels"]
+            rest = {name: value for name, value in inputs.items() if name != "labels"}
+            routed = getattr(self, "aux_loss_enabled", False)  # a mixture of experts
+            if routed:
+                rest["output_router_logits"] = True
+            logits, output = labelled_logits(model, rest, labels)
+            wanted = labels[:, 1:][labels[:, 1:] != -100]
+            losses = -token_logprobs(logits, wanted[:, None])[:, 0]
+            loss = (losses * self._weights(inputs, losses)).sum() / (
+                len(losses) if num_items_in_batch is None else num_items_in_batch
+            )
+            if routed:
+                passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+                loss = loss + self.router_aux_loss_coef * output.aux_loss / passes
+            return (loss, output) if return_outputs else loss
+
+        def _weights(self, inputs: dict[str, Any], losses: Any) -> Any:
+            """Weights of the labelled tokens, in their order."""
+            rows = [self.rows_by_ids[tuple(ids)] for ids, _ in segments(inputs)]
+            return losses.new_tensor([row.weight for row in rows for _ in row.answer])
+
+    return LabelledTrainer
 
 
 def _columns(row: TrainingRow) -> dict[str, list[int]]:
