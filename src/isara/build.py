@@ -11,7 +11,7 @@ from typing import Any
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
 from isara.data import as_pairs
 from isara.embedders import find_embedder
-from isara.errors import RunError
+from isara.errors import ConfigError, RunError
 from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
@@ -20,7 +20,7 @@ from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Demonstrations, Pool, Retrieve
-from isara.protocols import Engine, EngineFactory, Filter
+from isara.protocols import Engine, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
 from isara.report.publish import final_files
@@ -133,6 +133,7 @@ def assemble(
         engine=build_engine(config, watcher),
         embedder=embedder,
         trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
+        reader=build_reader(config, watcher, Pool(embedder, seeds)) if config.answers.from_ == "reader" else None,
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
         evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
@@ -243,6 +244,23 @@ def build_trainer(
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
     return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
+
+
+def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer:
+    """What tunes a model to read demonstrations (in-context tuning, arXiv 2110.07814 and 2110.15943).
+
+    Raises:
+        ConfigError: No demonstrations are shown before an answer.
+    """
+    answers = config.answers
+    if answers.retrieve == "none" or not answers.demos:
+        raise ConfigError(
+            "answers.from is reader: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
+            "show some, or set answers.from to last"
+        )
+    epochs = {"num_train_epochs": answers.reader_epochs, "max_steps": None}
+    tuned = config.model_copy(update={"train": config.train.model_copy(update=epochs)})
+    return build_trainer(tuned, watcher, Demonstrations(seeds, answers.retrieve, answers.demos, config.seed))
 
 
 def in_child(config: Config) -> bool:

@@ -177,6 +177,15 @@ class AnswersConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(256, ge=1, description="most tokens of an answer (our choice)")
+    from_: Literal["last", "reader"] = Field(
+        "last",
+        alias="from",
+        description="the model that answers: the last iteration's, or the base model tuned on the seeds, each after its "
+        "nearest others, so that it reads demonstrations",
+    )
+    reader_epochs: float = Field(
+        3.0, gt=0, description="passes over the seeds that the reader is tuned for (our choice)"
+    )
 
     @property
     def sampling(self) -> Sampling:

@@ -4,6 +4,7 @@
                   iteration-00/evaluate/                                      (the base model, before anything)
                   iteration-01/generate/  train/  evaluate/
                   seeds-only/train/  evaluate/                                (the baseline)
+                  reader/train/                                               (where answers.from is reader)
                   final/
 
 A stage is inputs → key → folder. Its key.json holds what everything in it depends on; its DONE, written last, names
@@ -40,7 +41,7 @@ from isara.files import (
     write_text,
 )
 from isara.marks import clean
-from isara.records import SEEDS_ONLY, QAPair
+from isara.records import BESIDE, QAPair
 from isara.shelf import Shelf
 from isara.watching import StageName
 from isara.yaml_text import YamlError, parse_yaml
@@ -229,8 +230,8 @@ class RunFolder:
 
 
 def stage_folder(run: Path, t: int, name: StageName) -> Path:
-    """Where a stage of an iteration, or of the model SEEDS_ONLY, lies."""
-    return run / ("seeds-only" if t == SEEDS_ONLY else f"iteration-{t:02d}") / name
+    """Where a stage of an iteration, or of a model beside them, lies."""
+    return run / BESIDE.get(t, f"iteration-{t:02d}") / name
 
 
 def is_done(folder: Path) -> bool:
@@ -386,7 +387,7 @@ def _no_links(run: Path, folder: Path) -> None:
 
 
 def _shown_number(t: int) -> str:
-    return "seeds only" if t == SEEDS_ONLY else f"iteration {t}"
+    return BESIDE.get(t, f"iteration {t}")
 
 
 def _exported_as(final: Path, said: Mapping[str, Any], files: Mapping[str, str]) -> bool:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from isara.asking import Asker
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, stage_folder
+from isara.generate import Making
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import SEEDS_ONLY, QAPair
+from isara.records import READER, SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
@@ -21,6 +23,7 @@ from isara.stages import (
     has_baseline,
     measure,
     read_accepted,
+    read_by,
     read_figures,
     read_items,
     stepped,
@@ -87,8 +90,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
-                key = keys.generate(making)
-                new = read_accepted(folder.stage(t + 1, "generate", key, partial(parts.make, asker, making, watcher)))
+                new = read_accepted(generate(folder, parts, keys, making, (asker, model), watcher))
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             start = base if config.train.start == "base" else model
@@ -139,8 +141,24 @@ def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
     """The folder of the first iteration's generation alone, in the run folder that `run` goes on from."""
     with RunFolder(parts.out) as folder, parts.asker(parts.model) as asker:
         keys = claim(folder, parts)
-        making = steps(parts, 1, Model(parts.model, keys.weights), Pool(parts.embedder, parts.seeds))
-        return folder.stage(1, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
+        base = Model(parts.model, keys.weights)
+        making = steps(parts, 1, base, Pool(parts.embedder, parts.seeds))
+        return generate(folder, parts, keys, making, (asker, base), watcher)
+
+
+def generate(
+    folder: RunFolder, parts: Parts, keys: Keys, making: Making, last: tuple[Asker, Model], watcher: Watcher
+) -> Path:
+    """The finished generation of an iteration: M_{t-1} answers, or the reader where there is one."""
+    asker, model = last
+    if parts.reader is None:
+        return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
+    base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
+    work = partial(fit, parts.reader, READER, seeds, base, watcher)
+    reader = trained(folder.stage(READER, "train", keys.train(seeds, base, parts.reader), work))
+    making = read_by(making, reader, (asker, model.weights))
+    with parts.asker(reader.path) as reading:
+        return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, reading, making, watcher))
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:

@@ -41,6 +41,8 @@ class Parts:
         weights: Gives the hash of M_0's weights.
         cards: Gives what goes into final/ beside the model.
         versions: Of libraries; a run that goes on with others only remarks on it.
+        reader: Tunes M_0 on the seeds, each after its nearest others, to read demonstrations; what it makes answers in
+            the place of M_{t-1} then. None: M_{t-1} answers.
         notes: Lines for the log, such as which settings follow the model's size.
         make: Makes an iteration's pairs. What isn't the loop's own is a part of the key.
     """
@@ -61,6 +63,7 @@ class Parts:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     make: Make = make_pairs
+    reader: Trainer | None = None
 
     @property
     def out(self) -> Path:
@@ -87,5 +90,6 @@ class Parts:
             "question filters": [part_key(check) for check in self.question_filters],
             "pair filters": [part_key(check) for check in self.pair_filters],
             "evaluator": part_key(self.evaluator) if self.evaluator else None,
+            **({"reader": part_key(self.reader)} if self.reader else {}),
             **own,
         }

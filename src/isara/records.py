@@ -10,6 +10,10 @@ from typing import Any, Literal, TypeAlias
 Finish: TypeAlias = Literal["stop", "length"]
 # Stands where the number of an iteration does: the model that is fine-tuned on the seeds alone.
 SEEDS_ONLY = -1
+# The model that has learnt from the seeds to read demonstrations, and answers in the place of M_{t-1} where wanted.
+READER = -2
+# What is trained beside the iterations, by what its folder and its stages are called.
+BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,24 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         base[0] if base and asks else None,
         base[1] if base and asks else None,
         parts.seeds,
+    )
+
+
+def read_by(making: Making, reader: Model, last: tuple[Asker, str]) -> Making:
+    """The making in which the reader answers, while M_{t-1}, or M_0, asks as before.
+
+    Args:
+        making: What candidates are made with where M_{t-1} answers.
+        reader: The model that answers.
+        last: M_{t-1} and the hash of its weights.
+    """
+    asker, weights = last
+    return replace(
+        making,
+        weights=reader.weights,
+        base=making.base or asker,
+        questions_by=making.questions_by or asker,
+        question_weights=making.question_weights or weights,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from isara.records import SEEDS_ONLY, Candidate
+from isara.records import BESIDE, Candidate
 from isara.watching import StageName
 
 log = logging.getLogger("isara")
@@ -57,9 +57,8 @@ class Bars:
 
     def stage(self, iteration: int, name: StageName, total: int) -> None:
         """Starts the bar of a stage."""
-        where = {0: "base model", SEEDS_ONLY: "seeds only"}.get(
-            iteration, f"iteration {iteration} of {self.iterations}"
-        )
+        names = {number: name.replace("-", " ") for number, name in BESIDE.items()}
+        where = {0: "base model", **names}.get(iteration, f"iteration {iteration} of {self.iterations}")
         self._begin(f"{where}: {name}", name, total)
 
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:

@@ -20,7 +20,7 @@ from isara.generate import funnel, whole_batches
 from isara.kinds import KindShare
 from isara.loop import best_iteration
 from isara.marks import clean
-from isara.records import SEEDS_ONLY, Candidate, Draw, HeldoutRow, QAPair, TrainStats
+from isara.records import READER, SEEDS_ONLY, Candidate, Draw, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
 from isara.stages import read_items
 from isara.watching import StageName
@@ -155,6 +155,7 @@ class Run:
         iterations: What each iteration made, from 1.
         exported: The iteration whose model is in final/, 0 or SEEDS_ONLY; None where none is yet.
         seeds_only: The model that was fine-tuned on the seeds alone; None where there is none.
+        reader: The training of the model that answered in the iterations' place; None where they answered themselves.
     """
 
     path: Path
@@ -167,6 +168,7 @@ class Run:
     iterations: tuple[IterationFacts, ...]
     exported: int | None
     seeds_only: IterationFacts | None = None
+    reader: Training | None = None
 
     @property
     def all(self) -> tuple[IterationFacts, ...]:
@@ -273,6 +275,7 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         tuple(_iteration(run, number, verify) for number in numbers),
         _exported(run, numbers),
         _seeds_only(run, verify),
+        _training(run, READER, verify),
     )
     for facts in found.all:
         if facts.items and [row.id for row in facts.items] != [pair.id for pair in found.heldout]:
