@@ -180,8 +180,8 @@ class AnswersConfig(_Section):
     from_: Literal["last", "reader"] = Field(
         "last",
         alias="from",
-        description="the model that answers: the last iteration's, or the base model tuned on the seeds, each after its "
-        "nearest others, so that it reads demonstrations",
+        description="the model that answers: the last iteration's, or the base model tuned on the seeds, each after "
+        "its nearest others, so that it reads demonstrations",
     )
     reader_epochs: float = Field(
         3.0, gt=0, description="passes over the seeds that the reader is tuned for (our choice)"
