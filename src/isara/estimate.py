@@ -12,6 +12,7 @@ from rich.text import Text
 
 from isara.asking import Asker
 from isara.generate import Making, draw_demonstrations
+from isara.hardware import peak_memory, reset_peak_memory
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
@@ -26,10 +27,12 @@ _ROWS = 32  # of the batch that speeds are measured on
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured on this machine with this model, in tokens per second."""
+    """Measured on this machine with this model: tokens per second, and memory."""
 
     generating: float
     reading: float
+    columns: int = 0  # tokens of a prompt and its longest completion
+    peak: int = 0  # bytes that this process had resident; 0 where the system doesn't tell
 
 
 def preview(parts: Parts) -> RenderableType:
@@ -76,7 +79,10 @@ def _table(parts: Parts, speed: Speed) -> Table:
     table = Table(title=f"Estimate for {config.iterations} {many}", title_justify="left")
     for name in ("stage", "tokens", "tokens/s", "time", "memory"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    generating = weights * 2 if config.engine.dtype != "float32" else weights * 4
+    itemsize = 4 if config.engine.dtype == "float32" else 2
+    more = max(0, options.batch - _ROWS) * speed.columns * _token_bytes(parts, itemsize)
+    # Where the engine has a process of its own, this one's peak says nothing of it, and the weights are the least.
+    generating = max(speed.peak, weights * itemsize) + more
     training = training_memory(weights, trainable)
     table.add_row(
         "generate",
@@ -86,7 +92,7 @@ def _table(parts: Parts, speed: Speed) -> Table:
         _size(generating),
     )
     table.add_row("train", f"{trained:,.0f}", f"{speed.reading / 3:,.0f}", _time(seconds[1]), _size(training))
-    table.add_row("all", "", "", _time(sum(seconds)), "beside activations and caches")
+    table.add_row("all", "", "", _time(sum(seconds)), "training beside activations")
     return table
 
 
@@ -103,6 +109,7 @@ def _trained_rows(parts: Parts) -> float:
 
 def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:
     """Times a small batch of the run's own prompts; a first call that is not timed warms up."""
+    reset_peak_memory()
     rows = [prompt] * _ROWS
     sampling = asker.with_stops(Sampling(1.0, 0.95, 32), asker.renderer.format.question_stops)
     asker.generate(rows[:1], Sampling(1.0, 0.95, 2), [0])
@@ -113,7 +120,8 @@ def _measure(asker: Asker, prompt: Prompt, seeds: Sequence[QAPair]) -> Speed:
     begun = time.perf_counter()
     asker.logprobs([Prompt("", row.prompt) for row in shown], [row.answer for row in shown])
     reading = sum(len(row.ids) for row in shown) / (time.perf_counter() - begun)
-    return Speed(generating, reading)
+    columns = len(prompt.ids) + sampling.max_new_tokens
+    return Speed(generating, reading, columns, peak_memory() or 0)
 
 
 def _weights(parts: Parts) -> tuple[int, int]:
@@ -126,6 +134,15 @@ def _weights(parts: Parts) -> tuple[int, int]:
         return total, total
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     return total, parts.config.train.lora_r * sum(layer.in_features + layer.out_features for layer in linear)
+
+
+def _token_bytes(parts: Parts, itemsize: int) -> int:
+    """Bytes that one token has in the cache of the model's keys and values."""
+    from isara.engines.transformers.cache import token_bytes
+
+    config = meta_model(parts.model, parts.config.engine.trust_remote_code).config.get_text_config()
+    # An engine of one's own may run what keeps no keys and values.
+    return token_bytes(config, itemsize) if hasattr(config, "num_attention_heads") else 0
 
 
 def _mean(values: Sequence[int]) -> float:
