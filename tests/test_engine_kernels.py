@@ -19,7 +19,8 @@ from isara.render import open_renderer
 
 
 def plain(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.eval()
 
 
 def packed_or_skip(model: Any) -> int:

@@ -66,7 +66,7 @@ def _is_supported(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in this dtype here; measured on x86 alone, so others keep torch's own layers."""
     return (
         platform.machine() in {"x86_64", "AMD64"}
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # it has no types
         and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 
@@ -77,11 +77,15 @@ def _fuse_gate(module: Any) -> None:
     Modules are known by the names of their parts, which says little of what they do with them: so it is tried.
     """
     parts = dict(module.named_children())
-    linears = [parts.get(name) for name in ("gate_proj", "up_proj", "down_proj")]
+    gate, up, down = (parts.get(name) for name in ("gate_proj", "up_proj", "down_proj"))
     activation = _ACTIVATIONS.get(type(parts.get("act_fn")).__name__)
-    if activation is None or not all(isinstance(linear, PackedLinear) for linear in linears):
+    if (
+        activation is None
+        or not isinstance(gate, PackedLinear)
+        or not isinstance(up, PackedLinear)
+        or not isinstance(down, PackedLinear)
+    ):
         return
-    gate, up, down = linears
 
     def fused(inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = down(up.times(inputs, gate.activated(inputs, *activation)))

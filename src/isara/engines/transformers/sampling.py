@@ -29,7 +29,7 @@ def draw(logits: torch.Tensor, temperature: float, top_p: float, keys: torch.Ten
     if temperature == 0:
         return logits.argmax(-1)
     rows = len(logits) if logits.device.type != "cpu" else max(1, _IN_CACHE // logits.shape[1])
-    parts = zip(logits.split(rows), keys.split(rows), strict=True)
+    parts = zip(torch.split(logits, rows), torch.split(keys, rows), strict=True)
     return torch.cat([_draw(part.float() / temperature, top_p, own) for part, own in parts])
 
 
