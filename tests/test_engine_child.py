@@ -1,6 +1,7 @@
 """The engine in a child process: same results, same errors, and nothing left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,17 @@ def test_a_model_that_is_not_there_is_the_same_error_as_without_a_child(tmp_path
     assert (
         str(error.value) == f"expected a model folder with config.json, found none in {tmp_path}: name another folder"
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="of other processes only Linux tells")
+def test_a_child_that_ends_leaves_its_peak_memory_in_the_log(
+    tiny_llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="isara"), ChildEngine(str(tiny_llama), device="cpu"):
+        pass
+    found = re.search(r"the engine's process had at most (\d+\.\d\d) GiB of memory", caplog.text)
+    assert found is not None
+    assert 0.1 < float(found[1]) < 8  # torch and transformers alone are more than the first
 
 
 def test_the_child_ends_with_its_parent(tiny_llama: Path) -> None:

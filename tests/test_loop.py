@@ -723,3 +723,10 @@ def test_replacing_an_engine_reaches_every_verb(tmp_path: Path) -> None:
     assert draw is not None and draw.text.startswith("Ask the keeper of")
     stats = train(made, [{"question": "Where is Navi?", "answer": "Behind you."}, *SEEDS], tmp_path / "trained")
     assert stats.rows == 5 and len(asked) == before + 2
+
+
+def test_the_log_says_how_much_memory_each_stage_had(tmp_path: Path) -> None:
+    align(tmp_path / "run")
+    log = (tmp_path / "run/log.txt").read_text()
+    for stage in ("generate", "train", "evaluate"):
+        assert re.search(rf"iteration 1: {stage} had at most \d+\.\d\d GiB of memory in this process", log)

@@ -40,6 +40,7 @@ from isara.files import (
     write_json,
     write_text,
 )
+from isara.hardware import peak_memory, reset_peak_memory
 from isara.marks import clean
 from isara.records import BESIDE, QAPair
 from isara.shelf import Shelf
@@ -148,7 +149,10 @@ class RunFolder:
             if path.name not in _GROWING:
                 remove(path)
         write_json(folder / "key.json", key)
+        reset_peak_memory()
         work(folder)
+        if peak := peak_memory():
+            log.info("iteration %d: %s had at most %.2f GiB of memory in this process", t, name, peak / 2**30)
         seal(folder)
         if self._shelf is not None:
             self._shelf.keep(value_hash(key), folder)

@@ -1,6 +1,7 @@
-"""The device that models run on: found, freed, and recognised when its memory runs out."""
+"""The device that models run on: found, freed, and recognised when its memory runs out; and what processes take."""
 
 import gc
+import sys
 from typing import TYPE_CHECKING
 
 from isara.errors import ModelError
@@ -71,3 +72,28 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def reset_peak_memory() -> None:
+    """Has `peak_memory` count from here on, where the system can do that (Linux)."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:  # another system, or one that doesn't allow it: the peak then is that of the whole process so far
+        return
+
+
+def peak_memory(process: int | None = None) -> int | None:
+    """Most bytes that a process (None: this one) had resident; None where the system doesn't tell of another one."""
+    try:
+        with open(f"/proc/{process or 'self'}/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        if process is not None:
+            return None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

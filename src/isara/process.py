@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import isara.errors
 from isara.errors import IsaraError
+from isara.hardware import peak_memory
 
 log = logging.getLogger("isara")
 
@@ -93,6 +94,8 @@ class Child:
     def close(self) -> None:
         """Ends the process; it has a minute to do so by itself."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        if peak := peak_memory(self.process.pid):
+            log.info("%s had at most %.2f GiB of memory", self.what, peak / 2**30)
         try:
             self.process.stdin.close()
         except BrokenPipeError:

@@ -17,6 +17,18 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 _SPARE = 32
 
 
+def token_bytes(config: Any, itemsize: int) -> int:
+    """Bytes of keys and values that one token has in all layers.
+
+    Args:
+        config: The text model's.
+        itemsize: Bytes of one number.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * int(config.num_hidden_layers) * int(heads) * int(dim) * itemsize
+
+
 class RowCache:
     """Keys and values of up to `max_rows` rows; rows 0 to `rows` - 1 are in use.
 

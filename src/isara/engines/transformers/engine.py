@@ -13,8 +13,9 @@ from typing import Any, Self
 
 import torch
 
-from isara.engines.transformers.attention import use_decode_attention
-from isara.engines.transformers.cache import RowCache
+from isara.engines.transformers.attention import use_products
+from isara.engines.transformers.cache import RowCache, token_bytes
+from isara.engines.transformers.kernels import pack_linears
 from isara.engines.transformers.sampling import draw, stream
 from isara.engines.transformers.text import Text
 from isara.errors import ModelError
@@ -24,9 +25,9 @@ from isara.models import find_model
 from isara.records import Completion, Finish, Prompt, Sampling
 from isara.render import context_length
 
-_PREFILL_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
+_PREFILL_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
 _MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # in the cache, even where memory is plentiful
-_MOST_LOGITS = 2**28  # logits of one scoring pass; 1 GB in fp32
+_MOST_LOGITS = 2**26  # logits of one scoring pass; 0.25 GB in fp32
 
 
 class TransformersEngine:
@@ -216,6 +217,7 @@ class _Loaded:
     """A model in memory, and what is asked of it at every step."""
 
     model: Any
+    weights: int  # bytes
     text: Text
     context_length: int
     device: str
@@ -352,7 +354,7 @@ class _Decoding:
             unused = int(self.starts[:rows].min())
             self.cache.move_left(unused)
             self.starts[:rows] -= unused
-        logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1].float()
+        logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1]
         made = self.made[:rows]
         keys = self.keys[:rows].gather(1, made[:, None])[:, 0]
         tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, keys)
@@ -456,10 +458,13 @@ def _load(engine: TransformersEngine) -> _Loaded:
             f"expected a model whose layers all keep keys and values, found {type(model).__name__}, which has "
             "recurrent layers: use an attention model"
         )
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if engine.device == "cpu":
-        use_decode_attention(model)
+        use_products(model)
+        pack_linears(model)
     return _Loaded(
         model=model,
+        weights=weights,
         text=Text(tokenizer),
         context_length=context_length(model.config, tokenizer),
         device=engine.device,
@@ -475,13 +480,11 @@ def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
 
 def _default_budget(model: _Loaded) -> int:
     """Tokens of cache that the device's whole memory allows; not the free memory, so that a run can be made again."""
-    config = model.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.model.parameters())
-    bytes_per_token = 2 * config.num_hidden_layers * heads * dim * model.model.dtype.itemsize
+    bytes_per_token = token_bytes(model.model.config.get_text_config(), model.model.dtype.itemsize)
     kind = model.device.partition(":")[0]
-    tokens = (_memory(model.device) - weights) / 2 / bytes_per_token  # the other half is for activations and logits
+    tokens = (
+        (_memory(model.device) - model.weights) / 2 / bytes_per_token
+    )  # the other half is for activations and logits
     return int(min(_MOST_TOKENS[kind], max(1, tokens)))
 
 

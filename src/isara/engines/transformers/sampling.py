@@ -8,6 +8,10 @@ numbers, so it is the same on every device, and the keys come from a CPU generat
 
 import torch
 
+_LIKELIEST = 256  # tokens among which a nucleus is looked for first
+_BLOCK = 128  # tokens of a block, of which the largest is found before any are ordered
+_IN_CACHE = 2**18  # fp32 numbers that a CPU's core has in its cache
+
 
 def stream(seed: int, steps: int) -> torch.Tensor:
     """The keys of one row's draws, shape (steps,), int32, from a CPU generator of its own."""
@@ -16,16 +20,47 @@ def stream(seed: int, steps: int) -> torch.Tensor:
 
 
 def draw(logits: torch.Tensor, temperature: float, top_p: float, keys: torch.Tensor) -> torch.Tensor:
-    """One token a row, shape (rows,), from fp32 logits of shape (rows, vocab) and keys of shape (rows,).
+    """One token a row, shape (rows,), from logits of shape (rows, vocab) and keys of shape (rows,).
 
     Temperature 0 is greedy. The nucleus is that of transformers (the likeliest tokens until their mass reaches top_p),
-    except that tokens of equal probability are in it together. The vocabulary is not sorted to find it: most draws are
-    in it, which shows in the mass of the likelier tokens being below `top_p`; only the rows of the others are sorted.
+    except that tokens of equal probability are in it together. On a CPU a few rows are drawn at a time: a vocabulary
+    in fp32 is as large as the cache, and every pass over more than that would go to memory.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    logits = logits / temperature
-    scores = logits + _gumbel(keys, logits.shape[1])
+    rows = len(logits) if logits.device.type != "cpu" else max(1, _IN_CACHE // logits.shape[1])
+    parts = zip(torch.split(logits, rows), torch.split(keys, rows), strict=True)
+    return torch.cat([_draw(part.float() / temperature, top_p, own) for part, own in parts])
+
+
+def _draw(logits: torch.Tensor, top_p: float, keys: torch.Tensor) -> torch.Tensor:
+    """One token a row from fp32 logits that the temperature has divided.
+
+    A nucleus of few tokens is found without ordering the others, and noise is made for its tokens alone. Which rows
+    have one, each row's own logits say.
+    """
+    if top_p >= 1:
+        return _draw_of_all(logits, top_p, keys)
+    values, ids = _largest(logits, min(_LIKELIEST, logits.shape[1]))
+    peak = values[:, :1]
+    probabilities = (values - peak).exp() / (logits - peak).exp_().sum(-1, keepdim=True)
+    outside = probabilities < _smallest_inside(probabilities, top_p)
+    best = (values + _gumbel(keys, ids)).masked_fill_(outside, -torch.inf).argmax(-1, keepdim=True)
+    tokens = ids.gather(1, best)[:, 0]
+    # Where the least likely of them is inside, there may be more.
+    larger = (~outside[:, -1]).nonzero()[:, 0]
+    if len(larger):
+        tokens[larger] = _draw_of_all(logits[larger], top_p, keys[larger])
+    return tokens
+
+
+def _draw_of_all(logits: torch.Tensor, top_p: float, keys: torch.Tensor) -> torch.Tensor:
+    """The same, whatever the nucleus.
+
+    Most draws are in it, which shows in the mass of the likelier tokens being below `top_p`; only the rows of the
+    others are sorted.
+    """
+    scores = logits + _gumbel(keys, torch.arange(logits.shape[1], device=keys.device)[None])
     tokens = scores.argmax(-1)
     if top_p < 1:
         probabilities = torch.softmax(logits, -1)
@@ -37,6 +72,25 @@ def draw(logits: torch.Tensor, temperature: float, top_p: float, keys: torch.Ten
     return tokens
 
 
+def _largest(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest logits of each row and their ids, largest first, both of shape (rows, count).
+
+    They lie in the `count` blocks with the largest maxima: a token elsewhere has one that is no smaller in each.
+    """
+    rows, vocabulary = logits.shape
+    blocks = vocabulary // _BLOCK
+    if blocks < 2 * count:
+        values, ids = logits.topk(count)
+        return values, ids
+    grid = logits[:, : blocks * _BLOCK].view(rows, blocks, _BLOCK)
+    chosen = grid.amax(-1).topk(count, sorted=False).indices
+    rest = torch.arange(blocks * _BLOCK, vocabulary, device=logits.device).expand(rows, -1)
+    within = torch.arange(_BLOCK, device=logits.device)
+    ids = torch.cat([(chosen[:, :, None] * _BLOCK + within).flatten(1), rest], 1)
+    values, places = logits.gather(1, ids).topk(count)
+    return values, ids.gather(1, places)
+
+
 def _smallest_inside(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """The smallest probability in each row's nucleus, shape (rows, 1)."""
     ordered = probabilities.sort(-1, descending=True).values
@@ -44,9 +98,9 @@ def _smallest_inside(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     return ordered.masked_fill(~inside, 2).amin(-1, keepdim=True)
 
 
-def _gumbel(keys: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """Standard Gumbel noise of shape (rows, vocabulary): a function of key and token, 23 random bits each."""
-    tokens = _mix(torch.arange(1, vocabulary + 1, dtype=torch.int32, device=keys.device))
+def _gumbel(keys: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel noise for ids of shape (rows or 1, n), shape (rows, n): of key and token, 23 random bits each."""
+    tokens = _mix((ids + 1).to(torch.int32))
     bits = (_mix(tokens ^ keys[:, None]) >> 9) & 0x7FFFFF
     return -torch.log(-torch.log((bits.float() + 0.5) / 2**23))  # 24 bits, so that the float is exact and below 1
 

@@ -1,0 +1,29 @@
+"""transformers' continuous batching, `model.generate_batch`."""
+
+from typing import Any
+
+import torch
+from measured import measure, request
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+asked = request()
+torch.set_num_threads(asked["threads"])
+model: Any = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.bfloat16)
+config = GenerationConfig(
+    do_sample=True,
+    temperature=asked["temperature"],
+    top_p=asked["top_p"],
+    top_k=0,
+    max_new_tokens=asked["new_tokens"],
+    eos_token_id=-1,
+    pad_token_id=0,
+)
+
+
+def work() -> int:
+    """Tokens generated."""
+    done = model.generate_batch(inputs=asked["prompts"], generation_config=config)
+    return sum(len(row.generated_tokens) for row in done.values())
+
+
+measure(work)
