@@ -59,7 +59,7 @@ class Stage:
         name: Which.
         tokens: Generated, trained on, or read.
         seconds: Of all of them.
-        memory: Bytes of weights and optimiser; 0 where another stage says it.
+        memory: Bytes of weights, caches and optimiser; 0 where another stage says it.
     """
 
     name: str
@@ -201,14 +201,25 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stag
     # Prompts that are asked several times are read once.
     read: float = math.ceil(options.batch / config.questions.per_prompt) * len(_question_prompt(parts, asker).ids)
     answered = options.batch * len(answers) / max(1, len(seen.candidates))
-    read += answered * _mean(asker.renderer.count([draw.prompt for draw in answers]))
+    prompt = _mean(asker.renderer.count([draw.prompt for draw in answers]))
+    read += answered * prompt
     generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
     steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
     seconds = read / rates.reading + steps * rates.step + generated * rates.row
     whole = config.iterations * batches
     weights, _ = _weights(parts)
-    memory = weights * (4 if config.engine.dtype == "float32" else 2)
-    return Stage("generate", whole * generated, whole * seconds, memory)
+    itemsize = 4 if config.engine.dtype == "float32" else 2
+    cache = options.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
+    return Stage("generate", whole * generated, whole * seconds, round(weights * itemsize + cache))
+
+
+def _token_bytes(parts: Parts, itemsize: int) -> int:
+    """Bytes that one token has in the cache of the model's keys and values."""
+    from isara.engines.transformers.cache import token_bytes
+
+    config = meta_model(parts.model, parts.config.engine.trust_remote_code).config.get_text_config()
+    # An engine of one's own may run what keeps no keys and values.
+    return token_bytes(config, itemsize) if hasattr(config, "num_attention_heads") else 0
 
 
 def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
