@@ -229,6 +229,9 @@ CHANGES: dict[str, set[str]] = {
     "last-newest": {"train.start", "train.data"},
     "pool-all": {"retrieve.pool"},
     "seeds-pool": set(),
+    "reader": {"answers.from"},
+    "no-reader": set(),
+    "reader-knn": {"iterations", "generate.accept", "train.demos", "train.num_train_epochs"},
     "urial": {"iterations"},
     "sft-seeds-tuned": {"iterations", "generate.accept"},
     "ssd": {

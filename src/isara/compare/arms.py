@@ -263,6 +263,24 @@ ARMS = (
     ),
     Arm(name="seeds-pool", about="answers from the nearest of the seeds", overrides={"retrieve.pool": "seeds"}),
     Arm(
+        name="reader",
+        about="answers by the base model tuned on the seeds to read demonstrations",
+        overrides={"answers.from": "reader"},
+    ),
+    Arm(name="no-reader", about="answers by the last iteration's model", overrides={"answers.from": "last"}),
+    Arm(
+        name="reader-knn",
+        about="the reader itself after the nearest seed pairs",
+        overrides={
+            "iterations": 1,
+            "generate.accept": 0,
+            "train.demos": lambda config: config.answers.demos,
+            "train.num_train_epochs": lambda config: config.answers.reader_epochs,
+            "train.max_steps": None,
+        },
+        shown="nearest",
+    ),
+    Arm(
         name="ssd",
         about="trained on raw zero-shot answers of the base model to the questions it makes, without the seeds",
         overrides={**_ONE_SHOT, **_ANY_ANSWER, "answers.retrieve": "none", "train.data": "generated"},

@@ -1,0 +1,112 @@
+"""The reader: the base model, tuned on the seeds to read demonstrations, answers in the place of the last model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isara.build import build_parts
+from isara.config import load_config
+from isara.errors import ConfigError
+from isara.folder import stage_folder
+from isara.loop import generate_pairs, run
+from isara.records import READER
+from isara.report.facts import read_run
+from isara.testing import ScriptedEngine
+from isara.training.rows import make_rows
+from tests.doubles import CountingTrainer, hyrule
+from tests.test_loop import Crash, align, crash_after, parts, stored, tree
+
+FROM = "answers.from=reader"
+
+
+class Reading(CountingTrainer):
+    """What tunes the reader: another trainer than the run's, by its key."""
+
+    def key(self) -> dict[str, str]:
+        return {"kind": "reading"}
+
+
+def test_the_reader_is_trained_once_on_the_seeds_and_answers_in_every_iteration(tmp_path: Path) -> None:
+    reading, engines = Reading(), dict[str, ScriptedEngine]()
+
+    def watched(model: str) -> ScriptedEngine:
+        return engines.setdefault(model.removeprefix(f"{tmp_path}/run/"), hyrule(model))
+
+    align(tmp_path / "run", FROM, reader=reading, engine=watched, heldout=(), evaluator=None)
+    assert reading.calls == [(4, "base/model")]
+    asked = {name for name, engine in engines.items() for text in engine.prompts if text.endswith("Question:")}
+    replied = {name for name, engine in engines.items() for text in engine.prompts if text.endswith("Answer:")}
+    assert asked == {"base/model", "iteration-01/train/model"} and replied == {"reader/train/model"}
+    key = json.loads((tmp_path / "run/iteration-01/generate/key.json").read_text())
+    row = stored(tmp_path / "run", 1)[0]
+    assert key["weights"] == row["weights"] != key["question weights"] == row["question_weights"]
+
+
+def test_questions_and_filters_are_as_without_a_reader(tmp_path: Path) -> None:
+    plain, own = tmp_path / "plain", tmp_path / "own"
+    align(plain, "iterations=1")
+    align(own, "iterations=1", FROM, reader=Reading())
+    asked = [[row["question_draw"]["text"] for row in stored(path, 1)] for path in (plain, own)]
+    shared = min(map(len, asked))
+    assert asked[0][:shared] == asked[1][:shared]
+    answers = [[row["answer"] for row in stored(path, 1)] for path in (plain, own)]
+    assert answers[0][:shared] != answers[1][:shared]
+
+
+@pytest.mark.parametrize("calls", [3, 25, 60])
+def test_a_run_with_a_reader_that_crashed_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path, calls: int) -> None:
+    align(tmp_path / "whole", FROM, "questions.from=base", reader=Reading())
+    with pytest.raises(Crash):
+        align(tmp_path / "run", FROM, "questions.from=base", reader=Reading(), engine=crash_after(calls))
+    align(tmp_path / "run", FROM, "questions.from=base", reader=Reading())
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_generation_alone_has_the_reader_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    first, then = Reading(), Reading()
+    made = parts(tmp_path / "run", FROM, reader=first)
+    generate_pairs(made)
+    run(replace(made, reader=then))
+    assert first.calls and not then.calls
+
+
+def test_the_reader_of_runs_sees_its_training(tmp_path: Path) -> None:
+    align(tmp_path / "run", FROM, reader=Reading())
+    found = read_run(tmp_path / "run").reader
+    assert found is not None and found.stats.rows == 4
+    align(tmp_path / "other")
+    assert read_run(tmp_path / "other").reader is None
+    assert not stage_folder(tmp_path / "other", READER, "train").exists()
+
+
+def seeds_file(folder: Path) -> Path:
+    rows = [{"question": f"Where is the keeper of gate {n}?", "answer": f"Behind wall {n}."} for n in range(9)]
+    path = folder / "seeds.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def built(folder: Path, *settings: str) -> Any:
+    usual = ("retrieve.embedder=lexical", "heldout=0.2", "questions.demos=2", FROM)
+    return build_parts(load_config(None, [*usual, *settings], seeds=seeds_file(folder), out=folder / "run"))
+
+
+def test_each_seed_is_learnt_after_its_nearest_others(tmp_path: Path) -> None:
+    made = built(tmp_path, "answers.demos=2", "answers.reader_epochs=2")
+    assert (made.reader.num_train_epochs, made.reader.max_steps) == (2, None)
+    rows = make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve)
+    for row in rows:
+        prompt = made.renderer.answer([pair for pair, _ in made.reader.retrieve(row.pair)], row.pair)
+        assert row.prompt == prompt.ids and prompt.text.count("Answer:") == 3
+        assert row.pair.answer not in prompt.text  # never its own demonstration
+    assert made.keys()["reader"] != made.keys()["trainer"]
+    assert built(tmp_path, "answers.from=last").reader is None
+
+
+@pytest.mark.parametrize("setting", ["answers.demos=0", "answers.retrieve=none"])
+def test_a_reader_without_demonstrations_is_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"answers.from is reader: expected demonstrations to read"):
+        built(tmp_path, setting)
