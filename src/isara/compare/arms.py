@@ -130,7 +130,8 @@ _UNFILTERED: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_question_tokens", "filters.max_question_tokens"), None),
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
     **dict.fromkeys(("filters.novelty", "filters.near_duplicate", "filters.repetition"), None),
-    **dict.fromkeys(("filters.echo", "filters.copied"), None),
+    **dict.fromkeys(("filters.echo", "filters.copied", "filters.off_domain", "filters.balance"), None),
+    **dict.fromkeys(("filters.unsupported_numbers", "filters.unsupported_contacts"), False),
     **dict.fromkeys(("filters.form", "filters.truncated", "filters.run_on", "filters.language"), False),
     **dict.fromkeys(("filters.drop_matching", "filters.own_questions", "filters.own_pairs"), ()),
 }
