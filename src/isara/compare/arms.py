@@ -160,12 +160,13 @@ def _rates(config: Config) -> list[float]:
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
-    **dict.fromkeys(("filters.repetition", "filters.echo", "filters.copied"), None),
+    **dict.fromkeys(("filters.repetition", "filters.echo", "filters.copied", "filters.balance"), None),
+    **dict.fromkeys(("filters.unsupported_numbers", "filters.unsupported_contacts"), False),
 }
 _UNFILTERED: dict[str, Setting] = {
     **_ANY_ANSWER,
     **dict.fromkeys(("filters.min_question_tokens", "filters.max_question_tokens"), None),
-    **dict.fromkeys(("filters.novelty", "filters.near_duplicate"), None),
+    **dict.fromkeys(("filters.novelty", "filters.near_duplicate", "filters.off_domain"), None),
     **dict.fromkeys(("filters.form", "filters.truncated", "filters.run_on", "filters.language"), False),
     **dict.fromkeys(("filters.drop_matching", "filters.own_questions", "filters.own_pairs"), ()),
 }

@@ -9,6 +9,7 @@ from isara.protocols import Filter
 from isara.records import Candidate, Rejection
 
 _SHOWN = 60
+_EXAMPLE = "Rejection" + '("its_name", value, threshold)'
 
 
 def rejection_of(check: Filter, candidate: Candidate, kept: Pool) -> Rejection | None:
@@ -33,7 +34,7 @@ def rejection_of(check: Filter, candidate: Candidate, kept: Pool) -> Rejection |
     if said is not None and not isinstance(said, Rejection):
         raise ConfigError(
             f"expected a Rejection or None from the filter `{_name(check)}`, found {said!r}: "
-            'return Rejection("its_name", value, threshold) for a pair to drop and None for one to keep'
+            f"return {_EXAMPLE} for a pair to drop and None for one to keep"
         )
     return said
 
