@@ -440,7 +440,7 @@ def test_the_templates_default_is_the_classifiers_own() -> None:
             "judge: classifier\nmodel: x\nthreshold: 7.0\n",
             "{path}: `threshold`: input should be less than or equal to 1: mend it",
         ),
-        ("judge: [\n", "{path} is not YAML (while parsing a flow node): mend it"),
+        ("judge: [\n", "{path}:2: not valid YAML: expected the node content, but found '<stream end>': mend it"),
     ],
 )
 def test_a_file_that_makes_no_judge_is_one_line(tmp_path: Path, text: str, line: str) -> None:

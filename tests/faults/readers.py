@@ -123,7 +123,7 @@ def _parquet() -> bytes:
 
 
 def _excel() -> bytes:
-    from openpyxl import Workbook
+    from openpyxl import Workbook  # type: ignore[import-untyped, unused-ignore]
 
     book, out = Workbook(), io.BytesIO()
     for row in (("question", "answer"), *((pair["question"], pair["answer"]) for pair in PAIRS)):
@@ -146,7 +146,9 @@ GGUF = (
 def starts() -> list[tuple[str, str, Reader, bytes]]:
     """Name, file name, reader and a sound file (or nearly) of every kind."""
     texts = {"pairs": _lines(PAIRS), "chat": _lines(CHAT), "share": _lines(SHARE), "alpaca": _lines(ALPACA)}
-    found = [(f"{name}.jsonl", f"{name}.jsonl", read_rows, text) for name, text in texts.items()]
+    found: list[tuple[str, str, Reader, bytes]] = [
+        (f"{name}.jsonl", f"{name}.jsonl", read_rows, text) for name, text in texts.items()
+    ]
     found += [
         ("list.json", "list.json", read_rows, json.dumps(PAIRS).encode()),
         ("data.json", "data.json", read_rows, json.dumps({"data": CHAT, "test": []}).encode()),
@@ -306,7 +308,7 @@ def fuzz(inputs: int, seed: int, place: Path) -> Counter[str]:
 def guided(inputs: int, place: Path) -> None:
     """The same by coverage; ends the process."""
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         sys.exit("expected atheris for --guided, found none: pip install atheris, or leave --guided out")
     signal.signal(signal.SIGALRM, _ring)

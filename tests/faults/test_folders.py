@@ -15,7 +15,8 @@ from tests.test_loop import align, stored
 
 @pytest.fixture(params=range(3), ids=["run", "evaluation", "comparison"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return small_worlds(tmp_path)[request.param]
+    number: int = request.param
+    return small_worlds(tmp_path)[number]
 
 
 def test_mutations_are_named_or_healed() -> None:

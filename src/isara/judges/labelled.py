@@ -9,6 +9,7 @@ from typing import Any, Literal
 from isara.errors import SeedError
 from isara.files import file_hash
 from isara.judges.base import LABELS, Kind
+from isara.marks import clean
 from isara.records import QAPair
 from isara.tables import read_table
 
@@ -72,7 +73,7 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
             rows.append(read(row))
         except KeyError as error:
             raise SeedError(
-                f"row {number} of {path} has no column {error.args[0]!r} (it has {', '.join(row)}): "
+                f"row {number} of {path} has no column {error.args[0]!r} (it has {clean(', '.join(map(str, row)), 300)}): "
                 "name the column with --question, --answer, --label or --category"
             ) from error
         except ValueError as error:
