@@ -239,6 +239,7 @@ CHANGES: dict[str, set[str]] = {
     "ssd": {
         *("iterations", "generate.accept", "answers.retrieve", "train.data"),
         *(f"filters.{name}" for name in ("min_answer_tokens", "repetition", "echo", "copied")),
+        *("filters.unsupported_numbers", "filters.unsupported_contacts"),
     },
     "self-instruct": {
         *("iterations", "generate.accept", "answers.retrieve"),

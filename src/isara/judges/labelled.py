@@ -72,8 +72,9 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
         try:
             rows.append(read(row))
         except KeyError as error:
+            known = clean(", ".join(map(str, row)), 300)
             raise SeedError(
-                f"row {number} of {path} has no column {error.args[0]!r} (it has {clean(', '.join(map(str, row)), 300)}): "
+                f"row {number} of {path} has no column {error.args[0]!r} (it has {known}): "
                 "name the column with --question, --answer, --label or --category"
             ) from error
         except ValueError as error:
