@@ -259,7 +259,7 @@ WRONG = {
     "number for a name": ("model: 7", f"{FILE}: `model`: expected text, found 7"),
     "below the range": (
         "answers: {temperature: -1}",
-        f"{FILE}: `answers.temperature`: expected a number of at least 0, found -1",
+        f"{FILE}: `answers.temperature`: expected a number of at least 0 or null, found -1",
     ),
     "at the open end": ("questions: {top_p: 0}", f"{FILE}: `questions.top_p`: expected a number in (0, 1], found 0"),
     "above the range": (
@@ -270,7 +270,7 @@ WRONG = {
         "train: {learning_rate: .nan}",
         f"{FILE}: `train.learning_rate`: expected a number above 0 or null, found NaN",
     ),
-    "no such choice": ("train: {method: qlora}", f'{FILE}: `train.method`: expected lora or full, found "qlora"'),
+    "no such choice": ("train: {method: qlora}", f'{FILE}: `train.method`: expected lora, full or null, found "qlora"'),
     "choice or truth value": (
         "engine: {child_process: never}",
         f'{FILE}: `engine.child_process`: expected auto, true or false, found "never"',
@@ -335,7 +335,7 @@ def test_a_wrong_file_is_answered_in_one_line(here: Path, text: str, message: st
         ("train", "--set: expected KEY=VALUE, found 'train': write it like --set generate.accept=64"),
         ("=3", "--set: expected KEY=VALUE, found '=3': write it like --set generate.accept=64"),
         ("train.metod=full", "--set: unknown key `train.metod`: did you mean `train.method`?"),
-        ("train.method=qlora", '--set: `train.method`: expected lora or full, found "qlora"'),
+        ("train.method=qlora", '--set: `train.method`: expected lora, full or null, found "qlora"'),
         ("model.size=7", '--set: `model`: expected text, found {"size": 7}'),
         ("seeds=", "--set: `seeds`: expected text, found null"),
         ("heldout=", "--set: `heldout`: expected a share in [0, 1) or a file, found null"),
