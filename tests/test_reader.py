@@ -110,3 +110,25 @@ def test_each_seed_is_learnt_after_its_nearest_others(tmp_path: Path) -> None:
 def test_a_reader_without_demonstrations_is_refused(tmp_path: Path, setting: str) -> None:
     with pytest.raises(ConfigError, match=r"answers.from is reader: expected demonstrations to read"):
         built(tmp_path, setting)
+
+
+def test_a_reader_that_asks_learns_the_question_too_and_asks_for_the_pairs(tmp_path: Path) -> None:
+    made = built(tmp_path, "answers.demos=2", "questions.from=reader")
+    rows = make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve, 1.0, made.reader.whole_pairs)
+    for row, alone in zip(rows, make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve), strict=True):
+        shown = [pair for pair, _ in made.reader.retrieve(row.pair)]
+        assert row.prompt == made.renderer.question(shown).ids and row.ids == alone.ids
+    engines = dict[str, ScriptedEngine]()
+
+    def watched(model: str) -> ScriptedEngine:
+        return engines.setdefault(model.removeprefix(f"{tmp_path}/run/"), hyrule(model))
+
+    align(tmp_path / "run", FROM, "questions.from=reader", reader=Reading(), engine=watched)
+    assert {name for name, engine in engines.items() for text in engine.prompts if text.endswith("Question:")} == {
+        "reader/train/model"
+    }
+
+
+def test_a_reader_asks_only_where_it_answers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"questions.from is reader: expected answers.from reader"):
+        built(tmp_path, "answers.from=last", "questions.from=reader")

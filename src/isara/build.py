@@ -133,7 +133,7 @@ def assemble(
         engine=build_engine(config, watcher),
         embedder=embedder,
         trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
-        reader=build_reader(config, watcher, Pool(embedder, seeds)) if config.answers.from_ == "reader" else None,
+        reader=build_reader(config, watcher, Pool(embedder, seeds)),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
         evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
@@ -231,11 +231,12 @@ def training_demos(config: Config, seeds: Pool) -> Demonstrations | None:
 
 
 def build_trainer(
-    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None
+    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None, *, whole_pairs: bool = False
 ) -> SupervisedTrainer | ChildTrainer:
     """What fine-tunes a model, in this process or in a child."""
     options = config.train.model_dump(exclude={"start", "data", "demos"}, exclude_none=True)
     options |= {
+        "whole_pairs": whole_pairs,
         "seed": config.seed,
         "prompt_format": config.prompt_format,
         "device": config.engine.device,
@@ -246,13 +247,19 @@ def build_trainer(
     return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
 
 
-def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer:
-    """What tunes a model to read demonstrations (in-context tuning, arXiv 2110.07814 and 2110.15943).
+def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
+    """What tunes a model to read demonstrations (in-context tuning, arXiv 2110.07814 and 2110.15943), or None.
 
     Raises:
-        ConfigError: No demonstrations are shown before an answer.
+        ConfigError: No demonstrations are shown before an answer, or a reader asks that doesn't answer.
     """
-    answers = config.answers
+    answers, asks = config.answers, config.questions.from_ == "reader"
+    if answers.from_ != "reader":
+        if asks:
+            raise ConfigError(
+                "questions.from is reader: expected answers.from reader, too, found last: set both, or questions.from"
+            )
+        return None
     if answers.retrieve == "none" or not answers.demos:
         raise ConfigError(
             "answers.from is reader: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
@@ -260,7 +267,8 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
         )
     epochs = {"num_train_epochs": answers.reader_epochs, "max_steps": None}
     tuned = config.model_copy(update={"train": config.train.model_copy(update=epochs)})
-    return build_trainer(tuned, watcher, Demonstrations(seeds, answers.retrieve, answers.demos, config.seed))
+    shown = Demonstrations(seeds, answers.retrieve, answers.demos, config.seed)
+    return build_trainer(tuned, watcher, shown, whole_pairs=asks)
 
 
 def in_child(config: Config) -> bool:

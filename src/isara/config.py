@@ -149,8 +149,11 @@ class QuestionsConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
-    from_: Literal["last", "base"] = Field(
-        "last", alias="from", description="the model that asks: the last iteration's, or always the base model"
+    from_: Literal["last", "base", "reader"] = Field(
+        "last",
+        alias="from",
+        description="the model that asks: the last iteration's, always the base model, or the reader of answers.from, "
+        "which learns the seeds' questions, too, then",
     )
     focus: Literal["uniform", "worst", "balanced"] = Field(
         "uniform",

@@ -134,7 +134,7 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
 
 
 def read_by(making: Making, reader: Model, last: tuple[Asker, str]) -> Making:
-    """The making in which the reader answers, while M_{t-1}, or M_0, asks as before.
+    """The making in which the reader answers, while M_{t-1} or M_0 asks as before, or the reader itself.
 
     Args:
         making: What candidates are made with where M_{t-1} answers.
@@ -142,10 +142,11 @@ def read_by(making: Making, reader: Model, last: tuple[Asker, str]) -> Making:
         last: M_{t-1} and the hash of its weights.
     """
     asker, weights = last
+    made = replace(making, weights=reader.weights, base=making.base or asker)
+    if making.config.questions.from_ == "reader":
+        return made
     return replace(
-        making,
-        weights=reader.weights,
-        base=making.base or asker,
+        made,
         questions_by=making.questions_by or asker,
         question_weights=making.question_weights or weights,
     )

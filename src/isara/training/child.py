@@ -38,7 +38,8 @@ class ChildTrainer:
 
     def with_steps(self, steps: int) -> "ChildTrainer":
         """The same trainer with so many optimiser steps."""
-        return ChildTrainer(on_step=self.on_step, **self.trainer.options() | {"max_steps": steps})
+        functions = {"on_step": self.on_step, "retrieve": self.trainer.retrieve}
+        return ChildTrainer(**self.trainer.options() | functions | {"max_steps": steps})
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.

@@ -56,6 +56,8 @@ class TrainOptions:
         seed_weight: Loss of a seed's answer tokens relative to a generated pair's; the mean over all tokens stays 1.
         retrieve: Gives a row the demonstrations that stand before its question (in-context tuning, arXiv 2110.15943
             and 2110.07814), the farthest left out where not all fit into `max_length`; None trains zero-shot.
+        whole_pairs: Loss on the questions, too, where rows have demonstrations: the model learns to go on with the next
+            pair, and not only to answer.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -86,6 +88,7 @@ class TrainOptions:
     max_steps: int | None = _DEFAULT.max_steps
     seed_weight: float = _DEFAULT.seed_weight
     retrieve: Retrieve | None = field(default=None, repr=False)
+    whole_pairs: bool = False
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

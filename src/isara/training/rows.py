@@ -20,6 +20,7 @@ def make_rows(
     vocabulary: int,
     retrieve: Retrieve | None = None,
     seed_weight: float = 1.0,
+    whole_pairs: bool = False,
 ) -> list[TrainingRow]:
     """The rows of all pairs, without those of more than `max_length` tokens.
 
@@ -30,6 +31,7 @@ def make_rows(
         vocabulary: How many tokens the model knows.
         retrieve: Gives a row the demonstrations before its question; without, it has none.
         seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
+        whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
 
     Raises:
         TrainingError: There are none, one has no answer, or all are too long.
@@ -47,7 +49,7 @@ def make_rows(
             raise TrainingError(f"expected an answer in {row}, found none: write one or drop the pair")
     rows = _weighed(_fitting(rows, max_length))
     if retrieve is not None:
-        rows = [_demonstrated(row, renderer, retrieve, max_length) for row in rows]
+        rows = [_demonstrated(row, renderer, retrieve, max_length, whole_pairs) for row in rows]
     for row in rows:
         if max(row.ids) >= vocabulary:
             raise ModelError(
@@ -69,12 +71,16 @@ def _weighed(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     return [replace(row, weight=row.weight / mean) for row in rows]
 
 
-def _demonstrated(row: TrainingRow, renderer: Renderer, retrieve: Retrieve, limit: int) -> TrainingRow:
+def _demonstrated(
+    row: TrainingRow, renderer: Renderer, retrieve: Retrieve, limit: int, whole_pair: bool
+) -> TrainingRow:
     """The row with demonstrations before its question, the farthest left out where not all fit."""
     demos = [demo for demo, _ in retrieve(row.pair)]
     fitted = renderer.fit(lambda shown: renderer.answer(shown, row.pair), demos, limit - len(row.answer))
     assert fitted is not None, "the row fits without demonstrations"
-    return replace(row, prompt=fitted[0].ids)
+    prompt, shown = fitted
+    asked = len(renderer.question(shown).ids) if whole_pair and not row.pair.before else len(prompt.ids)
+    return replace(row, prompt=prompt.ids[:asked], answer=prompt.ids[asked:] + row.answer)
 
 
 def _fitting(rows: Sequence[TrainingRow], limit: int) -> list[TrainingRow]:

@@ -141,7 +141,7 @@ class _Training:
         limit = min(self.options.max_length, self.renderer.context_length)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         told = self.options
-        rows = make_rows(pairs, self.renderer, limit, vocabulary, told.retrieve, told.seed_weight)
+        rows = make_rows(pairs, self.renderer, limit, vocabulary, told.retrieve, told.seed_weight, told.whole_pairs)
         packing = told.packing and _packs_safely(self.model, rows)
         passes = Passes(self.device, self.compute, packing, micro, accumulation)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch)
