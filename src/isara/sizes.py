@@ -54,8 +54,8 @@ class Settings:
 RULE = (
     Settings(20e6,      "full",  5e-4,  4.0,    1.0, 0.5),
     Settings(20e6,      "lora",  1e-3,  3.0,    1.0, 0.5),
-    Settings(1e9,       "lora",  5e-4,  3.0,    1.0, 0.5),
-    Settings(1e9,       "full",  5e-5,  3.0,    1.0, 0.5),
+    Settings(1e9,       "lora",  5e-4,  3.0,    0.7, 0.0),
+    Settings(1e9,       "full",  5e-5,  3.0,    0.7, 0.0),
     Settings(8e9,       "lora",  2e-4,  3.0,    1.0, 0.5),
     Settings(8e9,       "full",  2e-5,  3.0,    1.0, 0.5),
     Settings(math.inf,  "lora",  1e-4,  3.0,    1.0, 0.5),
