@@ -64,7 +64,7 @@ def test_what_is_written_counts_and_only_nulls_follow_the_size() -> None:
     config = load_config(None, ["train.learning_rate=1e-4", "answers.temperature=0"])
     found, by_size = sized(config, 135_000_000)
     assert (found.train.learning_rate, found.answers.temperature) == (1e-4, 0.0)
-    assert by_size == {"train.method": "lora", "train.num_train_epochs": 3.0, "questions.temperature": 1.0}
+    assert by_size == {"train.method": "lora", "train.num_train_epochs": 3.0, "questions.temperature": 0.7}
     assert sized(found, 4_000_000) == (found, {})  # a run's own config follows no later rule
 
 

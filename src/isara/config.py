@@ -531,9 +531,13 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _draws(self) -> Self:
-        if self.select.answers > 1 and not self.answers.temperature:
+        if self.select.answers > 1 and self.answers.temperature == 0:
             raise ValueError("`answers.temperature` above 0 for `select.answers` above 1, or all answers are the same")
         return self
+
+
+# Temperature of several answers to a question, where the rule by size would have them greedy, and so all the same.
+SEVERAL = 0.7
 
 
 def sized(config: Config, weights: int | None) -> tuple[Config, dict[str, Any]]:
@@ -549,6 +553,8 @@ def sized(config: Config, weights: int | None) -> tuple[Config, dict[str, Any]]:
         section, _, name = key.partition(".")
         if getattr(getattr(config, section), name) is None:
             sections.setdefault(section, {})[name] = value
+    if config.select.answers > 1 and sections.get("answers", {}).get("temperature") == 0:
+        sections["answers"]["temperature"] = SEVERAL
     update = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
     found = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
     return config.model_copy(update=update), found
