@@ -130,7 +130,8 @@ class RunEvaluator:
         """What each answer costs, token by token where the engine can tell; of the base model the tokens' weights."""
         pairs, nothing = self.costs.heldout, [()] * len(self.costs.heldout)
         plain, near, demo_ids = self.costs.prompts(asker)
-        far = self._far(asker, plain) if base else None
+        # Where answers are scored, nothing is weighed by tokens.
+        far = self._far(asker, plain) if base and self.scoring is None else None
         prompts = [*plain, *near, *(far or ())]
         texts = [asker.renderer.answer_ids(prompt, pairs[i % len(pairs)].answer) for i, prompt in enumerate(prompts)]
         logprobs = asker.token_logprobs(prompts, texts)

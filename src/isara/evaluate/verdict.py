@@ -123,10 +123,15 @@ def sentence(verdict: Verdict) -> str:
     if not missed:
         absent = " and ".join(map(_unmeasured, verdict.missing))
         return f"Iteration {verdict.chosen} is better than what it was compared with, {by}: {said}; {absent}."
+    head = (
+        "The loop did not help"
+        if any(gain.mean <= 0 for gain in verdict.gains)
+        else "It is not shown that the loop helps"
+    )
     return (
-        f"The loop did not help: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
-        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is the best of "
-        f"what there is. {_advice(verdict)}"
+        f"{head}: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
+        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is exported, the "
+        f"best by its mean. {_advice(verdict)}"
     )
 
 
