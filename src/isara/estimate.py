@@ -240,6 +240,11 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
         tokens += steps * size * mean
         # The timed steps were of seeds.
         seconds += rates.training + steps * rates.training_step * mean / seeds
+    if parts.reader is not None and grown:
+        answers = config.answers
+        steps = math.ceil(answers.reader_epochs * math.ceil(len(parts.seeds) / size))
+        tokens += steps * size * seeds * (1 + answers.demos)
+        seconds += rates.training + steps * rates.training_step * (1 + answers.demos)
     return Stage("train", tokens, seconds, training_memory(*_weights(parts)))
 
 

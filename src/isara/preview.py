@@ -8,11 +8,11 @@ from pathlib import Path
 
 from isara.asking import Asker
 from isara.errors import YieldError
-from isara.generate import make_pairs, whole_batches
+from isara.generate import Making, make_pairs, whole_batches
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, QAPair
-from isara.stages import Model, steps
+from isara.stages import Model, read_by, steps
 from isara.watching import SILENT
 
 
@@ -59,6 +59,16 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
     making = steps(small, 1, Model(parts.model, ""), Pool(parts.embedder, parts.seeds))
     with tempfile.TemporaryDirectory(prefix="isara-preview-") as folder:
         with suppress(YieldError):  # that one batch does not bring what a run wants is no mistake here
-            make_pairs(asker, making, SILENT, Path(folder))
+            _make(parts, asker, making, Path(folder))
         stored = whole_batches(Path(folder) / "candidates.jsonl")
     return Preview([Candidate.from_json(row) for row in stored], parts.seeds)
+
+
+def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
+    """The candidates in the folder, by the model that a run would have: the reader is trained for it, where there is one."""
+    if parts.reader is None:
+        return make_pairs(asker, making, SILENT, folder)
+    reader = Model(str(folder / "reader"), "")
+    parts.reader.fit(parts.seeds, parts.model, Path(reader.path))
+    with parts.asker(reader.path) as reading:
+        make_pairs(reading, read_by(making, reader, (asker, "")), SILENT, folder)
