@@ -18,7 +18,7 @@ from isara.folder import read_environment
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
-from isara.pool import Demonstrations, Pool, Retrieve
+from isara.pool import Demonstrations, Pool
 from isara.protocols import Engine, EngineFactory, Filter
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
@@ -106,7 +106,7 @@ def assemble(
         renderer=renderer,
         engine=build_engine(config, watcher),
         embedder=embedder,
-        trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
+        trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         heldout=heldout,
         evaluator=HeldoutEvaluator(heldout, Pool(embedder, seeds), config.evaluate.demos) if heldout else None,
         question_filters=question_filters,
@@ -196,17 +196,14 @@ class OwnEngine:
         return engine
 
 
-def training_demos(config: Config, seeds: Pool) -> Demonstrations | None:
-    """What gives a training row its demonstrations; None where it is to have none."""
-    kind, k = config.answers.retrieve, config.train.demos
-    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
-
-
 def build_trainer(
-    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None
+    config: Config, watcher: Watcher | None = None, seeds: Pool | None = None
 ) -> SupervisedTrainer | ChildTrainer:
-    """What fine-tunes a model, in this process or in a child."""
+    """What fine-tunes a model, in this process or in a child; demonstrations for training come from the seeds."""
     options = config.train.model_dump(exclude={"start", "data", "demos"})
+    if seeds is not None:
+        options["retrieve"] = _demonstrations(config, seeds, config.train.demos)
+        options["teach"] = _demonstrations(config, seeds, config.answers.demos * (config.train.loss == "distil"))
     options |= {
         "seed": config.seed,
         "prompt_format": config.prompt_format,
@@ -215,7 +212,13 @@ def build_trainer(
         "trust_remote_code": config.engine.trust_remote_code,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
-    return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
+    return kind(**options, on_step=watcher.step if watcher else None)
+
+
+def _demonstrations(config: Config, seeds: Pool, k: int) -> Demonstrations | None:
+    """What gives a pair k demonstrations as `answers.retrieve` says; None where it is to have none."""
+    kind = config.answers.retrieve
+    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
 
 
 def in_child(config: Config) -> bool:

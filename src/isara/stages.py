@@ -12,6 +12,7 @@ from isara.generate import Making, stream
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
 from isara.records import QAPair, Sampling
+from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
 
 EXAMPLES = 3  # held-out questions that every model answers, for a reader to judge by himself
@@ -121,6 +122,9 @@ def fit(parts: Parts, t: int, data: Sequence[QAPair], start: Model, watcher: Wat
     """The work of train: model/ and train.json."""
     watcher.stage(t, "train", 0)
     write_json(folder / "train.json", asdict(parts.trainer.fit(data, start.path, folder / "model")))
+    anchors = folder / "model" / ANCHORS
+    if anchors.exists():  # no part of the model that is exported
+        anchors.rename(folder / ANCHORS)
 
 
 def trained(folder: Path) -> Model:
