@@ -306,7 +306,9 @@ def test_a_handful_of_pairs_shows_nothing() -> None:
     few = {0: rows_of(lambda _: 20, n=n), SEEDS_ONLY: rows_of(lambda _: 15, n=n), 1: rows_of(lambda _: 10, n=n)}
     verdict = judge(few, 1)
     assert verdict is not None and not verdict.helped and verdict.best == 1
-    assert sentence(verdict).startswith("It is not shown that the loop helps: iteration 1 is not shown to be better than")
+    assert sentence(verdict).startswith(
+        "It is not shown that the loop helps: iteration 1 is not shown to be better than"
+    )
     assert "So few pairs hardly tell: hold out 20 or more (--heldout), or repeat the run with --set seed=1" in (
         sentence(verdict)
     )

@@ -749,6 +749,8 @@ class TestKey:
             "device": "cpu",
             "dtype": "float32",
             "max_steps": 7,
+            "anchors": 0.0,
+            "loss": "sft",
             "seed_weight": 1.0,
         }
         assert json.loads(json.dumps(key)) == key

@@ -1,20 +1,32 @@
 """What is learnt from, and how much: demonstrations before a training row, and the weight of the seeds."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from isara.build import build_trainer, training_demos
+from isara.build import build_trainer
 from isara.config import Config, TrainConfig
 from isara.embedders import LexicalEmbedder
 from isara.engines.transformers.engine import TransformersEngine
+from isara.errors import ConfigError
 from isara.pool import Demonstrations, Pool
 from isara.records import Prompt, QAPair, TrainingRow
 from isara.render import open_renderer
+from isara.stages import Model
+from isara.stages import fit as fit_stage
+from isara.testing import ScriptedEngine, word_renderer
+from isara.training.anchors import make_anchors, questions, wanted
 from isara.training.child import ChildTrainer
+from isara.training.loss import labelled_logits
 from isara.training.rows import make_rows
 from isara.training.sft import SupervisedTrainer
+from isara.training.teacher import MOST_NATS, TOP, Target, divergences, targets
+from isara.watching import SILENT
 
 SEEDS = [
     QAPair("Who guards the Triforce of Courage?", "Link does, and he never says a word about it."),
@@ -119,7 +131,7 @@ def test_the_loss_weighs_the_seeds(tiny_llama: Path, tmp_path: Path, packing: bo
 def test_the_key_names_where_demonstrations_come_from() -> None:
     config = Config(train=TrainConfig(demos=2))
     pool = Pool(LexicalEmbedder(), SEEDS)
-    key = build_trainer(config, None, training_demos(config, pool)).key()
+    key = build_trainer(config, None, pool).key()
     assert key["demonstrations"] == {**nearest(2).key()}
     assert nearest(2).key() != nearest(3).key() != nearest(3, SEEDS[:3]).key()
     drawn = Demonstrations(pool, "random", 2, 0)
@@ -127,15 +139,162 @@ def test_the_key_names_where_demonstrations_come_from() -> None:
     assert "demonstrations" not in build_trainer(Config()).key()
 
 
+def demonstrations(config: Config) -> Any:
+    """What the trainer of a config shows before a row."""
+    trainer = build_trainer(config, None, Pool(LexicalEmbedder(), SEEDS))
+    assert isinstance(trainer, SupervisedTrainer)
+    return trainer.retrieve
+
+
 @pytest.mark.parametrize(("changed", "kind"), [({}, "nearest"), ({"retrieve": "random"}, "random")])
 def test_demonstrations_are_retrieved_as_answers_are(changed: dict[str, Any], kind: str) -> None:
     config = Config.model_validate({"train": {"demos": 2}, "answers": changed})
-    found = training_demos(config, Pool(LexicalEmbedder(), SEEDS))
+    found = demonstrations(config)
     assert found is not None and found.kind == kind
     assert len(found(MADE[0])) == 2
 
 
 def test_no_demonstrations_where_none_are_wanted() -> None:
-    pool = Pool(LexicalEmbedder(), SEEDS)
-    assert training_demos(Config(), pool) is None
-    assert training_demos(Config.model_validate({"train": {"demos": 2}, "answers": {"retrieve": "none"}}), pool) is None
+    assert demonstrations(Config()) is None
+    assert demonstrations(Config.model_validate({"train": {"demos": 2}, "answers": {"retrieve": "none"}})) is None
+
+
+def divergence(model: Any, rows: list[TrainingRow], wanted: dict[tuple[int, ...], Target]) -> float:
+    """Mean over all answer tokens of the rows, row by row and without padding."""
+    found = []
+    for row in rows:
+        labels = torch.tensor([[-100] * len(row.prompt) + list(row.answer)])
+        with torch.no_grad():
+            logits, _ = labelled_logits(model, {"input_ids": torch.tensor([row.ids])}, labels)
+        found.append(divergences(logits, [wanted[row.ids]]))
+    return float(torch.cat(found).mean())
+
+
+def test_distil_lowers_the_divergence_from_the_demonstrated_distribution(tiny_llama: Path, tmp_path: Path) -> None:
+    renderer = open_renderer(str(tiny_llama))
+    rows = make_rows(MADE, renderer, 1024, VOCABULARY)
+    start = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    wanted = targets(start, rows, renderer, nearest(2), 1)
+    before = divergence(start, rows, wanted)
+    options: dict[str, Any] = {"loss": "distil", "teach": nearest(2), "learning_rate": 1e-2, "max_steps": 10}
+    stats = SupervisedTrainer(device="cpu", lora_dropout=0.0, **options).fit(MADE, str(tiny_llama), tmp_path / "model")
+    assert stats.first_loss == pytest.approx(before, rel=1e-4)
+    after = divergence(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), rows, wanted)
+    assert 0 <= after < 0.5 * before
+
+
+def test_a_target_is_what_the_start_says_after_demonstrations_and_a_seed_is_its_own(tiny_llama: Path) -> None:
+    renderer = open_renderer(str(tiny_llama))
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    rows = make_rows([*SEEDS, *MADE, *MADE], renderer, 1024, VOCABULARY)
+    wanted = targets(model, rows, renderer, nearest(2), 8)
+    row, prompt = rows[-1], renderer.answer([demo for demo, _ in nearest(2)(MADE[0])], MADE[0])
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt.ids + row.answer])).logits[0, len(prompt.ids) - 1 : -1]
+    top = logits.log_softmax(-1).topk(TOP)
+    torch.testing.assert_close(wanted[row.ids].ids, top.indices)
+    torch.testing.assert_close(wanted[row.ids].logprobs, top.values, atol=1e-4, rtol=1e-4)
+    seed = rows[0]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([seed.ids])).logits[0, len(seed.prompt) - 1 : -1]
+    likelihood = logits.log_softmax(-1).gather(-1, torch.tensor(seed.answer)[:, None])[:, 0]
+    torch.testing.assert_close(divergences(logits, [wanted[seed.ids]]), -likelihood, atol=1e-5, rtol=1e-5)
+
+
+def test_a_divergence_is_that_of_the_top_and_one_bucket_for_the_rest_and_is_clipped() -> None:
+    torch.manual_seed(0)
+    teacher, student = torch.randn(3, 200).log_softmax(-1), torch.randn(3, 200)
+    top = teacher.topk(TOP)
+    target = Target(top.indices, top.values, MOST_NATS)
+    q = student.softmax(-1).gather(-1, top.indices)
+    p = top.values.exp()
+    rest, other = 1 - p.sum(-1), 1 - q.sum(-1)
+    wanted = (p * (p / q).log()).sum(-1) + rest * (rest / other).log()
+    torch.testing.assert_close(divergences(student.clone(), [target]), wanted)
+    torch.testing.assert_close(divergences(teacher.clone(), [target]), torch.zeros(3), atol=1e-5, rtol=0)
+    sure = torch.zeros(3, 200)
+    sure[:, 0] = 1000.0
+    assert divergences(sure, [target]).tolist() == [MOST_NATS] * 3
+
+
+def test_distil_without_demonstrations(tiny_llama: Path, tmp_path: Path) -> None:
+    config = Config.model_validate({"train": {"loss": "distil"}, "answers": {"retrieve": "none"}})
+    trainer = build_trainer(config, None, Pool(LexicalEmbedder(), SEEDS))
+    for use in (trainer.key, lambda: trainer.fit(MADE, str(tiny_llama), tmp_path / "model")):
+        with pytest.raises(ConfigError) as caught:
+            use()
+        assert str(caught.value) == (
+            "expected demonstrations for the teacher of `loss: distil`, found none: set answers.retrieve to "
+            "nearest or random and answers.demos to 1 or more, or `loss: sft`"
+        )
+
+
+def test_a_child_has_the_same_teacher(tiny_llama: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 1, "device": "cpu", "loss": "distil", "teach": nearest(2)}
+    found = []
+    for kind in (SupervisedTrainer, ChildTrainer):
+        out = tmp_path / kind.__name__
+        stats = kind(**options).fit([*SEEDS, *MADE], str(tiny_llama), out)
+        found.append((stats, (out / "model.safetensors").read_bytes(), kind(**options).key()))
+    assert found[0] == found[1]
+    assert found[0][2]["teacher"] == nearest(2).key()
+
+
+def test_everyday_questions_are_many_short_and_drawn_by_the_seed() -> None:
+    drawn = questions(0)
+    assert len(set(drawn)) == 64
+    assert max(len(question.split()) for question in drawn) < 20
+    assert drawn == questions(0) != questions(1)
+    assert sorted(drawn) == sorted(questions(1))
+    assert [wanted(share, 80) for share in (0.0, 0.2, 0.5)] == [0, 20, 80]
+
+
+def test_anchors_are_the_models_own_answers_that_end() -> None:
+    asked: list[str] = []
+
+    def complete(prompt: str, seed: int) -> str:
+        asked.append(prompt)
+        return " word" * 200 if len(asked) % 2 else f" It depends.\n\nQuestion: {seed}"
+
+    renderer = word_renderer()
+    with ScriptedEngine(complete) as engine:
+        anchors = make_anchors(engine, renderer, 6, seed=3)
+    assert [pair.answer for pair in anchors] == ["It depends."] * 6
+    assert asked[0] == renderer.answer((), QAPair(questions(3)[0], "")).text
+    assert [pair.question for pair in anchors] == questions(3)[1:12:2]
+
+
+def test_fewer_anchors_where_too_few_answers_end(caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedEngine(lambda prompt, seed: " word" * 200) as engine:
+        assert make_anchors(engine, word_renderer(), 6, seed=0) == []
+    assert caplog.messages == ["0 anchors of the 6 wanted: the model ended so many of its 64 answers"]
+
+
+def test_anchors_are_rows_of_weight_one_without_demonstrations(tiny_llama: Path) -> None:
+    renderer = open_renderer(str(tiny_llama))
+    anchor = QAPair("Why do boats float?", "They push water aside.")
+    *rows, last = make_rows([*SEEDS, *MADE], renderer, 1024, VOCABULARY, nearest(2), 4.0, [anchor])
+    assert last.prompt == renderer.answer((), anchor).ids
+    assert last.weight == rows[-1].weight < rows[0].weight
+
+
+def test_a_training_with_anchors_leaves_them_beside_the_model_and_again(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        trainer = SupervisedTrainer(anchors=0.4, max_steps=1, device="cpu", dtype="float32")
+        parts: Any = SimpleNamespace(trainer=trainer)
+        fit_stage(parts, 1, [*SEEDS, *MADE], Model("embedded", ""), SILENT, tmp_path / name)
+        found.append((tmp_path / name / "anchors.jsonl").read_bytes())
+        assert not (tmp_path / name / "model" / "anchors.jsonl").exists(), "no part of what is exported"
+    anchors = [QAPair.from_json(json.loads(line)) for line in found[0].splitlines()]
+    assert found[0] == found[1]
+    assert len(anchors) == 3
+    assert json.loads((tmp_path / "one" / "train.json").read_text())["rows"] == 8
+    assert {pair.question for pair in anchors} < set(questions(0))
+    assert "made of anchors" in trainer.key()
+
+
+def test_a_share_that_leaves_no_room_for_pairs() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SupervisedTrainer(anchors=1.0)
+    assert str(caught.value) == "expected anchors in [0, 1), found 1.0: name a share of the rows"

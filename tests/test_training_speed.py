@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, MixtralConfig, MixtralForCausalLM
 from trl.trainer.sft_trainer import SFTTrainer
 
 from isara.records import QAPair
@@ -40,7 +40,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def labelled_loss(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+def labelled_loss(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Any:
     logits, _ = labelled_logits(model, inputs, labels)
     wanted = labels[:, 1:][labels[:, 1:] != -100]
     assert logits.shape[0] == len(wanted)
@@ -49,7 +49,12 @@ def labelled_loss(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Ten
 
 def capped() -> Any:
     """A model that scales its logits after the head."""
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = Gemma2Config(
         vocab_size=99, head_dim=16, num_key_value_heads=1, final_logit_softcapping=2.0, initializer_range=0.5, **sizes
     )
@@ -82,7 +87,8 @@ def test_several_tokens_a_position_have_the_gradients_of_a_log_softmax() -> None
     found = []
     for logprobs in (token_logprobs, lambda logits, index: logits.log_softmax(-1).gather(-1, index)):
         leaf = logits.clone().requires_grad_()
-        (logprobs(leaf * 1.0, index) * weights).sum().backward()
+        total: Any = (logprobs(leaf * 1.0, index) * weights).sum()
+        total.backward()
         found.append(leaf.grad)
     torch.testing.assert_close(*found)
 
@@ -120,9 +126,30 @@ def test_a_training_has_the_losses_and_gradient_norms_of_trls_own(
     assert ours[0]["loss"] != ours[2]["loss"]
 
 
+def test_a_mixture_of_experts_keeps_the_loss_of_its_router(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: list[dict[str, float]]
+) -> None:
+    start = tmp_path / "start"
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_local_experts": 4}
+    config = MixtralConfig(
+        vocab_size=519, num_attention_heads=2, num_key_value_heads=1, router_aux_loss_coef=0.5, **sizes
+    )
+    MixtralForCausalLM(config).save_pretrained(start)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (start / name).write_bytes((tiny_llama / name).read_bytes())
+    options: dict[str, Any] = {"method": "full", "max_steps": 2, "gradient_accumulation_steps": 2}
+    for name in ("ours", "theirs"):
+        SupervisedTrainer(device="cpu", per_device_train_batch_size=2, **options).fit(
+            PAIRS, str(start), tmp_path / name
+        )
+        monkeypatch.setattr(trl, "_trainer_class", lambda: SFTTrainer)
+    assert figures[0] == pytest.approx(figures[2], rel=1e-3)
+    assert figures[1] == pytest.approx(figures[3], rel=1e-3)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma", "phi"])
 def test_products_in_bf16_move_the_loss_by_their_rounding_alone(tiny_models: dict[str, Path], family: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_models[family]).bfloat16()
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_models[family]).bfloat16()
     model.float()  # weights that bf16 holds exactly
     inputs, labels = batch()
     plain = labelled_loss(model, inputs, labels)
@@ -149,10 +176,9 @@ def test_a_training_in_bf16_learns_and_leaves_the_checkpoints_dtype(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (start / name).write_bytes((tiny_llama / name).read_bytes())
     losses = {}
+    options: dict[str, Any] = {"method": method, "learning_rate": 1e-2, "max_steps": 8}
     for dtype in ("float32", "bfloat16"):
-        trainer = SupervisedTrainer(
-            device="cpu", dtype=dtype, method=method, learning_rate=1e-2, max_steps=8, per_device_train_batch_size=4
-        )
+        trainer = SupervisedTrainer(device="cpu", dtype=dtype, per_device_train_batch_size=4, **options)
         losses[dtype] = trainer.fit(PAIRS, str(start), tmp_path / dtype).last_loss
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "bfloat16", dtype="auto")

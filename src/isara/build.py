@@ -19,7 +19,7 @@ from isara.folder import read_environment
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
-from isara.pool import Demonstrations, Pool, Retrieve
+from isara.pool import Demonstrations, Pool
 from isara.protocols import Engine, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
@@ -132,7 +132,7 @@ def assemble(
         renderer=renderer,
         engine=build_engine(config, watcher),
         embedder=embedder,
-        trainer=build_trainer(config, watcher, training_demos(config, Pool(embedder, seeds))),
+        trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
@@ -224,17 +224,14 @@ class OwnEngine:
         return engine
 
 
-def training_demos(config: Config, seeds: Pool) -> Demonstrations | None:
-    """What gives a training row its demonstrations; None where it is to have none."""
-    kind, k = config.answers.retrieve, config.train.demos
-    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
-
-
 def build_trainer(
-    config: Config, watcher: Watcher | None = None, retrieve: Retrieve | None = None, *, whole_pairs: bool = False
+    config: Config, watcher: Watcher | None = None, seeds: Pool | None = None, *, whole_pairs: bool = False
 ) -> SupervisedTrainer | ChildTrainer:
-    """What fine-tunes a model, in this process or in a child."""
+    """What fine-tunes a model, in this process or in a child; demonstrations for training come from the seeds."""
     options = config.train.model_dump(exclude={"start", "data", "demos"}, exclude_none=True)
+    if seeds is not None:
+        options["retrieve"] = _demonstrations(config, seeds, config.train.demos)
+        options["teach"] = _demonstrations(config, seeds, config.answers.demos * (config.train.loss == "distil"))
     options |= {
         "whole_pairs": whole_pairs,
         "seed": config.seed,
@@ -244,7 +241,13 @@ def build_trainer(
         "trust_remote_code": config.engine.trust_remote_code,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
-    return kind(**options, retrieve=retrieve, on_step=watcher.step if watcher else None)
+    return kind(**options, on_step=watcher.step if watcher else None)
+
+
+def _demonstrations(config: Config, seeds: Pool, k: int) -> Demonstrations | None:
+    """What gives a pair k demonstrations as `answers.retrieve` says; None where it is to have none."""
+    kind = config.answers.retrieve
+    return Demonstrations(seeds, kind, k, config.seed) if k and kind != "none" else None
 
 
 def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
@@ -265,10 +268,10 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
             "answers.from is reader: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
             "show some, or set answers.from to last"
         )
-    epochs = {"num_train_epochs": answers.reader_epochs, "max_steps": None}
-    tuned = config.model_copy(update={"train": config.train.model_copy(update=epochs)})
-    shown = Demonstrations(seeds, answers.retrieve, answers.demos, config.seed)
-    return build_trainer(tuned, watcher, shown, whole_pairs=asks)
+    own = {"num_train_epochs": answers.reader_epochs, "max_steps": None, "demos": answers.demos}
+    plain = {"loss": "sft", "anchors": 0.0}  # it learns from the seeds alone
+    tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain)})
+    return build_trainer(tuned, watcher, seeds, whole_pairs=asks)
 
 
 def in_child(config: Config) -> bool:

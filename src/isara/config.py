@@ -400,8 +400,20 @@ class TrainConfig(_Section):
     lora_target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="layers that get an adapter: all-linear, or a list of their names (our choice)"
     )
+    loss: Literal["sft", "distil"] = Field(
+        "sft",
+        description="learn the generated answers, or what the start model says of their tokens after answers.demos "
+        "demonstrations (our choice)",
+    )
     seed_weight: float = Field(
         1.0, gt=0, description="loss of a seed's tokens where a generated pair's count once (our choice)"
+    )
+    anchors: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of training rows that are the start model's own answers to everyday questions, at most 64 "
+        "(our choice)",
     )
     demos: int = Field(
         0,

@@ -175,7 +175,8 @@ def _training(parts: Parts) -> tuple[float, float]:
     short = parts.config.model_copy(update={"train": train.model_copy(update={"max_steps": _TRAINED})})
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="isara-preview-") as folder:
-        build_trainer(short, clock).fit(parts.seeds, parts.model, Path(folder) / "model")
+        pool = Pool(parts.embedder, parts.seeds)
+        build_trainer(short, clock, pool).fit(parts.seeds, parts.model, Path(folder) / "model")
         whole = time.perf_counter() - begun
     step = (clock.times[-1] - clock.times[0]) / max(1, len(clock.times) - 1)
     return step, max(0.0, whole - step * len(clock.times))

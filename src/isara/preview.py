@@ -65,7 +65,7 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
 
 
 def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
-    """The candidates in the folder, by the model that a run would have: the reader is trained for it, where there is one."""
+    """The candidates in the folder, by the model that a run would have; where that is a reader, it is trained."""
     if parts.reader is None:
         return make_pairs(asker, making, SILENT, folder)
     reader = Model(str(folder / "reader"), "")

@@ -16,6 +16,7 @@ from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
 from isara.protocols import SteppedTrainer, Trainer
 from isara.records import HeldoutRow, QAPair, Sampling
+from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
 
 log = logging.getLogger("isara")
@@ -177,6 +178,9 @@ def fit(trainer: Trainer, t: int, data: Sequence[QAPair], start: Model, watcher:
     """The work of train: model/ and train.json."""
     watcher.stage(t, "train", 0)
     write_json(folder / "train.json", asdict(trainer.fit(data, start.path, folder / "model")))
+    anchors = folder / "model" / ANCHORS
+    if anchors.exists():  # no part of the model that is exported
+        anchors.rename(folder / ANCHORS)
 
 
 def has_baseline(parts: Parts) -> bool:

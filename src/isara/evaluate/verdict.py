@@ -130,8 +130,8 @@ def sentence(verdict: Verdict) -> str:
     )
     return (
         f"{head}: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
-        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is exported, the "
-        f"best by its mean. {_advice(verdict)}"
+        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is exported, "
+        f"the best by its mean. {_advice(verdict)}"
     )
 
 

@@ -1,12 +1,13 @@
 """The trainer in a process of its own: when the process ends, all of its memory is free again."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from isara.errors import TrainingError
+from isara.pool import Retrieve
 from isara.process import Child, serve
 from isara.records import QAPair, TrainStats
 from isara.training.options import OnStep
@@ -38,8 +39,9 @@ class ChildTrainer:
 
     def with_steps(self, steps: int) -> "ChildTrainer":
         """The same trainer with so many optimiser steps."""
-        functions = {"on_step": self.on_step, "retrieve": self.trainer.retrieve}
-        return ChildTrainer(**self.trainer.options() | functions | {"max_steps": steps})
+        told = self.trainer
+        functions = {"on_step": self.on_step, "retrieve": told.retrieve, "teach": told.teach}
+        return ChildTrainer(**told.options() | functions | {"max_steps": steps})
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.
@@ -54,7 +56,11 @@ class ChildTrainer:
             "pairs": [pair.to_json() for pair in pairs],
             "start": start,
             "out": str(out),
-            "shown": self._shown(pairs),
+            "shown": {
+                name: _shown(retrieve, pairs)
+                for name in ("retrieve", "teach")
+                if (retrieve := getattr(self.trainer, name)) is not None
+            },
         }
         child = Child("isara.training.child", "the training process", TrainingError)
         try:
@@ -69,14 +75,18 @@ class ChildTrainer:
             child.close()
         raise AssertionError("a child answers or dies")
 
-    def _shown(self, pairs: Sequence[QAPair]) -> dict[str, Any] | None:
-        """The demonstrations of each row by its pair's id: the child has neither a pool nor an embedder."""
-        retrieve = self.trainer.retrieve
-        if retrieve is None:
-            return None
-        return {
-            turn.id: [[demo.to_json(), near] for demo, near in retrieve(turn)] for pair in pairs for turn in turns(pair)
-        }
+
+def _shown(retrieve: Retrieve, pairs: Sequence[QAPair]) -> dict[str, Any]:
+    """The demonstrations of each row by its pair's id: the child has neither a pool nor an embedder."""
+    return {
+        turn.id: [[demo.to_json(), near] for demo, near in retrieve(turn)] for pair in pairs for turn in turns(pair)
+    }
+
+
+def _recalled(shown: Mapping[str, Any]) -> Retrieve:
+    """What gives a row the demonstrations that the parent found."""
+    found = {name: [(QAPair.from_json(row), near) for row, near in rows] for name, rows in shown.items()}
+    return lambda pair: found[pair.id]
 
 
 class _LogSender(logging.Handler):
@@ -99,11 +109,8 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
     log.addHandler(_LogSender(send))
     log.setLevel(logging.INFO)
     job = next_request()
-    functions: dict[str, Any] = {"on_step": step}
-    if job["shown"] is not None:
-        shown = {name: [(QAPair.from_json(row), near) for row, near in found] for name, found in job["shown"].items()}
-        functions["retrieve"] = lambda pair: shown[pair.id]
-    trainer = SupervisedTrainer(**job["trainer"] | functions)
+    recalled = {name: _recalled(shown) for name, shown in job["shown"].items()}
+    trainer = SupervisedTrainer(**job["trainer"] | recalled | {"on_step": step})
     stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
     send(stats=asdict(stats))
 

@@ -9,15 +9,16 @@ from isara.errors import ConfigError
 from isara.keys import part_key
 from isara.pool import Retrieve
 from isara.sizes import settings_for
+from isara.training.anchors import anchors_key
 from isara.training.compute import LARGE, compute_dtype, training_device
 
 OnStep = Callable[[int, int, float], None]
-_CHOICES = {"method": ("lora", "full"), "dtype": ("auto", "bfloat16", "float16", "float32")}
+_CHOICES = {"method": ("lora", "full"), "loss": ("sft", "distil"), "dtype": ("auto", "bfloat16", "float16", "float32")}
 _POSITIVE = (
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("max_length", "lora_r", "max_steps", "seed_weight"),
 )
-_FUNCTIONS = ("retrieve", "on_step")
+_FUNCTIONS = ("retrieve", "teach", "on_step")
 _NO_MATTER = ("trust_remote_code",)  # to what the weights become
 _DEFAULT = TrainConfig()
 _USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
@@ -53,11 +54,16 @@ class TrainOptions:
             float32.
         trust_remote_code: Runs code that comes with the model.
         max_steps: Optimiser steps to make instead of `num_train_epochs`.
+        loss: "sft" is the log-likelihood of the answers; "distil" is that for seeds, and for a generated answer the
+            divergence of its tokens from what the start model says after demonstrations (arXiv 2209.15189).
         seed_weight: Loss of a seed's answer tokens relative to a generated pair's; the mean over all tokens stays 1.
+        anchors: Share of rows in [0, 1) that are the start model's own answers to everyday questions, against
+            forgetting (arXiv 2402.13669).
         retrieve: Gives a row the demonstrations that stand before its question (in-context tuning, arXiv 2110.15943
             and 2110.07814), the farthest left out where not all fit into `max_length`; None trains zero-shot.
         whole_pairs: Loss on the questions, too, where rows have demonstrations: the model learns to go on with the next
             pair, and not only to answer.
+        teach: Gives a generated pair the demonstrations that the start model reads for `loss="distil"`.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -86,9 +92,12 @@ class TrainOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     max_steps: int | None = _DEFAULT.max_steps
+    loss: Literal["sft", "distil"] = _DEFAULT.loss
     seed_weight: float = _DEFAULT.seed_weight
+    anchors: float = _DEFAULT.anchors
     retrieve: Retrieve | None = field(default=None, repr=False)
     whole_pairs: bool = False
+    teach: Retrieve | None = field(default=None, repr=False)
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,20 +110,45 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
+        if not 0 <= self.anchors < 1:
+            raise ConfigError(f"expected anchors in [0, 1), found {self.anchors!r}: name a share of the rows")
 
     def key(self) -> dict[str, Any]:
         """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None.
 
+        It is taken before a run begins, and with it what would stop a training.
         Device and dtype are those that "auto" comes to here, the dtype for a model that is large enough to matter.
         """
+        self.check_teacher()
         device = training_device(self.device)
         meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
         options = {name: value for name, value in self.options().items() if name not in _NO_MATTER}
-        shown = {} if self.retrieve is None else {"demonstrations": part_key(self.retrieve)}
+        given = {"demonstrations": self.retrieve, "teacher": self.teach}
+        shown = {name: part_key(retrieve) for name, retrieve in given.items() if retrieve is not None}
+        if self.anchors:
+            shown["made of anchors"] = anchors_key(self.engine("any"))
         return {"trainer": "sft"} | options | meant | shown
 
+    def engine(self, start: str) -> Any:
+        """What generates anchors with the model at `start`; nothing is loaded before its `with` block."""
+        from isara.engines.transformers.engine import TransformersEngine
+
+        return TransformersEngine(start, device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+
+    def check_teacher(self) -> None:
+        """Raises where the loss needs demonstrations and there are none.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if self.loss == "distil" and self.teach is None:
+            raise ConfigError(
+                "expected demonstrations for the teacher of `loss: distil`, found none: set answers.retrieve to "
+                "nearest or random and answers.demos to 1 or more, or `loss: sft`"
+            )
+
     def options(self) -> dict[str, Any]:
-        """The arguments but `retrieve` and `on_step`, JSON-ready."""
+        """The arguments but the functions, JSON-ready."""
         values = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in _FUNCTIONS}
         modules = self.lora_target_modules
         return values | {"lora_target_modules": modules if isinstance(modules, str) else list(modules)}

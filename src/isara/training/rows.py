@@ -21,6 +21,7 @@ def make_rows(
     retrieve: Retrieve | None = None,
     seed_weight: float = 1.0,
     whole_pairs: bool = False,
+    anchors: Sequence[QAPair] = (),
 ) -> list[TrainingRow]:
     """The rows of all pairs, without those of more than `max_length` tokens.
 
@@ -32,6 +33,7 @@ def make_rows(
         retrieve: Gives a row the demonstrations before its question; without, it has none.
         seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
         whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
+        anchors: Pairs that are rows of weight 1 and without demonstrations, after all others.
 
     Raises:
         TrainingError: There are none, one has no answer, or all are too long.
@@ -40,16 +42,19 @@ def make_rows(
     if not pairs:
         raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
     rows = [
-        replace(row, weight=1.0 if pair.iteration else seed_weight)
+        # Of a generated dialogue, each turn is generated.
+        replace(row, pair=replace(row.pair, iteration=pair.iteration), weight=1.0 if pair.iteration else seed_weight)
         for pair in pairs
         for row in renderer.training_rows(pair)
     ]
     for row in rows:
         if not row.pair.answer.strip():
             raise TrainingError(f"expected an answer in {row}, found none: write one or drop the pair")
-    rows = _weighed(_fitting(rows, max_length))
+    rows = _fitting(rows, max_length)
+    kept = [row for pair in anchors for row in renderer.training_rows(pair) if len(row.ids) <= max_length]
     if retrieve is not None:
         rows = [_demonstrated(row, renderer, retrieve, max_length, whole_pairs) for row in rows]
+    rows = _weighed([*rows, *kept])
     for row in rows:
         if max(row.ids) >= vocabulary:
             raise ModelError(

@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import TrainingError
-from isara.files import disk_errors
+from isara.files import disk_errors, json_lines, write_text
 from isara.hardware import free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
 from isara.models import find_model
 from isara.process import alone
 from isara.records import QAPair, TrainingRow, TrainStats
-from isara.render import tokenizer_renderer
+from isara.render import open_renderer, tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
+from isara.training.anchors import FILE, make_anchors, wanted
 from isara.training.compute import compute_dtype, training_device
 from isara.training.export import Export
 from isara.training.options import TrainOptions
 from isara.training.rows import check_labels, make_rows
-from isara.training.trl import Passes, first_batch, sft_trainer, trained_model
+from isara.training.trl import Passes, Targets, first_batch, sft_trainer, trained_model
 
 log = logging.getLogger("isara")
 
@@ -65,10 +66,11 @@ class SupervisedTrainer(TrainOptions):
             RunError: `out` can't be written.
         """
         _check_out(out, start)
+        self.check_teacher()
         self.check(start)
         partial = out.with_name(out.name + ".partial")
         try:
-            stats = self._until_it_fits(pairs, start, out, partial)
+            stats = self._until_it_fits(pairs, start, out, partial, self._anchors(start, len(pairs)))
             with disk_errors(out):
                 shutil.rmtree(out, ignore_errors=True)
                 partial.rename(out)
@@ -76,14 +78,27 @@ class SupervisedTrainer(TrainOptions):
             shutil.rmtree(partial, ignore_errors=True)
         return stats
 
-    def _until_it_fits(self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path) -> TrainStats:
+    def _anchors(self, start: str, pairs: int) -> list[QAPair]:
+        """What the start model says to everyday questions, as many as the share asks for."""
+        if not (count := wanted(self.anchors, pairs)):
+            return []
+        name = find_model(start)
+        renderer = open_renderer(name, self.prompt_format, self.trust_remote_code)
+        try:
+            return make_anchors(self.engine(name), renderer, count, self.seed)
+        finally:
+            free_memory()
+
+    def _until_it_fits(
+        self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path, anchors: Sequence[QAPair]
+    ) -> TrainStats:
         """Trains with fewer and fewer rows a pass, until memory holds one."""
         micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
         while True:
             with disk_errors(out):  # before the training, not after it
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            stats = self._attempt(pairs, start, partial, micro, accumulation)
+            stats = self._attempt(pairs, anchors, start, partial, (micro, accumulation))
             if stats is not None:
                 return stats
             if micro == 1:
@@ -97,12 +112,12 @@ class SupervisedTrainer(TrainOptions):
             )
 
     def _attempt(
-        self, pairs: Sequence[QAPair], start: str, out: Path, micro: int, accumulation: int
+        self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], start: str, out: Path, sizes: tuple[int, int]
     ) -> TrainStats | None:
         """Statistics of a whole training, or None where memory ran out."""
         try:
             with _quiet(), alone():
-                return _Training(self, start, out).run(pairs, micro, accumulation)
+                return _Training(self, start, out).run(pairs, anchors, *sizes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -136,15 +151,17 @@ class _Training:
             self.plain, self.compute = multiply_in_bfloat16(self.model), "float32"  # of everything else
         self.losses: list[float] = []
 
-    def run(self, pairs: Sequence[QAPair], micro: int, accumulation: int) -> TrainStats:
+    def run(self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], micro: int, accumulation: int) -> TrainStats:
         """Trains, checks what came of it, and writes it down."""
         limit = min(self.options.max_length, self.renderer.context_length)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         told = self.options
-        rows = make_rows(pairs, self.renderer, limit, vocabulary, told.retrieve, told.seed_weight, told.whole_pairs)
+        shown, weight = told.retrieve, told.seed_weight
+        rows = make_rows(pairs, self.renderer, limit, vocabulary, shown, weight, told.whole_pairs, anchors)
         packing = told.packing and _packs_safely(self.model, rows)
         passes = Passes(self.device, self.compute, packing, micro, accumulation)
-        trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch)
+        targets = self._targets(rows, micro)
+        trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
         check_labels(first_batch(trainer, micro), rows, self.tokenizer, self.renderer.format.end)
         trainer.train()
         model = trained_model(trainer)
@@ -165,7 +182,17 @@ class _Training:
         )
         with _writing(self.out):
             self._write(model, rows[0])
+            if anchors:
+                write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
         return stats
+
+    def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:
+        """What the start model says after demonstrations, as the loss wants it."""
+        if self.options.loss == "sft" or self.options.teach is None:
+            return None
+        from isara.training.teacher import targets
+
+        return targets(self.model.to(self.device), rows, self.renderer, self.options.teach, micro)
 
     def _watch(self, step: int, steps: int, figures: dict[str, float]) -> None:
         """Keeps each step's loss, tells of it, and stops a training that diverges."""

@@ -4,14 +4,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isara.records import TrainingRow
 from isara.training.options import TrainOptions
 from isara.training.rows import segments
 
+if TYPE_CHECKING:
+    from isara.training.teacher import Target
+
 # Told of each optimiser step: the step, the number of all steps, and the figures of the log by name.
 StepWatch = Callable[[int, int, dict[str, float]], None]
+# What a row's answer tokens are to become, by the row's ids; None is their likelihood.
+Targets: TypeAlias = "dict[tuple[int, ...], Target] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ def sft_trainer(
     rows: Sequence[TrainingRow],
     out: Path,
     watch: StepWatch,
+    targets: Targets = None,
 ) -> Any:
     """TRL's trainer, ready to train; nothing is written to `out`, but TRL wants a folder."""
     from datasets import Dataset
@@ -59,6 +65,7 @@ def sft_trainer(
         callbacks=[_callback(watch)],
     )
     trainer.rows_by_ids = {row.ids: row for row in reversed(rows)}  # of equal rows the first, which is a seed's
+    trainer.targets = targets
     trainer.remove_callback(PrinterCallback)
     if _steps(options, passes, len(trainer.train_dataset)) == 1:
         # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
@@ -87,8 +94,12 @@ def _trainer_class() -> Any:
     from trl.trainer.sft_trainer import SFTTrainer
 
     from isara.training.loss import labelled_logits, token_logprobs
+    from isara.training.teacher import divergences
 
-    class LabelledTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
+    class LabelledTrainer(SFTTrainer):
+        rows_by_ids: dict[tuple[int, ...], TrainingRow]
+        targets: Targets
+
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -98,20 +109,19 @@ def _trainer_class() -> Any:
             if routed:
                 rest["output_router_logits"] = True
             logits, output = labelled_logits(model, rest, labels)
-            wanted = labels[:, 1:][labels[:, 1:] != -100]
-            losses = -token_logprobs(logits, wanted[:, None])[:, 0]
-            loss = (losses * self._weights(inputs, losses)).sum() / (
-                len(losses) if num_items_in_batch is None else num_items_in_batch
-            )
+            rows = [self.rows_by_ids[tuple(ids)] for ids, _ in segments(inputs)]
+            if self.targets is None:
+                wanted = labels[:, 1:][labels[:, 1:] != -100]
+                losses = -token_logprobs(logits, wanted[:, None])[:, 0]
+            else:
+                losses = divergences(logits, [self.targets[row.ids] for row in rows])
+            weights = losses.new_tensor([row.weight for row in rows for _ in row.answer])
+            loss = (losses * weights).sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
             if routed:
                 passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-                loss = loss + self.router_aux_loss_coef * output.aux_loss / passes
+                share = self.model.config.get_text_config().router_aux_loss_coef
+                loss = loss + share * output.aux_loss / passes
             return (loss, output) if return_outputs else loss
-
-        def _weights(self, inputs: dict[str, Any], losses: Any) -> Any:
-            """Weights of the labelled tokens, in their order."""
-            rows = [self.rows_by_ids[tuple(ids)] for ids, _ in segments(inputs)]
-            return losses.new_tensor([row.weight for row in rows for _ in row.answer])
 
     return LabelledTrainer
 
