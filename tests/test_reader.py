@@ -114,7 +114,7 @@ def test_a_reader_without_demonstrations_is_refused(tmp_path: Path, setting: str
 
 def test_a_reader_that_asks_learns_the_question_too_and_asks_for_the_pairs(tmp_path: Path) -> None:
     made = built(tmp_path, "answers.demos=2", "questions.from=reader")
-    rows = make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve, 1.0, made.reader.whole_pairs)
+    rows = make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve, whole_pairs=made.reader.whole_pairs)
     for row, alone in zip(rows, make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve), strict=True):
         shown = [pair for pair, _ in made.reader.retrieve(row.pair)]
         assert row.prompt == made.renderer.question(shown).ids and row.ids == alone.ids

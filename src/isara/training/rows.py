@@ -20,8 +20,8 @@ def make_rows(
     vocabulary: int,
     retrieve: Retrieve | None = None,
     seed_weight: float = 1.0,
-    whole_pairs: bool = False,
     anchors: Sequence[QAPair] = (),
+    whole_pairs: bool = False,
 ) -> list[TrainingRow]:
     """The rows of all pairs, without those of more than `max_length` tokens.
 
@@ -32,8 +32,8 @@ def make_rows(
         vocabulary: How many tokens the model knows.
         retrieve: Gives a row the demonstrations before its question; without, it has none.
         seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
-        whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
         anchors: Pairs that are rows of weight 1 and without demonstrations, after all others.
+        whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
 
     Raises:
         TrainingError: There are none, one has no answer, or all are too long.

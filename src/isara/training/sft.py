@@ -157,7 +157,7 @@ class _Training:
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         told = self.options
         shown, weight = told.retrieve, told.seed_weight
-        rows = make_rows(pairs, self.renderer, limit, vocabulary, shown, weight, told.whole_pairs, anchors)
+        rows = make_rows(pairs, self.renderer, limit, vocabulary, shown, weight, anchors, told.whole_pairs)
         packing = told.packing and _packs_safely(self.model, rows)
         passes = Passes(self.device, self.compute, packing, micro, accumulation)
         targets = self._targets(rows, micro)
