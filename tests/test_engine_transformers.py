@@ -338,7 +338,7 @@ def test_nothing_in_nothing_out(tiny_llama: Path) -> None:
 def test_an_engine_says_what_its_outputs_depend_on(dtype: str, exact: bool) -> None:
     engine = TransformersEngine("any", device="cpu", dtype=dtype, tokens_per_batch=7)
     assert engine.exact is exact
-    assert engine.key() == {"kind": "transformers", "device": "cpu", "dtype": dtype}
+    assert engine.key() == {"kind": "transformers", "device": "cpu", "dtype": dtype, "arithmetic": 2}
 
 
 def test_the_key_holds_the_dtype_that_auto_stands_for() -> None:

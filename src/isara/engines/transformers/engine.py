@@ -25,6 +25,8 @@ from isara.models import find_model
 from isara.records import Completion, Finish, Prompt, Sampling
 from isara.render import context_length
 
+# Raised when products are summed in another way, which moves near ties in 16-bit dtypes: rows of before are not mixed with.
+ARITHMETIC = 2
 _PREFILL_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
 _MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # in the cache, even where memory is plentiful
 _MOST_LOGITS = 2**26  # logits of one scoring pass; 0.25 GB in fp32
@@ -76,7 +78,8 @@ class TransformersEngine:
         How many rows are batched is not part of it, though in 16-bit dtypes it can move a near tie.
         """
         dtype = str(self.dtype).removeprefix("torch.")
-        return {"kind": "transformers", "device": self.device.partition(":")[0], "dtype": dtype}
+        device = self.device.partition(":")[0]
+        return {"kind": "transformers", "device": device, "dtype": dtype, "arithmetic": ARITHMETIC}
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a prompt, in order; completion i depends on prompt i, sampling and seed i alone.
