@@ -25,7 +25,7 @@ from isara.models import find_model
 from isara.records import Completion, Finish, Prompt, Sampling
 from isara.render import context_length
 
-# Raised when products are summed in another way, which moves near ties in 16-bit dtypes: rows of before are not mixed with.
+# Raised when products are summed in another way, which moves near ties in 16-bit dtypes: older rows are not mixed in.
 ARITHMETIC = 2
 _PREFILL_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
 _MOST_TOKENS = {"cpu": 2**15, "mps": 2**16, "cuda": 2**19}  # in the cache, even where memory is plentiful
