@@ -209,6 +209,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Beside `out`, `seed` and `evaluate.patience`, which differ in every arm.
+FROM = {"questions.from", "answers.from"}
 CHANGES: dict[str, set[str]] = {
     **dict.fromkeys(("zero-shot", "icl-fixed", "icl-random", "icl-knn"), {"iterations"}),
     "sft-seeds": {"iterations", "generate.accept"},
@@ -231,8 +232,7 @@ CHANGES: dict[str, set[str]] = {
     "last-newest": {"train.start", "train.data"},
     "pool-all": {"retrieve.pool"},
     "seeds-pool": set(),
-    "reader": {"answers.from"},
-    "no-reader": set(),
+    **dict.fromkeys(("reader", "reader-answers", "no-reader"), FROM),
     "reader-knn": {"iterations", "generate.accept", "train.demos", "train.num_train_epochs"},
     "urial": {"iterations"},
     "sft-seeds-tuned": {"iterations", "generate.accept"},
@@ -240,13 +240,15 @@ CHANGES: dict[str, set[str]] = {
         *("iterations", "generate.accept", "answers.retrieve", "train.data"),
         *(f"filters.{name}" for name in ("min_answer_tokens", "repetition", "echo", "copied")),
         *("filters.unsupported_numbers", "filters.unsupported_contacts"),
+        *FROM,
     },
     "self-instruct": {
         *("iterations", "generate.accept", "answers.retrieve"),
         *("questions.temperature", "questions.top_p"),
+        *FROM,
     },
     "self-align": set(),
-    "i-sheep": {"answers.retrieve", "train.data"},
+    "i-sheep": {"answers.retrieve", "train.data", *FROM},
     "humpback": set(),
 }
 

@@ -64,7 +64,10 @@ def test_what_is_written_counts_and_only_nulls_follow_the_size() -> None:
     config = load_config(None, ["train.learning_rate=1e-4", "answers.temperature=0"])
     found, by_size = sized(config, 135_000_000)
     assert (found.train.learning_rate, found.answers.temperature) == (1e-4, 0.0)
-    assert by_size == {"train.method": "lora", "train.num_train_epochs": 3.0, "questions.temperature": 0.7}
+    assert by_size == {
+        **{"train.method": "lora", "train.num_train_epochs": 3.0, "questions.temperature": 0.7},
+        **{"questions.from": "reader", "answers.from": "reader"},
+    }
     assert sized(found, 4_000_000) == (found, {})  # a run's own config follows no later rule
 
 
@@ -82,7 +85,8 @@ def test_a_run_records_the_values_and_its_log_says_them(tiny_llama: Path, tmp_pa
     count = shown_count(folder_size(tiny_llama).weights)
     line = (
         f"settings of a model of {count} weights: train.method full, train.learning_rate 0.0005, "
-        "train.num_train_epochs 4, questions.temperature 1, answers.temperature 0.5"
+        "train.num_train_epochs 4, questions.temperature 1, questions.from last, "
+        "answers.temperature 0.5, answers.from last"
     )
     assert list(parts.notes) == [line]
     assert line in (tmp_path / "run/log.txt").read_text()
@@ -120,6 +124,30 @@ def test_the_table_of_the_docs_is_the_rule() -> None:
     for row in RULE:
         rate = f"{row.learning_rate:.0e}".replace("e-0", "e-")
         values = f"{row.num_train_epochs:g} | {row.question_temperature:g} | {row.answer_temperature:g}"
+        values += f" | {row.asks_and_answers}"
         weights = 10**12 if math.isinf(row.below) else int(row.below) - 1
         first = settings_for(weights) is row
         assert (f"| {row.method} | {rate} | {values} |" if first else f"{rate} ({row.method}, ") in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "who"),
+    [
+        ([], ("reader", "reader")),
+        (["answers.demos=0"], ("last", "last")),
+        (["answers.retrieve=none"], ("last", "last")),
+        (["answers.from=last"], ("last", "last")),
+        (["questions.from=base"], ("base", "reader")),
+        (["questions.from=base", "answers.from=last"], ("base", "last")),
+    ],
+)
+def test_a_reader_has_something_to_read_and_asks_only_where_it_answers(
+    settings: list[str], who: tuple[str, str]
+) -> None:
+    config, _ = sized(load_config(None, settings), 135_000_000)
+    assert (config.questions.from_, config.answers.from_) == who
+
+
+def test_a_reader_that_is_to_ask_answers_in_any_size() -> None:
+    config, _ = sized(load_config(None, ["questions.from=reader"]), 4_000_000)
+    assert config.answers.from_ == "reader"

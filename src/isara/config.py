@@ -149,11 +149,11 @@ class QuestionsConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
-    from_: Literal["last", "base", "reader"] = Field(
-        "last",
+    from_: Literal["last", "base", "reader"] | None = Field(
+        None,
         alias="from",
         description="the model that asks: the last iteration's, always the base model, or the reader of answers.from, "
-        "which learns the seeds' questions, too, then",
+        "which learns the seeds' questions, too, then; null follows the model's size",
     )
     focus: Literal["uniform", "worst", "balanced"] = Field(
         "uniform",
@@ -180,11 +180,11 @@ class AnswersConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(256, ge=1, description="most tokens of an answer (our choice)")
-    from_: Literal["last", "reader"] = Field(
-        "last",
+    from_: Literal["last", "reader"] | None = Field(
+        None,
         alias="from",
         description="the model that answers: the last iteration's, or the base model tuned on the seeds, each after "
-        "its nearest others, so that it reads demonstrations",
+        "its nearest others, so that it reads demonstrations; null follows the model's size",
     )
     reader_epochs: float = Field(
         3.0, gt=0, description="passes over the seeds that the reader is tuned for (our choice)"
@@ -563,13 +563,32 @@ def sized(config: Config, weights: int | None) -> tuple[Config, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {}
     for key, value in rule.by_key().items():
         section, _, name = key.partition(".")
-        if getattr(getattr(config, section), name) is None:
+        if getattr(getattr(config, section), _attribute(name)) is None:
             sections.setdefault(section, {})[name] = value
+    _settle_readers(config, sections)
     if config.select.answers > 1 and sections.get("answers", {}).get("temperature") == 0:
         sections["answers"]["temperature"] = SEVERAL
-    update = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    update = {
+        section: getattr(config, section).model_copy(update={_attribute(name): value for name, value in values.items()})
+        for section, values in sections.items()
+    }
     found = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
     return config.model_copy(update=update), found
+
+
+def _attribute(key: str) -> str:
+    return "from_" if key == "from" else key  # a word of the language
+
+
+def _settle_readers(config: Config, sections: Mapping[str, dict[str, Any]]) -> None:
+    """A reader needs demonstrations to read, and asks only where it answers."""
+    answers = sections.get("answers", {})
+    if "from" in answers and (config.answers.retrieve == "none" or not config.answers.demos):
+        answers["from"] = "last"
+    if config.questions.from_ == "reader" and "from" in answers:
+        answers["from"] = "reader"
+    if "from" in sections.get("questions", {}) and answers.get("from", config.answers.from_) != "reader":
+        sections["questions"]["from"] = "last"
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **values: Any) -> Config:

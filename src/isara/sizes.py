@@ -28,6 +28,7 @@ class Settings:
         num_train_epochs: As `train.num_train_epochs`.
         question_temperature: As `questions.temperature`.
         answer_temperature: As `answers.temperature`.
+        asks_and_answers: As `questions.from` and `answers.from`, where demonstrations are shown.
     """
 
     below: float
@@ -36,6 +37,7 @@ class Settings:
     num_train_epochs: float
     question_temperature: float
     answer_temperature: float
+    asks_and_answers: Literal["last", "reader"]
 
     def by_key(self) -> dict[str, Any]:
         """The values by the dotted keys of a config."""
@@ -45,21 +47,23 @@ class Settings:
             "train.num_train_epochs": self.num_train_epochs,
             "questions.temperature": self.question_temperature,
             "answers.temperature": self.answer_temperature,
+            "questions.from": self.asks_and_answers,
+            "answers.from": self.asks_and_answers,
         }
 
 
 # The rule (our choice). Of a size the first row counts, or the first one of the method that the config names; where the
 # numbers come from stands in docs/look.md.
-#        below          method   rate   epochs  T of questions, of answers
+#        below          method   rate   epochs  T of questions, of answers, who asks and answers
 RULE = (
-    Settings(20e6,      "full",  5e-4,  4.0,    1.0, 0.5),
-    Settings(20e6,      "lora",  1e-3,  3.0,    1.0, 0.5),
-    Settings(1e9,       "lora",  5e-4,  3.0,    0.7, 0.0),
-    Settings(1e9,       "full",  5e-5,  3.0,    0.7, 0.0),
-    Settings(8e9,       "lora",  2e-4,  3.0,    1.0, 0.5),
-    Settings(8e9,       "full",  2e-5,  3.0,    1.0, 0.5),
-    Settings(math.inf,  "lora",  1e-4,  3.0,    1.0, 0.5),
-    Settings(math.inf,  "full",  1e-5,  3.0,    1.0, 0.5),
+    Settings(20e6,      "full",  5e-4,  4.0,    1.0, 0.5, "last"),
+    Settings(20e6,      "lora",  1e-3,  3.0,    1.0, 0.5, "last"),
+    Settings(1e9,       "lora",  5e-4,  3.0,    0.7, 0.0, "reader"),
+    Settings(1e9,       "full",  5e-5,  3.0,    0.7, 0.0, "reader"),
+    Settings(8e9,       "lora",  2e-4,  3.0,    1.0, 0.5, "last"),
+    Settings(8e9,       "full",  2e-5,  3.0,    1.0, 0.5, "last"),
+    Settings(math.inf,  "lora",  1e-4,  3.0,    1.0, 0.5, "last"),
+    Settings(math.inf,  "full",  1e-5,  3.0,    1.0, 0.5, "last"),
 )  # fmt: skip
 _USUAL = 2_000_000_000  # weights of a model that can't be counted: its row holds the usual values
 

@@ -157,6 +157,7 @@ def _rates(config: Config) -> list[float]:
     return [usual * factor for factor in (0.5, 1, 2)]
 
 
+_NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
@@ -265,10 +266,15 @@ ARMS = (
     Arm(name="seeds-pool", about="answers from the nearest of the seeds", overrides={"retrieve.pool": "seeds"}),
     Arm(
         name="reader",
-        about="answers by the base model tuned on the seeds to read demonstrations",
-        overrides={"answers.from": "reader"},
+        about="questions and answers by the base model tuned on the seeds to read demonstrations",
+        overrides={"questions.from": "reader", "answers.from": "reader"},
     ),
-    Arm(name="no-reader", about="answers by the last iteration's model", overrides={"answers.from": "last"}),
+    Arm(
+        name="reader-answers",
+        about="answers by the reader to questions of the last iteration's model",
+        overrides={"questions.from": "last", "answers.from": "reader"},
+    ),
+    Arm(name="no-reader", about="questions and answers by the last iteration's model", overrides=_NO_READER),
     Arm(
         name="reader-knn",
         about="the reader itself after the nearest seed pairs",
@@ -284,13 +290,20 @@ ARMS = (
     Arm(
         name="ssd",
         about="trained on raw zero-shot answers of the base model to the questions it makes, without the seeds",
-        overrides={**_ONE_SHOT, **_ANY_ANSWER, "answers.retrieve": "none", "train.data": "generated"},
+        overrides={
+            **_ONE_SHOT,
+            **_ANY_ANSWER,
+            **_NO_READER,
+            "answers.retrieve": "none",
+            "train.data": "generated",
+        },
     ),
     Arm(
         name="self-instruct",
         about="all questions go on from a numbered list under a header, and are answered zero-shot",
         overrides={
             **_ONE_SHOT,
+            **_NO_READER,
             "questions.choice": "sampled",
             "questions.demos": 8,
             "questions.temperature": 0.7,
@@ -310,7 +323,7 @@ ARMS = (
     Arm(
         name="i-sheep",
         about="answers zero-shot, keeps what the model itself rates high, trains on the newest",
-        overrides={"answers.retrieve": "none", "train.data": "newest"},
+        overrides={**_NO_READER, "answers.retrieve": "none", "train.data": "newest"},
         steps_of=REFERENCE,
         part=others.self_scored,
         instructions=True,
