@@ -119,8 +119,8 @@ def _trainer_class() -> Any:
             loss = (losses * weights).sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
             if routed:
                 passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-                share = self.model.config.get_text_config().router_aux_loss_coef
-                loss = loss + share * output.aux_loss / passes
+                config: Any = model.config
+                loss = loss + config.get_text_config().router_aux_loss_coef * output.aux_loss / passes
             return (loss, output) if return_outputs else loss
 
     return LabelledTrainer
