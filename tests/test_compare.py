@@ -232,6 +232,7 @@ CHANGES: dict[str, set[str]] = {
     "last-newest": {"train.start", "train.data"},
     "pool-all": {"retrieve.pool"},
     "seeds-pool": set(),
+    "context-distillation": {"train.loss", *FROM},
     **dict.fromkeys(("reader", "reader-answers", "no-reader"), FROM),
     "reader-knn": {"iterations", "generate.accept", "train.demos", "train.num_train_epochs"},
     "urial": {"iterations"},

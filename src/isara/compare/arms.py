@@ -265,6 +265,11 @@ ARMS = (
     ),
     Arm(name="seeds-pool", about="answers from the nearest of the seeds", overrides={"retrieve.pool": "seeds"}),
     Arm(
+        name="context-distillation",
+        about="trained towards the distribution of the base model after demonstrations, not towards one answer",
+        overrides={**_NO_READER, "train.loss": "distil"},
+    ),
+    Arm(
         name="reader",
         about="questions and answers by the base model tuned on the seeds to read demonstrations",
         overrides={"questions.from": "reader", "answers.from": "reader"},
