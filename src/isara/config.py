@@ -202,7 +202,8 @@ class RetrieveConfig(_Section):
 
     embedder: _Name = Field(
         "auto",
-        description="auto, lexical, minilm (a package), or the folder or name of a sentence-transformers model (our choice)",
+        description="auto, lexical, minilm (a package), or the folder or name of a sentence-transformers model "
+        "(our choice)",
         json_schema_extra=_NAMES,
     )
     pool: Literal["seeds", "all"] = Field(

