@@ -24,7 +24,7 @@ from isara.training.anchors import make_anchors, questions, wanted
 from isara.training.child import ChildTrainer
 from isara.training.loss import labelled_logits
 from isara.training.rows import make_rows
-from isara.training.sft import SupervisedTrainer
+from isara.training.sft import SupervisedTrainer, held_at_once
 from isara.training.teacher import MOST_NATS, TOP, Target, divergences, targets
 from isara.watching import SILENT
 
@@ -298,3 +298,21 @@ def test_a_share_that_leaves_no_room_for_pairs() -> None:
     with pytest.raises(ConfigError) as caught:
         SupervisedTrainer(anchors=1.0)
     assert str(caught.value) == "expected anchors in [0, 1), found 1.0: name a share of the rows"
+
+
+@pytest.mark.parametrize(
+    ("longest", "sizes"), [(60, (8, 1)), (128, (8, 1)), (129, (4, 2)), (400, (2, 4)), (2000, (1, 8))]
+)
+def test_long_rows_share_a_step_among_more_passes(longest: int, sizes: tuple[int, int]) -> None:
+    assert held_at_once(longest, 8, 1) == sizes
+
+
+def test_a_step_of_several_passes_is_the_same_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_llama: Path
+) -> None:
+    whole = fit(tmp_path / "whole", tiny_llama, max_steps=3)
+    monkeypatch.setattr("isara.training.sft.MOST_TOKENS", 1)
+    parted = fit(tmp_path / "parted", tiny_llama, max_steps=3)
+    assert (whole.micro_batch > 1, parted.micro_batch) == (True, 1)
+    assert (parted.steps, parted.rows) == (whole.steps, whole.rows)
+    assert parted.last_loss == pytest.approx(whole.last_loss, rel=1e-3)

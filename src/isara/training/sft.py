@@ -32,6 +32,9 @@ from isara.training.trl import Passes, Targets, first_batch, sft_trainer, traine
 
 log = logging.getLogger("isara")
 
+# Of a forward pass on a CPU. Activations of SmolLM2-135M take about 3.5 MB a token.
+MOST_TOKENS = 1024  # our choice
+
 _NOISY = ("transformers", "trl", "peft", "accelerate", "datasets")
 
 
@@ -159,6 +162,8 @@ class _Training:
         shown, weight = told.retrieve, told.seed_weight
         rows = make_rows(pairs, self.renderer, limit, vocabulary, shown, weight, anchors, told.whole_pairs)
         packing = told.packing and _packs_safely(self.model, rows)
+        if self.device == "cpu" and not packing:
+            micro, accumulation = held_at_once(max(len(row.ids) for row in rows), micro, accumulation)
         passes = Passes(self.device, self.compute, packing, micro, accumulation)
         targets = self._targets(rows, micro)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
@@ -221,6 +226,21 @@ class _Training:
             self.export.cast(model)
             record_merge(folder, row.pair.id, before, _logits(model, row))
         self.export.write(model, self.out)
+
+
+def held_at_once(longest: int, micro: int, accumulation: int) -> tuple[int, int]:
+    """Rows of a forward pass and passes of a step, halved and doubled until a pass holds at most MOST_TOKENS.
+
+    A system without memory ends a process and raises nothing that could be caught, and rows with demonstrations are long.
+
+    Args:
+        longest: Tokens of the longest row.
+        micro: Rows of a pass.
+        accumulation: Passes of a step.
+    """
+    while micro % 2 == 0 and micro * longest > MOST_TOKENS:
+        micro, accumulation = micro // 2, accumulation * 2
+    return micro, accumulation
 
 
 def _packs_safely(model: Any, rows: Sequence[TrainingRow]) -> bool:
