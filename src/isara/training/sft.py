@@ -231,7 +231,7 @@ class _Training:
 def held_at_once(longest: int, micro: int, accumulation: int) -> tuple[int, int]:
     """Rows of a forward pass and passes of a step, halved and doubled until a pass holds at most MOST_TOKENS.
 
-    A system without memory ends a process and raises nothing that could be caught, and rows with demonstrations are long.
+    A system without memory ends a process and raises nothing to be caught, and rows with demonstrations are long.
 
     Args:
         longest: Tokens of the longest row.
