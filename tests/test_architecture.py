@@ -16,7 +16,7 @@ FLOORS = [
     {"models", "loading", "gguf", "packaged", "converted", "adapters", "sizes"},
     {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},
     {"protocols", "embedders", "shelf"},
-    {"asking", "filters", "seeds", "selection", "testing"},
+    {"asking", "export", "filters", "seeds", "selection", "testing"},
     {"folder", "generate", "engines", "judges"},
     {"parts", "training", "evaluate"},
     {"stages"},

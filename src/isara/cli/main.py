@@ -14,6 +14,7 @@ import typer
 
 from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
+from isara.cli.export import export
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
@@ -234,6 +235,7 @@ app.command()(report)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(export)
 app.add_typer(judge_app, name="judge")
 app.add_typer(models_app, name="models")
 app.add_typer(seeds_app, name="seeds")
