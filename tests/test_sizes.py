@@ -57,7 +57,7 @@ def test_a_recipe_means_the_same_for_the_embedded_model_and_no_rate_of_its_for_a
         train = settled(config, model)[0].train
         assert (train.method, train.learning_rate, train.num_train_epochs) == values
         larger = sized(config, 268_098_176)[0].train
-        assert (larger.method, larger.learning_rate, larger.num_train_epochs) == ("lora", 5e-4, 3.0)
+        assert (larger.method, larger.learning_rate, larger.num_train_epochs) == ("lora", 1e-3, 6.0)
 
 
 def test_what_is_written_counts_and_only_nulls_follow_the_size() -> None:
@@ -65,7 +65,7 @@ def test_what_is_written_counts_and_only_nulls_follow_the_size() -> None:
     found, by_size = sized(config, 135_000_000)
     assert (found.train.learning_rate, found.answers.temperature) == (1e-4, 0.0)
     assert by_size == {
-        **{"train.method": "lora", "train.num_train_epochs": 3.0, "questions.temperature": 0.7},
+        **{"train.method": "lora", "train.num_train_epochs": 6.0, "questions.temperature": 0.7},
         **{"questions.from": "reader", "answers.from": "reader"},
     }
     assert sized(found, 4_000_000) == (found, {})  # a run's own config follows no later rule

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -282,8 +281,7 @@ def test_a_training_with_anchors_leaves_them_beside_the_model_and_again(tmp_path
     found = []
     for name in ("one", "two"):
         trainer = SupervisedTrainer(anchors=0.4, max_steps=1, device="cpu", dtype="float32")
-        parts: Any = SimpleNamespace(trainer=trainer)
-        fit_stage(parts, 1, [*SEEDS, *MADE], Model("embedded", ""), SILENT, tmp_path / name)
+        fit_stage(trainer, 1, [*SEEDS, *MADE], Model("embedded", ""), SILENT, tmp_path / name)
         found.append((tmp_path / name / "anchors.jsonl").read_bytes())
         assert not (tmp_path / name / "model" / "anchors.jsonl").exists(), "no part of what is exported"
     anchors = [QAPair.from_json(json.loads(line)) for line in found[0].splitlines()]

@@ -809,6 +809,8 @@ def _message(error: ValidationError, file: str, sources: Mapping[str, str]) -> s
         if item["type"] in ("extra_forbidden", "invalid_key"):
             key = ".".join(parts)
             text = f"unknown key `{key}`: {_suggestion(key, list(known))}"
+        elif not key and item["type"] != "value_error":  # a key that is no text of Unicode
+            text = f"expected known keys, found {_shown(parts[-1] if parts else item['input'])}"
         else:
             wanted = str(item["ctx"]["error"]) if item["type"] == "value_error" else expected(known[key])
             text = f"`{key}`: expected {wanted}, found {_shown(item['input'])}" if key else f"expected {wanted}"

@@ -58,7 +58,7 @@ class Settings:
 RULE = (
     Settings(20e6,      "full",  5e-4,  4.0,    1.0, 0.5, "last"),
     Settings(20e6,      "lora",  1e-3,  3.0,    1.0, 0.5, "last"),
-    Settings(1e9,       "lora",  5e-4,  3.0,    0.7, 0.0, "reader"),
+    Settings(1e9,       "lora",  1e-3,  6.0,    0.7, 0.0, "reader"),
     Settings(1e9,       "full",  5e-5,  3.0,    0.7, 0.0, "reader"),
     Settings(8e9,       "lora",  2e-4,  3.0,    1.0, 0.5, "last"),
     Settings(8e9,       "full",  2e-5,  3.0,    1.0, 0.5, "last"),

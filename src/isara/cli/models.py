@@ -119,7 +119,8 @@ def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -
     rule = settings_for(size.weights)
     typer.echo(
         f"  settings of this size: {rule.method}, learning rate {rule.learning_rate:g}, {rule.num_train_epochs:g} "
-        f"epochs, temperature {rule.question_temperature:g} for questions and {rule.answer_temperature:g} for answers"
+        f"epochs, temperature {rule.question_temperature:g} for questions and {rule.answer_temperature:g} for answers, "
+        f"made by the {'reader' if rule.asks_and_answers == 'reader' else 'last model'}"
     )
 
 

@@ -12,6 +12,7 @@ from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError
 from isara.parts import Parts
+from isara.sizes import settings_for
 
 Shown: TypeAlias = Literal["none", "nearest", "random", "fixed"]
 # A value that depends on the recipe's own, such as the number of pairs of all iterations.
@@ -145,15 +146,13 @@ def _batches(config: Config) -> int | None:
 
 def _epochs(config: Config) -> list[float]:
     """The recipe's, and three times as many."""
-    usual = config.train.num_train_epochs
-    assert usual is not None, "parts have the values that follow the model's size"
+    usual = config.train.num_train_epochs or settings_for(None).num_train_epochs
     return [usual * factor for factor in (1, 3)]
 
 
 def _rates(config: Config) -> list[float]:
     """The recipe's, its half and its double."""
-    usual = config.train.learning_rate
-    assert usual is not None, "parts have the values that follow the model's size"
+    usual = config.train.learning_rate or settings_for(None, config.train.method).learning_rate
     return [usual * factor for factor in (0.5, 1, 2)]
 
 

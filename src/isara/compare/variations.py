@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from isara.compare.arms import changed
-from isara.compare.scorers import heldout_rows
 from isara.errors import ConfigError
+from isara.evaluate.scorers import heldout_rows
 from isara.parts import Parts
 from isara.records import QAPair
 
