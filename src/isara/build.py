@@ -23,6 +23,7 @@ from isara.pool import Demonstrations, Pool
 from isara.protocols import Engine, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
+from isara.report.page import refresh_page
 from isara.report.publish import final_files
 from isara.seeds import load_seeds
 from isara.sizes import count_weights, shown_count
@@ -140,6 +141,7 @@ def assemble(
         question_filters=question_filters,
         pair_filters=pair_filters,
         cards=partial(final_files, config, model),
+        page=partial(refresh_page, embedder),
         versions=versions(),
     )
 

@@ -67,12 +67,20 @@ class RunFolder:
         path: The folder, made where it is absent.
         shelf: Finished stages of sibling runs, from which one of the same key is borrowed; None for a run by itself.
         verify: Whether the bytes of finished stages are read and compared; sizes always are.
+        show: Is called with the folder when a stage was finished.
     """
 
-    def __init__(self, path: Path, shelf: Shelf | None = None, verify: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shelf: Shelf | None = None,
+        verify: bool = True,
+        show: Callable[[Path], None] | None = None,
+    ) -> None:
         self.path = path
         self.verify = verify
         self._shelf = shelf
+        self._show = show
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "RunFolder":
@@ -143,6 +151,7 @@ class RunFolder:
         if self._shelf is not None and self._shelf.lend(value_hash(key), folder):
             log.info("%s: %s is taken from a run with the same key", _shown_number(t), name)
             check_stage(folder, self.verify)
+            self.show()
             return folder
         make_folder(folder)
         for path in sorted(folder.iterdir()):  # what is not known to be whole is made anew
@@ -156,7 +165,13 @@ class RunFolder:
         seal(folder)
         if self._shelf is not None:
             self._shelf.keep(value_hash(key), folder)
+        self.show()
         return folder
+
+    def show(self) -> None:
+        """Shows the folder as it stands to whoever looks on."""
+        if self._show is not None:
+            self._show(self.path)
 
     @property
     def finished(self) -> int:

@@ -73,7 +73,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         YieldError: Too few pairs pass the filters.
     """
     config, seeds = parts.config, list(parts.seeds)
-    with RunFolder(parts.out, shelf, verify) as folder:
+    with RunFolder(parts.out, shelf, verify, parts.page) as folder:
         keys = claim(folder, parts)
         base = model = Model(parts.model, keys.weights)  # M_0 = base model
         pool = Pool(parts.embedder, seeds)  # D_0 = seed pairs
@@ -105,6 +105,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         chosen = best_iteration(figures)
         verdict = judge({number: read_items(place) for number, place in measured.items()}, chosen)
         final = export(folder, parts, chosen, verdict)
+        folder.show()
         if SEEDS_ONLY in measured:
             figures[SEEDS_ONLY] = read_figures(measured[SEEDS_ONLY])
         return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
@@ -139,7 +140,7 @@ def export(folder: RunFolder, parts: Parts, chosen: int, verdict: Verdict | None
 
 def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
     """The folder of the first iteration's generation alone, in the run folder that `run` goes on from."""
-    with RunFolder(parts.out) as folder, parts.asker(parts.model) as asker:
+    with RunFolder(parts.out, show=parts.page) as folder, parts.asker(parts.model) as asker:
         keys = claim(folder, parts)
         base = Model(parts.model, keys.weights)
         making = steps(parts, 1, base, Pool(parts.embedder, parts.seeds))

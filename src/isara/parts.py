@@ -41,6 +41,7 @@ class Parts:
         weights: Gives the hash of M_0's weights.
         cards: Gives what goes into final/ beside the model.
         versions: Of libraries; a run that goes on with others only remarks on it.
+        page: Writes what people look at into the run folder, as it stands.
         reader: Tunes M_0 on the seeds, each after its nearest others, to read demonstrations; what it makes answers in
             the place of M_{t-1} then. None: M_{t-1} answers.
         notes: Lines for the log, such as which settings follow the model's size.
@@ -64,6 +65,7 @@ class Parts:
     notes: Sequence[str] = ()
     make: Make = make_pairs
     reader: Trainer | None = None
+    page: Callable[[Path], None] | None = None
 
     @property
     def out(self) -> Path:

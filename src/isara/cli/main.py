@@ -18,6 +18,7 @@ from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
 from isara.cli.preview import preview
+from isara.cli.report import report
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, RunError
@@ -229,6 +230,7 @@ def init(
 
 
 app.command()(preview)
+app.command()(report)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)

@@ -19,7 +19,7 @@ FEW_PAIRS = 20  # held-out pairs below which figures say little
 LEAST_PAIRS = 6
 _LEAST_CONTENT = 5.0  # pairs among which the weight of the tokens has to be spread (effective number, Kish 1965)
 
-_MEASURES: dict[Measure, str] = {
+MEASURES: dict[Measure, str] = {
     "score": "the recipe's score",
     "content": "bits per token of content",
     "likelihood": "bits per byte",
@@ -115,7 +115,7 @@ def judge(rows: Mapping[int, Sequence[HeldoutRow]], chosen: int) -> Verdict | No
 
 def sentence(verdict: Verdict) -> str:
     """The verdict in a line: what is best, or that the loop did not help, by how much, on how many pairs."""
-    by = f"by {_MEASURES[verdict.measure]} on {_many(verdict.n)}"
+    by = f"by {MEASURES[verdict.measure]} on {_many(verdict.n)}"
     said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
     if verdict.helped:
         return f"Iteration {verdict.chosen} is the best, {by}: {said} (95 % intervals of paired differences)."
@@ -170,7 +170,7 @@ def _rival(gain: Gain, measure: Measure) -> str:
         "demonstrations": "the base model after demonstrations",
         "seeds-only": "the seeds-only model",
     }
-    return names[gain.over] + ("" if gain.measure == measure else f" (in {_MEASURES[gain.measure]})")
+    return names[gain.over] + ("" if gain.measure == measure else f" (in {MEASURES[gain.measure]})")
 
 
 def _unmeasured(rival: Rival) -> str:

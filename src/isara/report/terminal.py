@@ -19,7 +19,7 @@ _MOST_SHOWN = 80  # characters of a name, an id or a text's beginning
 _JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are other texts
 _BITS = {"bits_per_byte": "bits/byte", "bits_per_byte_demos": "bits/byte, demos"}
 # Figures whose names say too little.
-_LABELS = {
+LABELS = {
     **_BITS,
     "bits_per_byte_plain": "bits/byte, plain text",
     "answered": "held-out questions answered",
@@ -29,7 +29,7 @@ _LABELS = {
     "score_demos": "score after demos",
     "score_select": "score that chose the iteration",
 }
-_RIVALS: dict[Rival, str] = {"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"}
+RIVALS: dict[Rival, str] = {"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"}
 _Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 
 
@@ -43,7 +43,7 @@ def summary(run: Run) -> RenderableType:
         cells = [cell(facts) for facts in run.all]
         if any(cells):
             table.add_row(Text(name), *map(Text, cells))
-    return Group(table, *map(Text, [*_legend(run), *_verdict(run)]))
+    return Group(table, *map(Text, [*_legend(run), *conclusion(run)]))
 
 
 def samples(run: Run, number: int | None = None, count: int = 5) -> RenderableType:
@@ -149,7 +149,7 @@ def _rows(run: Run) -> list[_Row]:
         name
         for figures in run.figures.values()
         for name in figures
-        if name not in _LABELS and not name.endswith("_se") and name != "pairs"
+        if name not in LABELS and not name.endswith("_se") and name != "pairs"
     )
     return [
         ("candidates", lambda facts: _count(facts, "candidates")),
@@ -161,9 +161,9 @@ def _rows(run: Run) -> list[_Row]:
         ("loss, first step → last step", _losses),
         *(
             (label, _figure(name))
-            for name, label in {**_LABELS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
+            for name, label in {**LABELS, **{name: clean(name, _MOST_SHOWN) for name in others}}.items()
         ),
-        *((f"better than {name} by [95 %]", _gain(run, rival)) for rival, name in _RIVALS.items()),
+        *((f"better than {name} by [95 %]", _gain(run, rival)) for rival, name in RIVALS.items()),
     ]
 
 
@@ -219,7 +219,7 @@ def _legend(run: Run) -> list[str]:
     ] * any("bits_per_byte_plain" in figures for figures in run.figures.values())
 
 
-def _verdict(run: Run) -> list[str]:
+def conclusion(run: Run) -> list[str]:
     """What the figures say of the iteration that is exported, beside the base model's; and how little few pairs say."""
     best, where = run.best, "is in final/" if run.exported is not None else "would be exported so far"
     if best is None:

@@ -1,0 +1,32 @@
+"""`isara report`: a run as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isara.cli.options import say
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default report.html in the run folder.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a run as one page: the verdict, the funnel, a map of the questions, and every row to search and open.
+
+    Every run writes it after each stage; this writes it anew.
+    """
+    from isara.embedders import find_embedder
+    from isara.errors import ModelError
+    from isara.report.facts import read_run
+    from isara.report.page import write_page
+
+    found = read_run(run)
+    try:
+        embedder = find_embedder(found.config.retrieve.embedder)
+    except ModelError:  # a run may be looked at where its embedder is not; the map says what it is laid out by
+        embedder = find_embedder("lexical")
+    path = write_page(found, embedder, out)
+    say(f"{path} opens in any browser, without a network: {len(found.texts())} rows.")

@@ -1,0 +1,429 @@
+"use strict";
+// Draws the page from its data. Every text becomes a text node: nothing here parses a string as HTML.
+const D = JSON.parse(document.getElementById("data").textContent);
+const ROWS = D.rows, PAGE = 25, PAIRS = 6, CLIP = 300, LONG = 20000;
+const at = (id) => document.getElementById(id);
+const count = (n) => n.toLocaleString("en");
+const figure = (n) => Math.abs(n) >= 100 ? n.toFixed(0) : n.toFixed(3);
+const percent = (share) => `${Math.round(100 * share)} %`;
+const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
+const modelName = (t) => (D.models.find((model) => model.number === t) || { name: `iteration ${t}` }).name;
+
+// What has no shape or turns the reading order stands as its code; joiners that scripts need stay.
+const HIDDEN = /(?![\n\t\u200c\u200d])[\p{C}\p{Zl}\p{Zp}\u{e0100}-\u{e01ef}]/gu;
+const visible = (text) => String(text).replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+const clip = (text, most) => text.length > most ? `${text.slice(0, most)}…` : text;
+
+function fill(node, props, children) {
+  for (const [name, value] of Object.entries(props || {})) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== "")
+    .map((child) => child instanceof Node ? child : visible(child)));
+  return node;
+}
+const el = (tag, props, ...children) => fill(document.createElement(tag), props, children);
+const svg = (tag, props, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);
+const link = (text, onclick, props) => el("button", { type: "button", class: "plain", onclick, ...props }, text);
+
+// A text as it is; of a very long one the beginning, and the rest when asked for.
+function text(value, most = LONG, tag = "p") {
+  const node = el(tag, { class: "text", dir: "auto" }, clip(value, most));
+  if (value.length <= most || most < LONG) return node;
+  const more = el("button", { type: "button", onclick: () => { node.textContent = visible(value); more.remove(); } },
+    `Show all ${count(value.length)} characters`);
+  return el("div", {}, node, more);
+}
+
+// ---- the story
+
+function story() {
+  const s = D.story, place = at("story");
+  if (s.helped !== null) {
+    at("story-h").replaceWith(el("h2", { id: "story-h", class: "verdict" }, "Has it helped? ",
+      el("b", { class: s.helped ? "helped" : "open" }, s.helped ? "✓ Yes" : "Not shown")));
+  }
+  place.append(el("p", { class: "said" }, el("strong", {}, s.model.replace(/^the /, "The ")), `, aligned from ${plural(s.seeds, "question-answer pair")}. `, s.said.join(" ")));
+  const gains = D.gains.filter((gain) => gain.t === s.chosen);
+  if (gains.length) {
+    place.append(el("h3", {}, `Iteration ${s.chosen} is better by … (${gains[0].measure}, 95 % intervals)`), ...gainLines(gains));
+  }
+  const tile = (value, label, open, size) => el("li", { class: size }, open
+    ? el("button", { type: "button", onclick: open }, el("strong", {}, value), label)
+    : el("div", {}, el("strong", {}, value), label));
+  const share = s.candidates ? ` (${percent(s.accepted / s.candidates)})` : "";
+  const tiles = [
+    tile(count(s.seeds), "seed pairs", () => openRows({ fate: "seed" })),
+    tile(count(s.candidates), `candidates in ${plural(s.iterations, "iteration")}`, () => openRows({})),
+    tile(count(s.accepted), `accepted${share}`, () => openRows({ fate: "accepted" })),
+    tile(count(s.measured), "held-out pairs, measured on", D.heldout.length ? () => jump("answers") : null),
+  ];
+  if (s.best_name !== null) tiles.push(tile(s.best_name, s.exported ? "is exported to final/" : "would be exported so far", null, "wide"));
+  if (s.cost) {
+    const change = s.cost.after / s.cost.before - 1;
+    tiles.push(tile(`${change >= 0 ? "+" : "−"}${Math.abs(100 * change).toFixed(1)} %`,
+      `cost elsewhere: bits per byte of a plain text, ${figure(s.cost.before)} → ${figure(s.cost.after)} (${s.cost.model}); more is forgetting`,
+      () => jump("numbers"), "wide"));
+  }
+  place.append(el("ul", { class: "tiles" }, tiles));
+  place.append(el("p", { class: "soft" }, `Licence of the seed pairs: ${s.licence || "not said"}. ` +
+    `${s.iterations} of ${plural(s.planned, "iteration")} begun. All generated pairs are synthetic.`));
+}
+
+function gainLines(gains) {
+  const ends = gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]).filter((value) => value !== null);
+  const least = Math.min(...ends), span = Math.max(...ends) - least || 1;
+  const x = (value) => 6 + 288 * (value - least) / span;
+  return gains.map((gain) => {
+    const said = `${signed(gain.value)} [${gain.low === null ? "?" : signed(gain.low)}, ${gain.high === null ? "?" : signed(gain.high)}]`;
+    const measure = gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`);
+    return el("div", { class: `gain${gain.low > 0 ? " shown" : ""}` }, el("span", {}, `than ${gain.over}`, measure),
+      svg("svg", { viewBox: "0 0 300 20", preserveAspectRatio: "none", "aria-hidden": "true" },
+        svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 20 }),
+        gain.low === null ? "" : svg("line", { class: "bar", x1: x(gain.low), x2: x(gain.high), y1: 10, y2: 10 }),
+        svg("rect", { class: "point", x: x(gain.value) - 2, y: 4, width: 4, height: 12 })),
+      el("span", { class: "number" }, said, el("span", { class: "soft" }, ` n ${gain.n}`)));
+  });
+}
+const signed = (value) => `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
+
+// ---- the funnel, kinds
+
+function bar(label, value, share, kind, open) {
+  return el("li", {}, link(label, open), el("span", { class: "number" }, value),
+    svg("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { class: "track", width: 100, height: 6 }),
+      svg("rect", { class: `fill-${kind}`, width: Math.max(0, Math.min(1, share)) * 100, height: 6 })));
+}
+
+function funnel() {
+  const blocks = D.funnel.map((it) => el("div", {}, el("h3", {}, `Iteration ${it.t}`), el("ul", { class: "bars" },
+    bar("candidates", count(it.candidates), 1, "mark", () => openRows({ t: it.t, fate: "made" })),
+    it.reasons.map(([reason, n]) => bar(reason, `−${count(n)}`, n / it.candidates, "dropped", () => openRows({ t: it.t, reason }))),
+    bar("accepted", count(it.accepted), it.accepted / it.candidates, "accepted", () => openRows({ t: it.t, fate: "accepted" }))),
+    it.cut ? el("p", { class: "soft" }, link(`${percent(it.cut)} of the answers ran into the limit of their length`,
+      () => openRows({ t: it.t, cut: true }))) : ""));
+  section("funnel", blocks, el("p", { class: "soft" }, "Each name opens its rows."), el("div", { class: "grid" }, blocks));
+}
+
+function kinds() {
+  const found = D.kinds.filter((it) => it.shares.length);
+  const blocks = found.map((it) => el("div", {}, el("h3", {}, `Iteration ${it.t}`), el("ul", { class: "bars" },
+    it.shares.map((share) => [
+      bar(share.kind, percent(share.accepted), share.accepted, "accepted", () => openRows({ t: it.t, fate: "accepted", kind: share.kind })),
+      bar("of the seeds", percent(share.seeds), share.seeds, "seed", () => openRows({ fate: "seed", kind: share.kind })),
+    ]))));
+  const charts = D.diversity.map((each) => chart(each, (t) => openRows({ t, fate: "accepted" })));
+  section("kinds", [...blocks, ...charts],
+    el("p", { class: "soft" }, "A kind is a phrase that answers share. A share that runs away from the seeds', or texts that draw together, is a collapse. What runs on and what is repeated is of all answers, accepted or not."),
+    el("div", { class: "grid" }, blocks), charts.length ? el("h3", {}, "Variety") : "", el("div", { class: "grid" }, charts));
+}
+
+// ---- figures over iterations
+
+function ticks(least, most) {
+  const rough = (most - least) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  const found = [];
+  for (let n = Math.ceil(least / step); n * step <= most; n += 1) found.push(Number((n * step).toPrecision(6)));
+  return found;
+}
+
+function chart(each, open) {
+  const W = 340, H = 170, left = 44, right = 12, top = 18, bottom = 26;
+  const known = each.points.flatMap((p) => [p.value, p.low, p.high]).filter((v) => v !== undefined && v !== null);
+  if (each.zero) known.push(0);
+  let least = Math.min(...known), most = Math.max(...known);
+  const pad = (most - least) * 0.15 || Math.abs(most) * 0.1 || 0.1;
+  least -= pad; most += pad;
+  const y = (value) => top + (H - top - bottom) * (most - value) / (most - least);
+  const x = (index) => left + (W - left - right) * (index + 0.5) / each.points.length;
+  const dense = each.points.length > 6;
+  const parts = ticks(least, most).map((value) => [svg("line", { class: "axis", x1: left, x2: W - right, y1: y(value), y2: y(value) }),
+    svg("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, String(value))]);
+  if (each.zero) parts.push(svg("line", { class: "zero", x1: left, x2: W - right, y1: y(0), y2: y(0) }));
+  each.points.forEach((p, index) => {
+    const interval = p.low === undefined || p.low === null ? "" : `, 95 % interval ${figure(p.low)} to ${figure(p.high)}`;
+    const go = () => open(p.t);
+    parts.push(svg("g", { role: "button", tabindex: 0, "aria-label": `${modelName(p.t)}: ${figure(p.value)}${interval}`, onclick: go,
+      onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(); } } },
+      svg("title", {}, `${modelName(p.t)}: ${figure(p.value)}${interval}`),
+      svg("rect", { x: x(index) - 16, y: top, width: 32, height: H - top - bottom, fill: "transparent" }),
+      interval ? svg("line", { class: "bar", x1: x(index), x2: x(index), y1: y(p.low), y2: y(p.high) }) : "",
+      svg("circle", { class: "point", cx: x(index), cy: y(p.value), r: 4.5 }),
+      dense ? "" : svg("text", { class: "value", x: x(index) + 8, y: y(p.value) + 4 }, figure(p.value))));
+    if (!dense || index % Math.ceil(each.points.length / 6) === 0) {
+      const name = p.t > 0 ? `it. ${p.t}` : p.t === 0 ? "base" : "seeds only";
+      parts.push(svg("text", { x: x(index), y: H - 8, "text-anchor": "middle" }, name));
+    }
+  });
+  return el("figure", {}, el("figcaption", {}, each.title, each.note ? el("small", {}, ` · ${each.note}`) : ""),
+    svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": each.title }, parts));
+}
+
+function numbers() {
+  const rivals = [...new Set(D.gains.map((gain) => gain.over))];
+  const gains = rivals.map((over) => {
+    const points = D.gains.filter((gain) => gain.over === over);
+    return { title: `better than ${over} by`, note: points[0].measure, zero: true, points };
+  });
+  const toAnswers = D.heldout.length ? (t) => openAnswers(t) : (t) => openRows(t > 0 ? { t } : {});
+  const charts = [...gains, ...D.figures].map((each) => chart(each, each.name === "yield" ? (t) => openRows({ t, fate: "made" }) : toAnswers));
+  section("numbers", charts, el("p", { class: "soft" }, "Points with their 95 % intervals, where an error is known; paired differences where it says better than. A point opens the answers or rows behind it."),
+    el("div", { class: "grid" }, charts));
+}
+
+// ---- before and after
+
+const pairs = { before: 0, after: D.story.chosen || D.story.best || 0, order: "given", page: 0 };
+
+function answers() {
+  const models = D.models.filter((model) => D.heldout.some((pair) => pair.by.some((by) => by.t === model.number)));
+  if (models.length && !models.some((model) => model.number === pairs.after)) pairs.after = models[models.length - 1].number;
+  const pick = (name, label, options) => el("label", {}, label, el("select", { id: `answers-${name}`,
+    onchange: (event) => { pairs[name] = name === "order" ? event.target.value : Number(event.target.value); pairs.page = 0; drawAnswers(); } },
+    options.map(([value, shown]) => el("option", { value, selected: pairs[name] === value }, shown))));
+  const names = models.map((model) => [model.number, model.name]);
+  section("answers", D.heldout, el("div", { class: "controls" }, pick("before", "Before", names), pick("after", "After", names),
+    pick("order", "Order", [["given", "as held out"], ["better", "most improved first"], ["worse", "most worsened first"]])),
+    el("div", { id: "answers-list" }));
+  if (D.heldout.length) drawAnswers();
+}
+
+const worth = (by) => !by ? null : by.scores && Object.keys(by.scores).length ? Object.values(by.scores)[0]
+  : by.bits !== undefined ? -by.bits : null;
+
+function drawAnswers() {
+  const of = (pair, t) => pair.by.find((by) => by.t === t);
+  const change = (pair) => {
+    const [one, other] = [worth(of(pair, pairs.before)), worth(of(pair, pairs.after))];
+    return one === null || other === null ? null : other - one;
+  };
+  const answered = (pair) => [pairs.before, pairs.after].some((t) => (of(pair, t) || {}).answer !== undefined);
+  const sign = { given: 0, better: -1, worse: 1 }[pairs.order];
+  const list = D.heldout.map((pair, index) => [pair, change(pair), index]).sort((a, b) =>
+    answered(b[0]) - answered(a[0]) || (sign ? sign * ((a[1] ?? -sign * Infinity) - (b[1] ?? -sign * Infinity)) || 0 : 0) || a[2] - b[2]);
+  const side = (pair, t) => {
+    const by = of(pair, t);
+    const facts = by ? [...Object.entries(by.scores || {}).map(([name, value]) => `${name} ${value}`),
+      by.rouge !== undefined ? `ROUGE-L ${by.rouge}` : "", by.bits !== undefined ? `${by.bits} bits/byte of the wanted answer` : "",
+      by.cut ? "cut at the limit" : ""].filter(Boolean).join(" · ") : "";
+    return el("div", {}, el("h4", {}, modelName(t)), by && by.answer !== undefined ? text(by.answer || "(nothing)", 1500)
+      : el("p", { class: "soft" }, "not asked for an answer"), el("p", { class: "soft" }, facts));
+  };
+  const shown = list.slice(pairs.page * PAIRS, (pairs.page + 1) * PAIRS);
+  at("answers-list").replaceChildren(el("ul", { class: "list" }, shown.map(([pair]) => el("li", {}, el("h3", { class: "text", dir: "auto" }, clip(pair.q, 1500)),
+    el("div", { class: "sides" }, side(pair, pairs.before), side(pair, pairs.after),
+      el("div", {}, el("h4", {}, "wanted"), text(pair.wanted, 1500)))))),
+    pager(list.length, PAIRS, pairs, drawAnswers, "held-out pair"));
+}
+
+function openAnswers(t) {
+  if (at("answers-after").querySelector(`option[value="${t}"]`)) { pairs.after = t; pairs.page = 0; at("answers-after").value = t; drawAnswers(); }
+  jump("answers");
+}
+
+function pager(total, size, state, draw, what) {
+  const last = Math.max(0, Math.ceil(total / size) - 1);
+  const turn = (step) => el("button", { type: "button", disabled: state.page + step < 0 || state.page + step > last,
+    onclick: () => { state.page += step; draw(); } }, step < 0 ? "Earlier" : "Later");
+  return total > size ? el("div", { class: "pager" }, turn(-1), el("span", { class: "soft" },
+    `${count(state.page * size + 1)}–${count(Math.min(total, (state.page + 1) * size))} of ${plural(total, what)}`), turn(1)) : "";
+}
+
+// ---- the map
+
+function map() {
+  const placed = ROWS.map((row, index) => ({ index, row, xy: row.xy })).filter((point) => point.xy);
+  const order = { dropped: 0, accepted: 1, seed: 2 };
+  placed.sort((a, b) => order[a.row.fate] - order[b.row.fate]);
+  const mark = (fate, x, y, size = 0.018) => fate === "seed"
+    ? svg("path", { class: "seed", d: `M${x} ${y - 1.5 * size}L${x + 1.5 * size} ${y}L${x} ${y + 1.5 * size}L${x - 1.5 * size} ${y}Z` })
+    : svg("circle", { class: fate, cx: x, cy: y, r: fate === "dropped" ? size * 0.8 : size });
+  const layers = Object.fromEntries(Object.keys(order).map((fate) => [fate, svg("g", {}, placed.filter((p) => p.row.fate === fate)
+    .map((p) => mark(fate, p.xy[0], -p.xy[1])))]));
+  const ring = svg("circle", { class: "here", r: 0.04, visibility: "hidden" });
+  const line = el("p", { class: "here-line", "aria-live": "polite" });
+  let here = null;
+  const seen = () => placed.filter((p) => !layers[p.row.fate].hasAttribute("display"));
+  const go = (point) => {
+    here = point;
+    fill(ring, { cx: point.xy[0], cy: -point.xy[1], visibility: "visible" }, []);
+    line.replaceChildren(el("span", { class: `badge ${point.row.fate}` }, point.row.fate), link(clip(point.row.q, 200), () => openRow(point.index)));
+  };
+  const nearest = (event) => {
+    const box = canvas.getBoundingClientRect(), view = 2.16;
+    const [x, y] = [(event.clientX - box.left) / box.width * view - 1.08, -((event.clientY - box.top) / box.height * view - 1.08)];
+    return seen().reduce((best, p) => { const d = (p.xy[0] - x) ** 2 + (p.xy[1] - y) ** 2; return d < best[1] ? [p, d] : best; }, [null, 0.01])[0];
+  };
+  const canvas = svg("svg", { viewBox: "-1.08 -1.08 2.16 2.16", role: "application", tabindex: 0, "aria-roledescription": "map",
+    "aria-label": "Map of questions. Left and right arrow keys go from point to point, Enter opens the row.",
+    onclick: (event) => { const point = nearest(event); if (point) { go(point); openRow(point.index); } },
+    onmousemove: (event) => { const point = nearest(event); if (point && point !== here) go(point); },
+    onkeydown: (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key], points = seen();
+      if (step && points.length) { event.preventDefault(); go(points[(Math.max(-1, points.indexOf(here)) + step + points.length) % points.length]); }
+      if (event.key === "Enter" && here) openRow(here.index);
+    } }, Object.values(layers), ring);
+  const legend = el("div", { class: "legend" }, ["seed", "accepted", "dropped"].filter((fate) => layers[fate].childElementCount).map((fate) =>
+    el("label", {}, el("input", { type: "checkbox", checked: true, onchange: (event) => event.target.checked
+      ? layers[fate].removeAttribute("display") : layers[fate].setAttribute("display", "none") }),
+      svg("svg", { viewBox: "-0.03 -0.03 .06 .06", "aria-hidden": "true" }, mark(fate, 0, 0)), `${fate} (${count(layers[fate].childElementCount)})`)));
+  const some = D.map.shown < D.map.of ? ` ${count(D.map.shown)} of ${plural(D.map.of, "row")}, evenly chosen.` : "";
+  section("map", D.map.share ? placed : [], el("p", { class: "soft" }, `Questions by ${D.map.embedder}, first two principal components (${percent(D.map.share)} of the variance: near points need not be near).${some} Each point opens its row.`),
+    el("div", { class: "plot" }, legend, canvas, line));
+}
+
+// ---- all rows
+
+const NONE = { words: "", fate: "", t: "", reason: "", kind: "", demo: null, cut: false };
+let filter = { ...NONE };
+const list = { page: 0, found: [] };
+let texts = null; // in lower case, made when first searched
+
+function matches(row, index, words) {
+  const f = filter;
+  if (f.fate && (f.fate === "made" ? row.fate === "seed" : row.fate !== f.fate)) return false;
+  if (f.t !== "" && row.t !== f.t) return false;
+  if (f.reason && row.reason !== f.reason || f.kind && row.kind !== f.kind) return false;
+  if (f.cut && !(row.answers && row.answers[row.chosen].finish === "length")) return false;
+  if (f.demo !== null && !draws(row).some((draw) => draw.demos.includes(f.demo))) return false;
+  return words.every((word) => texts[index].includes(word));
+}
+const draws = (row) => row.question ? [row.question, ...(row.answers || [])] : [];
+
+function rows() {
+  const options = (values) => [["", "all"], ...values.map((value) => [value, String(value)])];
+  const unique = (key) => [...new Set(ROWS.map((row) => row[key]).filter((value) => value !== undefined))];
+  const pick = (name, label, choices) => el("label", {}, label, el("select", { id: `rows-${name}`, onchange: (event) => {
+    const value = event.target.value;
+    filter[name] = name === "t" && value !== "" ? Number(value) : value; list.page = 0; drawRows(); } },
+    choices.map(([value, shown]) => el("option", { value }, clip(shown, 60)))));
+  let wait;
+  at("rows").append(el("form", { class: "controls", role: "search", "aria-label": "Rows", onsubmit: (event) => event.preventDefault() },
+    el("label", { class: "wide" }, "Search questions, answers, ids", el("input", { type: "search", id: "rows-words", autocomplete: "off",
+      oninput: (event) => { clearTimeout(wait); wait = setTimeout(() => { filter.words = event.target.value; list.page = 0; drawRows(); }, 120); } })),
+    pick("fate", "Fate", [["", "all"], ["seed", "seed"], ["made", "generated"], ["accepted", "accepted"], ["dropped", "dropped"]]),
+    pick("t", "Iteration", options([...new Set(D.funnel.map((it) => it.t))])),
+    pick("reason", "Reason", options(unique("reason"))), pick("kind", "Kind of answer", options(unique("kind"))),
+    el("button", { type: "button", onclick: () => openRows({}) }, "All rows")),
+    el("p", { id: "rows-count", role: "status" }), el("div", { id: "rows-list" }));
+  drawRows();
+}
+
+function drawRows() {
+  const words = filter.words.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length && !texts) texts = ROWS.map((row) => `${row.q}\n${row.a}\n${row.id}`.toLowerCase());
+  list.found = [];
+  ROWS.forEach((row, index) => { if (matches(row, index, words)) list.found.push(index); });
+  const more = [filter.demo !== null ? ` made after ${ROWS[filter.demo].id}` : "", filter.cut ? " cut at the limit" : ""].join("");
+  at("rows-count").textContent = `${count(list.found.length)} of ${plural(ROWS.length, "row")}${more}`;
+  const shown = list.found.slice(list.page * PAGE, (list.page + 1) * PAGE);
+  at("rows-list").replaceChildren(el("ul", { class: "list" }, shown.map((index) => {
+    const row = ROWS[index];
+    return el("li", {}, badge(row), el("span", { class: "soft" }, row.t ? `iteration ${row.t} · ${row.id}` : row.id),
+      el("div", { class: "text", dir: "auto" }, link(clip(row.q || "(no question)", CLIP), () => openRow(index))), text(row.a, CLIP));
+  })), pager(list.found.length, PAGE, list, drawRows, "row"));
+}
+const badge = (row) => el("span", { class: `badge ${row.fate}` }, row.reason ? clip(row.reason, 60) : row.fate);
+
+function openRows(changes) {
+  filter = { ...NONE, ...changes };
+  list.page = 0;
+  for (const name of ["words", "fate", "t", "reason", "kind"]) at(`rows-${name}`).value = filter[name];
+  if (at("row").open) at("row").close();
+  drawRows();
+  jump("rows");
+}
+
+function jump(id) {
+  at(id).scrollIntoView();
+  at(id).setAttribute("tabindex", "-1");
+  at(id).focus({ preventScroll: true });
+}
+
+// ---- one row
+
+function openRow(index) {
+  const row = ROWS[index], dialog = at("row"), place = list.found.indexOf(index);
+  const step = (by, label) => el("button", { type: "button", disabled: place < 0 || list.found[place + by] === undefined,
+    onclick: () => openRow(list.found[place + by]) }, label);
+  const used = ROWS.reduce((sum, other) => sum + draws(other).some((draw) => draw.demos.includes(index)), 0);
+  const turns = [...(row.before || []), [row.q, row.a]].flatMap(([question, answer]) => [
+    el("div", { class: "turn" }, el("h3", {}, "Question"), text(question)),
+    el("div", { class: "turn" }, el("h3", {}, "Answer"), answer ? text(answer) : el("p", { class: "soft" }, "none: the question was dropped"))]);
+  dialog.replaceChildren(el("div", { class: "top" }, el("h2", { id: "row-h" }, badge(row), row.id), step(-1, "Previous"), step(1, "Next"),
+    el("button", { type: "button", onclick: () => dialog.close() }, "Close")), ...turns, facts(row, index, used),
+    ...(row.answers || []).map((draw, number) => drawn(draw, number === row.chosen, row)),
+    row.question ? prompt("Prompt of the question", row.question) : "",
+    row.question ? demos("The question was asked after", row.question) : "");
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+  location.hash = `row-${row.id}`;
+}
+
+function facts(row, index, used) {
+  const rowLink = (place) => typeof place === "number" ? link(clip(ROWS[place].q, 160), () => openRow(place)) : `${place} (not in this folder)`;
+  const entries = [
+    ["iteration", row.t ? `${row.t}, batch ${row.batch + 1}` : "seed pair"],
+    row.reason && ["dropped by", el("span", {}, link(row.reason, () => openRows({ reason: row.reason })),
+      row.value !== null ? ` · value ${row.value}` : "", row.threshold !== null ? ` · threshold ${row.threshold}` : "")],
+    row.near !== undefined && ["too near to", rowLink(row.near)],
+    row.kind && ["kind of answer", link(row.kind, () => openRows({ kind: row.kind }))],
+    row.question && ["seed of the question", row.question.seed],
+    row.answers && ["seed of the answer", row.answers[row.chosen].seed],
+    row.answers && ["answer", `${plural(row.answers[row.chosen].tokens, "token")}, ${row.answers[row.chosen].finish === "length" ? "cut at the limit" : "ended by itself"}`],
+    row.weights && ["weights", row.weights.slice(0, 16)],
+    row.asked_by && ["asked by", row.asked_by.slice(0, 16)],
+    ["shown before", used ? link(plural(used, "generated row"), () => openRows({ demo: index })) : "no row"],
+  ].filter(Boolean);
+  return el("dl", {}, entries.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+function drawn(draw, isChosen, row) {
+  const scores = Object.entries(draw.scores || {});
+  return el("div", {}, isChosen && row.answers.length === 1 ? "" : el("h3", {}, isChosen ? "The chosen answer" : "Another answer"),
+    draw.text !== undefined ? el("div", { class: "turn" }, el("h3", {}, "As it was drawn"), text(draw.text)) : "",
+    scores.length ? el("dl", {}, scores.map(([name, value]) => [el("dt", {}, name), el("dd", { class: "number" }, value)])) : "",
+    demos("Answered after", draw), prompt("Prompt of the answer", draw));
+}
+
+function demos(title, draw) {
+  if (!draw.demos.length) return el("p", { class: "soft" }, `${title} no demonstration.`);
+  const shown = draw.demos.map((place, index) => [place, draw.near[index]]).reverse();
+  return el("details", { open: title === "Answered after" }, el("summary", {}, `${title} ${plural(draw.demos.length, "pair")}${draw.near.length ? ", the nearest first" : ""}`),
+    el("ul", { class: "list" }, shown.map(([place, near]) => el("li", {}, near === undefined ? "" : el("span", { class: "number soft" }, `${near.toFixed(2)} `),
+      typeof place === "number" ? [link(clip(ROWS[place].q, CLIP), () => openRow(place)), text(ROWS[place].a, CLIP)] : `${place} (not in this folder)`))));
+}
+
+function prompt(title, draw) {
+  const details = el("details", {}, el("summary", {}, title));
+  details.addEventListener("toggle", () => {
+    const whole = draw.prompt.map((piece) => typeof piece === "string" ? piece : ROWS[piece >> 1][piece & 1 ? "a" : "q"]).join("");
+    if (details.childElementCount === 1) details.append(text(whole, LONG, "pre"));
+  });
+  return details;
+}
+
+// ---- all of it
+
+// A section with nothing to show is left out, and so is its link.
+function section(id, what, ...children) {
+  if (what.length) at(id).append(...children.filter((child) => child !== "")); else at(id).remove();
+}
+
+function begin() {
+  at("name").textContent = visible(D.name);
+  for (const draw of [story, funnel, numbers, answers, map, kinds, rows]) draw();
+  const names = { story: "Verdict", funnel: "Funnel", numbers: "Figures", answers: "Before and after", map: "Map", kinds: "Kinds", rows: "Rows" };
+  at("nav").append(...Object.entries(names).filter(([id]) => at(id)).map(([id, name]) => el("a", { href: `#${id}` }, name)));
+  at("row").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
+  const open = () => {
+    const found = location.hash.startsWith("#row-") ? ROWS.findIndex((row) => `#row-${row.id}` === location.hash) : -1;
+    if (found >= 0 && !at("row").open) openRow(found);
+  };
+  window.addEventListener("hashchange", open);
+  open();
+}
+begin();
