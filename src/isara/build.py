@@ -202,7 +202,7 @@ def _write_gguf(model: Path, out: Path, kind: str) -> None:
         ModelError: What writes it is not installed, or can't write this model.
     """
     try:
-        from isara.export.gguf import write_gguf  # type: ignore[import-not-found,unused-ignore]
+        from isara.export.gguf import write_gguf
     except ImportError as error:
         raise ModelError(
             f"expected what writes GGUF files for `engine.serve`, found none ({error}): install `gguf`, or use a "

@@ -528,7 +528,7 @@ class EngineConfig(_Section):
         json_schema_extra=_FREE,
     )
     concurrency: int = Field(8, ge=1, description="requests under way at each server", json_schema_extra=_FREE)
-    timeout: float = Field(120.0, gt=0, description="seconds that one request may take", json_schema_extra=_FREE)
+    timeout: float = Field(300.0, gt=0, description="seconds that one request may take", json_schema_extra=_FREE)
     start_timeout: float = Field(
         600.0, gt=0, description="seconds until a server of `serve` has to answer", json_schema_extra=_FREE
     )

@@ -65,7 +65,7 @@ class ServerOptions:
     prompt: str = "auto"
     check_weights: bool = True
     concurrency: int = 8
-    timeout: float = 120.0
+    timeout: float = 300.0
     start_timeout: float = 600.0
     key_env: str | None = None
     retries: int = 3
