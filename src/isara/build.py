@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
 from isara.data import as_pairs
 from isara.embedders import find_embedder
-from isara.errors import ConfigError, RunError
+from isara.errors import ConfigError, ModelError, RunError
 from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
@@ -131,7 +131,7 @@ def assemble(
         seeds=seeds,
         model=model,
         renderer=renderer,
-        engine=build_engine(config, watcher),
+        engine=build_engine(config, watcher) if generates else build_measuring_engine(config, watcher),
         embedder=embedder,
         trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
@@ -143,6 +143,7 @@ def assemble(
         cards=partial(final_files, config, model),
         page=partial(refresh_page, embedder),
         versions=versions(),
+        measured_by=build_measuring_engine(config, watcher) if generates and config.engine.kind == "server" else None,
     )
 
 
@@ -151,6 +152,8 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
     engine = config.engine
     if engine.use is not None:
         return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
+    if engine.kind == "server":
+        return _server_engine(config, watcher)
     return ModelEngine(
         device=engine.device,
         dtype=engine.dtype,
@@ -159,6 +162,53 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
         child=in_child(config),
         watcher=watcher,
     )
+
+
+def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
+    """What opens a model for evaluation: a server has a part in it only where that is asked for."""
+    if config.engine.kind == "server" and config.engine.evaluate_with == "transformers":
+        return build_engine(_with_transformers(config), watcher)
+    return build_engine(config, watcher)
+
+
+def _with_transformers(config: Config) -> Config:
+    """The config with the engine of transformers in the place of servers."""
+    engine = config.engine.model_copy(update={"kind": "transformers", "url": (), "serve": None})
+    return config.model_copy(update={"engine": engine})
+
+
+def _server_engine(config: Config, watcher: Watcher | None) -> EngineFactory:
+    """What opens a model as servers."""
+    from isara.engines.server.engine import Around, ServerEngines, ServerOptions
+
+    def specials(model: str) -> Sequence[str]:
+        return open_renderer(model, config.prompt_format, config.engine.trust_remote_code).special_tokens
+
+    names = {field.name for field in fields(ServerOptions)} & set(type(config.engine).model_fields)
+    options = ServerOptions(**{name: getattr(config.engine, name) for name in names})
+    around = Around(
+        local=build_engine(_with_transformers(config)),
+        special_tokens=specials,
+        write_gguf=_write_gguf,
+        on_progress=watcher.tokens if watcher else None,
+    )
+    return ServerEngines(options, around)
+
+
+def _write_gguf(model: Path, out: Path, kind: str) -> None:
+    """Writes a model folder as a GGUF file.
+
+    Raises:
+        ModelError: What writes it is not installed, or can't write this model.
+    """
+    try:
+        from isara.export.gguf import write_gguf
+    except ImportError as error:
+        raise ModelError(
+            f"expected what writes GGUF files for `engine.serve`, found none ({error}): install `gguf`, or use a "
+            "server that reads model folders, with {model}"
+        ) from error
+    write_gguf(model, out, kind)
 
 
 class ModelEngine:

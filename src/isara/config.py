@@ -48,6 +48,7 @@ _SHARES = f"shares of the seeds in (0, 1] by score ({', '.join(get_args(Score))}
 _SCORE_NAMES = f"a list of scores ({', '.join(get_args(Score))})"
 SCORES = ("rule", "refusal")  # the exact rules that ship
 _SCORE = f"{', '.join(SCORES)}, module:name, file.py:name or null"
+_COMMAND = "a command with {port} and {model} or {gguf}, or null"
 _MOST_SEED = 2**32 - 1  # of numpy
 # Changes nothing that a finished part of a run holds.
 _FREE: dict[str, JsonValue] = {"resume": "free"}
@@ -105,6 +106,13 @@ def _is_place(value: str) -> bool:
 def _score(value: str) -> str:
     if value not in SCORES and not _is_place(value):
         raise ValueError(_SCORE)
+    return value
+
+
+def _command(value: str) -> str:
+    """A command that starts a server of one model's weights."""
+    if "{port}" not in value or not re.search(r"\{(model|gguf(:\w+)?)\}", value):
+        raise ValueError(_COMMAND)
     return value
 
 
@@ -496,6 +504,48 @@ class EngineConfig(_Section):
         json_schema_extra=_FREE,
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    kind: Literal["transformers", "server"] = Field(
+        "transformers", description="what completes prompts: transformers, or servers of the OpenAI protocol"
+    )
+    url: Annotated[tuple[str, ...], AfterValidator(_names)] = Field(
+        (), description="servers of the base model's weights, one or several", json_schema_extra=_FREE
+    )
+    serve: Annotated[str, AfterValidator(_command)] | None = Field(
+        None, title=_COMMAND, description="starts a server of {model} (a folder) or {gguf}, for each model once"
+    )
+    served_model: str | None = Field(
+        None, description="the model's name at the server; null is the only one that it names"
+    )
+    prompt: Literal["auto", "ids", "text"] = Field(
+        "auto", description="how a server gets a prompt; auto is as ids where it takes these"
+    )
+    evaluate_with: Literal["transformers", "server"] = Field(
+        "transformers", description="what evaluations ask where `kind` is server; a server has to score texts for it"
+    )
+    check_weights: bool = Field(
+        True,
+        description="compare a server's greedy texts with the run's own weights before a row is kept",
+        json_schema_extra=_FREE,
+    )
+    concurrency: int = Field(8, ge=1, description="requests under way at each server", json_schema_extra=_FREE)
+    timeout: float = Field(300.0, gt=0, description="seconds that one request may take", json_schema_extra=_FREE)
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds until a server of `serve` has to answer", json_schema_extra=_FREE
+    )
+    key_env: str | None = Field(
+        None, description="environment variable with the servers' key; null is none", json_schema_extra=_FREE
+    )
+
+    @model_validator(mode="after")
+    def _serves(self) -> Self:
+        named = [name for name, value in (("url", self.url), ("serve", self.serve)) if value]
+        if self.kind != "server" and named:
+            raise ValueError(f"`kind: server` beside `{named[0]}` (it is {self.kind})")
+        if self.kind == "server" and len(named) != 1:
+            raise ValueError("`url` or `serve`, one of them, for `kind: server`")
+        if self.kind == "server" and self.use:
+            raise ValueError("`use: null` for `kind: server`, which is an engine itself")
+        return self
 
 
 class Config(_Section):
@@ -546,6 +596,18 @@ class Config(_Section):
     def _draws(self) -> Self:
         if self.select.answers > 1 and self.answers.temperature == 0:
             raise ValueError("`answers.temperature` above 0 for `select.answers` above 1, or all answers are the same")
+        return self
+
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        """Servers at `engine.url` hold the base model's weights and no others."""
+        if not self.engine.url or self.iterations == 0:
+            return self
+        if self.iterations > 1 or self.answers.from_ == "reader" or self.engine.evaluate_with == "server":
+            raise ValueError(
+                "`engine.serve` in the place of `engine.url`, whose server has the base model's weights alone, for "
+                "more than one of `iterations`, `answers.from: reader` or `engine.evaluate_with: server`"
+            )
         return self
 
 

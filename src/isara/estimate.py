@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +80,9 @@ def measure(parts: Parts, asker: Asker) -> Rates:
     narrow = _step_seconds(asker, prompt, 1) if batch > 1 else wide
     row = max(0.0, (wide - narrow) / max(1, batch - 1))
     shown = _evaluated(parts, asker)[:_MEASURED] or [(prompt, asker.renderer.answer_ids(prompt, "Yes."))]
-    asker.logprobs(*zip(*shown[:1], strict=True))
-    seconds = _seconds(lambda: asker.logprobs([head for head, _ in shown], [tail for _, tail in shown]))
+    with parts.measurer(parts.model) if parts.measured_by else nullcontext(asker) as reader:
+        reader.logprobs(*zip(*shown[:1], strict=True))
+        seconds = _seconds(lambda: reader.logprobs([head for head, _ in shown], [tail for _, tail in shown]))
     reading = sum(len(head.ids) + len(tail) for head, tail in shown) / seconds
     return Rates(reading, max(0.0, wide - batch * row), row, *_training(parts))
 

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import httpx2
@@ -35,6 +35,7 @@ _REASON = 2**16  # bytes that are read of a reply that says no
 _SECRET = 8  # characters of a key in a row that give something away
 
 Keep = Callable[[int, dict[str, Any]], None]
+_Jobs: TypeAlias = Iterator[tuple[int, Mapping[str, Any] | None]]  # numbers and bodies; None is a GET
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +109,88 @@ class HttpClient:
             Refused: The service won't have a request.
             ModelError: The service can't be trusted or sends without end.
         """
+        self._exchange(path, bodies, keep)
+
+    def _exchange(self, path: str, bodies: Sequence[Mapping[str, Any] | None], keep: Keep) -> None:
+        batch = self._batch(path, keep)
+        try:
+            # A thread with its own event loop: a notebook's thread has one at work.
+            with start_blocking_portal() as portal:
+                portal.call(batch.run, bodies)
+        finally:
+            self.retried += batch.retried
+
+    def _batch(self, path: str, keep: Keep) -> "_Batch":
         read_key(self.service.key_variable)  # one clear error rather than one from each request
         proxy = proxy_for(self._url)
         for name in ("httpx2", "httpcore2"):
             # Their lines hold what a server sends, and it may repeat the key.
             logging.getLogger(name).setLevel(logging.WARNING)
-        batch = _Batch(self.service, f"{self._url}{path}", keep)
-        try:
-            # A thread with its own event loop: a notebook's thread has one at work.
-            with start_blocking_portal() as portal:
-                portal.call(batch.run, bodies, proxy)
-        finally:
-            self.retried += batch.retried
+        return _Batch(self.service, f"{self._url}{path}", keep, proxy)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The reply to a GET of a path below the base.
+
+        Raises:
+            ModelError, ConfigError: As `post_all`.
+        """
+        replies: dict[int, dict[str, Any]] = {}
+        self._exchange(path, [None], replies.__setitem__)
+        return replies[0]
 
     def hide(self, text: str) -> str:
         """The text without the key, where it is long enough to be one; some servers repeat what they were sent."""
         key = os.environ.get(self.service.key_variable or "", "").strip()
         return text.replace(key, "***") if len(key) >= _SECRET else text
+
+
+def post_shared(
+    clients: Sequence[HttpClient], path: str, bodies: Sequence[Mapping[str, Any]], keep: Keep
+) -> dict[HttpClient, NoReply]:
+    """Posts each body to whichever of several equal services has room; what a dead one has left, the others get.
+
+    Returns the services that gave no reply, with what they failed of; `keep` is called as in `HttpClient.post_all`,
+    once a body.
+
+    Raises:
+        NoReply: No service is left.
+        ModelError, ConfigError: As `post_all`; what the others have under way is kept first.
+    """
+    done: set[int] = set()
+
+    def keep_once(number: int, reply: dict[str, Any]) -> None:
+        keep(number, reply)
+        done.add(number)
+
+    batches = {client: client._batch(path, keep_once) for client in clients}
+    try:
+        with start_blocking_portal() as portal:
+            portal.call(_share, list(batches.values()), bodies, done)
+    finally:
+        for client, batch in batches.items():
+            client.retried += batch.retried
+    failed = {client: batch.failures[0] for client, batch in batches.items() if batch.failures}
+    return {client: failure for client, failure in failed.items() if isinstance(failure, NoReply)}
+
+
+async def _share(batches: "Sequence[_Batch]", bodies: Sequence[Mapping[str, Any]], done: set[int]) -> None:
+    """Has the batches draw from one list of bodies, until all are done or no batch is without a failure."""
+    waiting = list(range(len(bodies)))
+    living = batches
+    while waiting:
+        jobs = iter([(number, bodies[number]) for number in waiting])
+        for batch in living:
+            batch.begin(living)
+        async with anyio.create_task_group() as group:
+            for batch in living:
+                group.start_soon(batch.drain, jobs, len(waiting))
+        failures = [failure for batch in living for failure in batch.failures]
+        living = [batch for batch in living if not batch.failures]
+        # What the user has to mend comes before a service that is away.
+        failures.sort(key=lambda failure: isinstance(failure, NoReply))
+        if failures and not (living and isinstance(failures[0], NoReply)):
+            raise failures[0]
+        waiting = [number for number in waiting if number not in done]
 
 
 def read_key(variable: str | None) -> str | None:
@@ -174,41 +240,51 @@ def proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:
 class _Batch:
     """Bodies on their way to one address; everything here runs in one event loop."""
 
-    def __init__(self, service: Service, url: str, keep: Keep) -> None:
+    def __init__(self, service: Service, url: str, keep: Keep, proxy: httpx2.Proxy | None) -> None:
         self.retried = 0
+        self.failures: list[Exception] = []
         self._service = service
         self._url = url
         self._keep = keep
+        self._proxy = proxy
         self._jitter = random.Random()
-        self._failures: list[Exception] = []
 
-    async def run(self, bodies: Sequence[Mapping[str, Any]], proxy: httpx2.Proxy | None) -> None:
+    async def run(self, bodies: Sequence[Mapping[str, Any] | None]) -> None:
         """Sends them all; the first failure is raised when nothing is under way any more."""
+        self.begin([self])
+        await self.drain(iter(enumerate(bodies)), len(bodies))
+        if self.failures:
+            raise self.failures[0]
+
+    def begin(self, beside: "Sequence[_Batch]") -> None:
+        """Makes ready to send; what no other service would take either ends those beside it, too."""
         self._over = anyio.Event()
-        jobs = iter(enumerate(bodies))
+        self._beside = beside
+
+    async def drain(self, jobs: _Jobs, most: int) -> None:
+        """Sends what is left of the jobs, which others may draw from as well, until one fails."""
         limits = httpx2.Limits(max_connections=self._service.concurrency)
-        transport = httpx2.AsyncHTTPTransport(proxy=proxy, limits=limits)
+        transport = httpx2.AsyncHTTPTransport(proxy=self._proxy, limits=limits)
         # The deadline of the whole request stands for the library's own, which begin anew with every byte.
         async with (
             httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False) as client,
             anyio.create_task_group() as workers,
         ):
-            for _ in range(min(self._service.concurrency, len(bodies))):
+            for _ in range(min(self._service.concurrency, most)):
                 workers.start_soon(self._work, client, jobs)
-        if self._failures:
-            raise self._failures[0]
 
-    async def _work(self, client: httpx2.AsyncClient, jobs: Iterator[tuple[int, Mapping[str, Any]]]) -> None:
+    async def _work(self, client: httpx2.AsyncClient, jobs: _Jobs) -> None:
         for number, body in jobs:
             if self._over.is_set():
                 return
             try:
-                await self._ask(client, number, json.dumps(body).encode())
+                await self._ask(client, number, None if body is None else json.dumps(body).encode())
             except Exception as error:  # raised by `run`, after the others' replies are kept
-                self._failures.append(error)
-                self._over.set()
+                self.failures.append(error)
+                for batch in [self] if isinstance(error, NoReply) else self._beside:
+                    batch._over.set()
 
-    async def _ask(self, client: httpx2.AsyncClient, number: int, body: bytes) -> None:
+    async def _ask(self, client: httpx2.AsyncClient, number: int, body: bytes | None) -> None:
         for attempt in range(self._service.retries + 1):
             self.retried += attempt > 0
             try:
@@ -232,14 +308,15 @@ class _Batch:
             await self._over.wait()
         return not self._over.is_set()
 
-    async def _send(self, client: httpx2.AsyncClient, body: bytes) -> dict[str, Any]:
+    async def _send(self, client: httpx2.AsyncClient, body: bytes | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "User-Agent": "isara", "Accept-Encoding": "gzip"}
         key = read_key(self._service.key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         try:
             with anyio.fail_after(self._service.timeout):
-                async with client.stream("POST", self._url, content=body, headers=headers) as response:
+                method = "GET" if body is None else "POST"
+                async with client.stream(method, self._url, content=body, headers=headers) as response:
                     largest = self._service.largest if response.is_success else _REASON
                     said, whole = await _read(response, largest)
         except TimeoutError:

@@ -46,6 +46,7 @@ class Parts:
             the place of M_{t-1} then. None: M_{t-1} answers.
         notes: Lines for the log, such as which settings follow the model's size.
         make: Makes an iteration's pairs. What isn't the loop's own is a part of the key.
+        measured_by: Opens a model for evaluation, where that isn't `engine`.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Parts:
     make: Make = make_pairs
     reader: Trainer | None = None
     page: Callable[[Path], None] | None = None
+    measured_by: EngineFactory | None = None
 
     @property
     def out(self) -> Path:
@@ -75,6 +77,10 @@ class Parts:
     def asker(self, model: str) -> Asker:
         """A model of this run that can be asked; nothing is loaded before it is."""
         return Asker(self.engine, model, self.renderer)
+
+    def measurer(self, model: str) -> Asker:
+        """The same for evaluation."""
+        return Asker(self.measured_by or self.engine, model, self.renderer)
 
     def keys(self) -> dict[str, Any]:
         """What decides beside config and pairs, by the name of the part.
@@ -93,5 +99,6 @@ class Parts:
             "pair filters": [part_key(check) for check in self.pair_filters],
             "evaluator": part_key(self.evaluator) if self.evaluator else None,
             **({"reader": part_key(self.reader)} if self.reader else {}),
+            **({"evaluation engine": part_key(self.measured_by)} if self.measured_by else {}),
             **own,
         }

@@ -49,6 +49,7 @@ class Keys:
         return {
             "weights": model.weights,
             **self._of("prompt format", "engine", "evaluator"),
+            **({"engine": self._keys["evaluation engine"]} if "evaluation engine" in self._keys else {}),
             "examples": [pair.id for pair in self.parts.heldout[:EXAMPLES]],
             "max_new_tokens": self.config.answers.max_new_tokens,
         }
@@ -155,6 +156,9 @@ def read_by(making: Making, reader: Model, last: tuple[Asker, str]) -> Making:
 
 def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) -> None:
     """The work of evaluate: figures of M_t, what each held-out pair has shown, answers to a few held-out questions."""
+    if parts.measured_by is not None:
+        with parts.measurer(asker.model) as other:
+            return measure(replace(parts, engine=parts.measured_by, measured_by=None), other, t, watcher, folder)
     evaluator, figures = parts.evaluator, {}
     if evaluator is not None:
         watcher.stage(t, "evaluate", 0)

@@ -311,9 +311,9 @@ def _renderer(model: str, config: "Config") -> "Renderer":
 
 def _asker(model: str, config: "Config", renderer: "Renderer") -> "Asker":
     from isara.asking import Asker
-    from isara.build import build_engine
+    from isara.build import build_measuring_engine
 
-    return Asker(build_engine(config), model, renderer)
+    return Asker(build_measuring_engine(config), model, renderer)
 
 
 def _measure(
@@ -324,6 +324,8 @@ def _measure(
 
     engine = options.config.engine
     settings = {"dtype": engine.dtype} if engine.use is None else {"engine": [engine.use, engine.options]}
+    if engine.kind == engine.evaluate_with == "server":
+        settings = {"engine": [engine.kind, engine.serve, engine.served_model, engine.prompt]}
     weights = weights_hash(asker.model)
     return run_tasks(asker, tasks, out, weights=weights, settings=settings, limit=options.limit, watch=watch)
 

@@ -92,7 +92,7 @@ def tune(parts: Parts, tell: Tell = lambda done, total: None, most: int = MOST_M
             "heldout"
         )
     measured = sample(parts.seeds, most, parts.config.seed)
-    with parts.asker(parts.model) as asker:
+    with parts.measurer(parts.model) as asker:
         tuning = _Tuning(parts, asker, measured, rows, tell)
         choices = tuning.likelihoods()
         sampled = tuning.texts(choices)

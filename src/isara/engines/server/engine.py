@@ -1,0 +1,425 @@
+"""An engine that is a server, or several: prompts go to an OpenAI-compatible `/v1/completions`.
+
+The servers hold the weights of one model: the base model's where they are given by their addresses, or those of each
+model of the run in turn where a command starts one for each. Before a row is kept, each server goes on greedily with a
+few of the prompts that it is asked, and so do the run's own weights in transformers: a server of other weights, with
+another tokenizer or with a template of its own is found out by that.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from isara.engines.server.client import (
+    COMPLETIONS,
+    Asked,
+    Identity,
+    base_url,
+    identify,
+    prompt_tokens,
+    read_completion,
+    read_scores,
+)
+from isara.engines.server.process import DEATH_SECONDS, ServedModel, WriteGGUF
+from isara.errors import ConfigError, IsaraError, ModelError
+from isara.http import HttpClient, NoReply, Refused, Service, post_shared
+from isara.marks import clean
+from isara.models import local_folder
+from isara.protocols import EngineFactory
+from isara.records import Completion, Prompt, Sampling
+
+log = logging.getLogger("isara")
+
+CHECKED, CHECK_TOKENS = 4, 16  # prompts that servers and own weights go on with, and tokens of each
+SAME = 0.5  # mean share of the text, up to the first difference, that has to be the same; our choice
+_POLL, _POLL_TIMEOUT = 0.25, 30.0  # seconds between two looks at a server that starts, and of one look
+_SHOWN = 60  # characters of a text in an error message
+_BAD_REQUEST, _NOT_FOUND = (400, 413, 422), 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How servers are found and asked; each is the config's `engine` field of that name.
+
+    Attributes:
+        url: Their addresses; empty where `serve` is given.
+        serve: The command that starts one for a model.
+        served_model: Its name at the server.
+        prompt: "ids", "text", or "auto".
+        check_weights: Whether greedy texts are compared.
+        concurrency: Requests under way at each server.
+        timeout: Seconds that a request may take.
+        start_timeout: Seconds until a started server has to answer.
+        key_env: The environment variable with the key.
+        retries: How often a request is made again.
+        backoff: Seconds before the first of these.
+    """
+
+    url: tuple[str, ...] = ()
+    serve: str | None = None
+    served_model: str | None = None
+    prompt: str = "auto"
+    check_weights: bool = True
+    concurrency: int = 8
+    timeout: float = 300.0
+    start_timeout: float = 600.0
+    key_env: str | None = None
+    retries: int = 3
+    backoff: float = 1.0
+
+    def service(self, url: str) -> Service:
+        """One of the servers, as it is asked."""
+        return Service(base_url(url), self.key_env, self.concurrency, self.retries, self.timeout, self.backoff)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What an engine of servers needs beside them.
+
+    Attributes:
+        local: Opens the run's own weights, for the comparison.
+        special_tokens: Gives the special tokens of a model's tokenizer, before which a text ends.
+        write_gguf: Makes {gguf}.
+        on_progress: Is called with the tokens generated and the rows done so far in a call.
+    """
+
+    local: EngineFactory
+    special_tokens: Callable[[str], Sequence[str]]
+    write_gguf: WriteGGUF
+    on_progress: Callable[[int, int], None] | None = None
+
+
+@dataclass
+class _Open:
+    """Servers that are ready to be asked."""
+
+    clients: list[HttpClient]
+    asked: Asked
+    special_tokens: Sequence[str] = ()
+    checked: bool = False
+    dead: list[HttpClient] = field(default_factory=list)
+
+
+class ServerEngines:
+    """Opens a model as an engine of servers.
+
+    Args:
+        options: How servers are found and asked.
+        around: What an engine needs beside them.
+
+    Raises:
+        ConfigError: An address is not one that a key may be sent to.
+    """
+
+    def __init__(self, options: ServerOptions, around: Around) -> None:
+        for url in options.url:
+            HttpClient(options.service(url))
+        self.options = options
+        self._around = around
+        self._identity: Identity | None = None
+
+    def key(self) -> dict[str, Any]:
+        """What completions depend on beside model, prompt, sampling and seed: the command, or what the server says.
+
+        Raises:
+            ModelError: No server of `engine.url` answers.
+        """
+        options = self.options
+        key: dict[str, Any] = {"kind": "server", "prompt": options.prompt}
+        if options.serve:
+            return key | {"serve": options.serve, "model": options.served_model}
+        if self._identity is None:
+            self._identity = _identified([HttpClient(options.service(url)) for url in options.url], options)[1]
+        return key | {"model": self._identity.model, "owner": self._identity.owner}
+
+    def __call__(self, model: str, /) -> "ServerEngine":
+        """An engine for the model; no server is asked or started yet."""
+        return ServerEngine(model, self.options, self._around)
+
+
+class ServerEngine:
+    """One model at one or several servers, which are started or asked for the first time when they are needed.
+
+    Args:
+        model: The folder or name of the model whose weights they are to have.
+        options: How they are found and asked.
+        around: What else is needed.
+    """
+
+    exact = False  # servers batch as requests come, and sums depend on the batch
+
+    def __init__(self, model: str, options: ServerOptions, around: Around) -> None:
+        self.model, self.options, self._around = model, options, around
+        self._process: ServedModel | None = None
+        self._open: _Open | None = None
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion a prompt, in order; completion i is drawn with seed i (its lowest 31 bits).
+
+        Raises:
+            ModelError: No server answers, one has other weights or too small a context, or the one that was started
+                ended.
+            ConfigError: There is no key.
+        """
+        if not prompts:
+            return []
+        opened = self._checked(prompts, sampling)
+        done: dict[int, Completion] = {}
+        cut_at = (*sampling.stop, *opened.special_tokens)
+
+        def keep(number: int, reply: dict[str, Any]) -> None:
+            completion = read_completion(reply, cut_at)
+            if completion.finish == "length" and completion.tokens < sampling.max_new_tokens:
+                size = len(prompts[number].ids)
+                raise ModelError(
+                    f"a server cut a text after {completion.tokens} tokens of {sampling.max_new_tokens}, after a "
+                    f"prompt of {size}: give it a context of at least {size + sampling.max_new_tokens} tokens for "
+                    "each request"
+                )
+            done[number] = completion
+            if self._around.on_progress:
+                self._around.on_progress(sum(each.tokens for each in done.values()), len(done))
+
+        rows = zip(prompts, seeds, strict=True)
+        self._post([opened.asked.body(prompt, sampling, seed) for prompt, seed in rows], keep, prompts, sampling)
+        return [done[number] for number in range(len(prompts))]
+
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """Natural-log probability of each continuation (ids) after its prompt, summed over its tokens.
+
+        Raises:
+            ModelError: The servers give none, and as `generate`.
+        """
+        return [sum(scores) for scores in self.token_logprobs(prompts, continuations)]
+
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of each token of each continuation after its prompt and the tokens before.
+
+        Raises:
+            ModelError: As `logprobs`.
+        """
+        rows = [(prompt, list(tail)) for prompt, tail in zip(prompts, continuations, strict=True)]
+        asked = [number for number, (_, tail) in enumerate(rows) if tail]
+        done: dict[int, list[float]] = {}
+        if asked:
+            # Greedy texts of a few tokens, to know the servers by.
+            opened = self._checked([rows[number][0] for number in asked], Sampling(0.0, 1.0, CHECK_TOKENS))
+            if not opened.asked.ids:
+                raise self._no_scores("prompts go as text, whose tokens are not known")
+
+            def keep(place: int, reply: dict[str, Any]) -> None:
+                prompt, tail = rows[asked[place]]
+                done[asked[place]] = read_scores(reply, len(prompt.ids), len(tail))
+
+            try:
+                self._post([opened.asked.scoring(*rows[number]) for number in asked], keep)
+            except (Refused, NoReply) as error:
+                raise self._no_scores(str(error)) from error
+        return [done.get(number, []) for number in range(len(rows))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process, self._process, self._open = self._process, None, None
+        if process is not None:
+            process.close()
+
+    def _post(
+        self,
+        bodies: Sequence[Mapping[str, Any]],
+        keep: Callable[[int, dict[str, Any]], None],
+        prompts: Sequence[Prompt] = (),
+        sampling: Sampling | None = None,
+    ) -> None:
+        """Has the living servers answer all bodies; one that doesn't is asked no more."""
+        opened = self._open
+        assert opened is not None
+        try:
+            dead = post_shared(opened.clients, COMPLETIONS, bodies, keep)
+        except IsaraError as error:
+            self._explain(error, prompts, sampling)
+        for client, failure in dead.items():
+            log.warning("%s; its rows were made elsewhere, and it is asked no more", failure)
+            opened.clients.remove(client)
+
+    def _explain(self, error: IsaraError, prompts: Sequence[Prompt], sampling: Sampling | None) -> NoReturn:
+        """Raises what happened: a server that died says more than the request that it left without a reply."""
+        # It may have broken off only a moment ago.
+        patience = DEATH_SECONDS if isinstance(error, NoReply) else 0.0
+        if self._process is not None and (death := self._process.death(patience)):
+            raise ModelError(death) from error
+        if isinstance(error, Refused) and error.status in _BAD_REQUEST and prompts and sampling:
+            longest = max(len(prompt.ids) for prompt in prompts)
+            raise ModelError(
+                f"{error}; the longest prompt has {longest} tokens and asks for {sampling.max_new_tokens} more: see "
+                "that its context holds them"
+            ) from error
+        raise error
+
+    def _checked(self, prompts: Sequence[Prompt], sampling: Sampling) -> _Open:
+        """The servers, opened and known to have the run's weights."""
+        if self._open is not None and self._open.checked:
+            return self._open
+        few = list(dict.fromkeys(prompts))[:CHECKED]
+        greedy = replace(
+            sampling, temperature=0.0, top_p=1.0, max_new_tokens=min(CHECK_TOKENS, sampling.max_new_tokens)
+        )
+        ours: list[str] = []
+        if self.options.check_weights:
+            # Before a server takes the memory.
+            with self._around.local(self.model) as engine:
+                ours = [each.text for each in engine.generate(few, greedy, [0] * len(few))]
+        opened = self._open = self._opened(few, greedy)
+        for client in opened.clients if ours else ():
+            self._compare(client, opened, few, greedy, ours)
+        opened.checked = True
+        return opened
+
+    def _opened(self, few: Sequence[Prompt], greedy: Sampling) -> _Open:
+        """The servers, each of which answers, and whether they take ids."""
+        options = self.options
+        if options.serve:
+            self._process = ServedModel(options.serve, str(local_folder(self.model)), self._around.write_gguf)
+            clients, identity = self._waited(self._process)
+        else:
+            clients, identity = _identified([HttpClient(options.service(url)) for url in options.url], options)
+        ids = options.prompt == "ids" or (
+            options.prompt == "auto" and all(_takes_ids(each, identity, few[0], greedy) for each in clients)
+        )
+        log.info(
+            "%s serves %s; prompts go as %s",
+            ", ".join(client.address for client in clients),
+            clean(identity.model, 200),
+            "ids" if ids else "text",
+        )
+        return _Open(clients, Asked(identity, ids), self._around.special_tokens(self.model))
+
+    def _waited(self, process: ServedModel) -> tuple[list[HttpClient], Identity]:
+        """The server that was started, as soon as it completes a word.
+
+        Raises:
+            ModelError: It ended, or didn't get so far in time.
+        """
+        begun = time.monotonic()
+        patient = self.options.service(process.url)
+        client = HttpClient(replace(patient, retries=0, timeout=min(_POLL_TIMEOUT, patient.timeout)))
+        while True:
+            try:
+                identity = identify(client, self.options.served_model)
+                body = Asked(identity, False).body(Prompt("a", ()), Sampling(0.0, 1.0, 1), 0)
+                client.post_all(COMPLETIONS, [body], lambda number, reply: None)
+                return [HttpClient(patient)], identity
+            except NoReply as error:
+                reason = error
+            if death := process.death():
+                raise ModelError(death) from reason
+            if time.monotonic() - begun > self.options.start_timeout:
+                raise ModelError(
+                    f"the server that `engine.serve` started gave no completion within "
+                    f"{self.options.start_timeout:g} s; {process.last_words()}: mend the command, or raise "
+                    "`engine.start_timeout`"
+                ) from reason
+            time.sleep(_POLL)
+
+    def _compare(
+        self, client: HttpClient, opened: _Open, few: Sequence[Prompt], greedy: Sampling, ours: Sequence[str]
+    ) -> None:
+        """Raises a ModelError where the server goes on in other words than the run's own weights do."""
+        bodies = [opened.asked.body(prompt, greedy, 0) for prompt in few]
+        theirs: dict[int, str] = {}
+        counted: dict[int, int | None] = {}
+
+        def keep(number: int, reply: dict[str, Any]) -> None:
+            theirs[number] = read_completion(reply, (*greedy.stop, *opened.special_tokens)).text
+            counted[number] = prompt_tokens(reply)
+
+        try:
+            client.post_all(COMPLETIONS, bodies, keep)
+        except IsaraError as error:
+            self._explain(error, few, greedy)
+        said = [theirs[number] for number in range(len(few))]
+        shares = [same_share(one, other) for one, other in zip(ours, said, strict=True)]
+        if sum(shares) / len(shares) >= SAME:
+            return
+        worst = min(range(len(few)), key=shares.__getitem__)
+        count, wanted = counted[worst], len(few[worst].ids)
+        tokens = f", of a prompt of {count} tokens where the run has {wanted}," if count not in (None, wanted) else ""
+        raise ModelError(
+            f"the server at {client.address} has other weights or another tokenizer than {clean(self.model, 200)}: "
+            f"greedily it makes {clean(said[worst], _SHOWN)!r}{tokens} and the run's own weights "
+            f"{clean(ours[worst], _SHOWN)!r}: serve that model, or set `engine.check_weights` to false if it is the "
+            "same one in coarser numbers"
+        )
+
+    def _no_scores(self, cause: str) -> ModelError:
+        return ModelError(
+            f"expected a server that gives log-probabilities of a prompt's tokens, found none ({cause}): "
+            "leave out `select` scores and `questions.focus: worst`, and evaluate with "
+            "`engine.evaluate_with: transformers`"
+        )
+
+
+def same_share(one: str, other: str) -> float:
+    """Which share of the longer text two texts have in common, from their beginning on, in [0, 1]."""
+    one, other = one.strip(), other.strip()
+    longest = max(len(one), len(other))
+    return len(os.path.commonprefix([one, other])) / longest if longest else 1.0
+
+
+def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[list[HttpClient], Identity]:
+    """The servers that answer, and what they all say of their model.
+
+    Raises:
+        NoReply: None of them answers.
+        ModelError: They differ, or don't name the model.
+    """
+    said: dict[HttpClient, Identity] = {}
+    failures: list[NoReply] = []
+    for client in clients:
+        try:
+            said[client] = identify(client, options.served_model)
+        except NoReply as error:
+            failures.append(error)
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            if options.served_model is None:
+                raise ConfigError(
+                    f"{error}; where a server has no list of models, name its own as `engine.served_model`"
+                ) from error
+            said[client] = Identity(options.served_model, "")
+    if not said:
+        raise failures[0]
+    for failure in failures:
+        log.warning("%s; it is left out", failure)
+    found = set(said.values())
+    if len(found) > 1:
+        raise ModelError(
+            "expected the same model at each of `engine.url`, found "
+            + ", ".join(f"{clean(each.model, 100)} at {client.address}" for client, each in said.items())
+            + ": serve one model, or name what all of them have as `engine.served_model`"
+        )
+    return list(said), found.pop()
+
+
+def _takes_ids(client: HttpClient, identity: Identity, prompt: Prompt, greedy: Sampling) -> bool:
+    """Whether the server goes on with ids, as many as they are."""
+    counted: list[int | None] = []
+
+    def keep(number: int, reply: dict[str, Any]) -> None:
+        read_completion(reply, ())
+        counted.append(prompt_tokens(reply))
+
+    try:
+        client.post_all(COMPLETIONS, [Asked(identity, True).body(prompt, replace(greedy, max_new_tokens=1), 0)], keep)
+    except (Refused, NoReply) as error:
+        log.info("%s takes no ids (%s)", client.address, error)
+        return False
+    return counted in ([None], [len(prompt.ids)])
