@@ -34,7 +34,7 @@ def modelfile(gguf: str, fmt: PromptFormat, bos: str, context: int, most: int) -
 
 
 def go_template(fmt: PromptFormat, bos: str = "") -> str:
-    """The Go template that writes a dialogue up to its open answer as `fmt` does; other roles' messages are left out."""
+    """The Go template that writes a dialogue up to its open answer as `fmt` does, without messages of other roles."""
     # An answer that the model gave comes back with the lead at its head, one of somebody else's without.
     answer = f'{{{{- if ne (printf "%.1s" .Content) {_go(fmt.lead)} -}}}}{_put(fmt.lead)}{{{{- end -}}}}'
     last = f"{{{{- if eq (len (slice $.Messages $i)) 1 -}}}}{_put(fmt.before_last)}{{{{- end -}}}}"
