@@ -413,8 +413,8 @@ def test_llamacpp_answers_as_the_model_does(finished: Path, tmp_path: Path) -> N
     assert said[1] == "the run holds no pairs out, so its seeds are asked"
     # Of noise the most likely token leads by little, and llama.cpp's cache has 16 bits: one answer may turn.
     assert re.fullmatch(
-        r"llama.cpp: of 3 greedy answers [23] are the model's own to the letter \(\d+%\), 0 end with the end token; 3 of "
-        r"the prompts have the training's tokens",
+        r"llama.cpp: of 3 greedy answers [23] are the model's own to the letter \(\d+%\), 0 end with the end token; 3 "
+        r"of the prompts have the training's tokens",
         said[2],
     )
 
