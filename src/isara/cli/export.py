@@ -53,7 +53,8 @@ def export(
     from isara.export.folders import find_form, write_folder
 
     form, kind = find_form(str(to))
-    parts = build_run(run, retrieves=False)
+    # In float32, so that what is compared is the file: the rounding of bfloat16 turns most long answers by itself.
+    parts = build_run(run, ["engine.dtype=float32"] if kind else (), retrieves=False)
     final, most = Path(parts.model), parts.config.answers.max_new_tokens
     made = write_folder(final, out, form, kind, run.resolve().name, most)
     say(f"{made} holds the model" + (f", {made.stat().st_size / 1e6:,.0f} MB" if kind else ""))
