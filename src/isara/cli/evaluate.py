@@ -323,7 +323,9 @@ def _measure(
     from isara.models import weights_hash
 
     engine = options.config.engine
-    settings: dict[str, Any] = {"dtype": engine.dtype} if engine.use is None else {"engine": [engine.use, engine.options]}
+    settings: dict[str, Any] = (
+        {"dtype": engine.dtype} if engine.use is None else {"engine": [engine.use, engine.options]}
+    )
     if engine.kind == engine.evaluate_with == "server":
         settings = {"engine": [engine.kind, engine.serve, engine.served_model, engine.prompt]}
     weights = weights_hash(asker.model)
