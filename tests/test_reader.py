@@ -97,6 +97,7 @@ def built(folder: Path, *settings: str) -> Any:
 def test_each_seed_is_learnt_after_its_nearest_others(tmp_path: Path) -> None:
     made = built(tmp_path, "answers.demos=2", "answers.reader_epochs=2")
     assert (made.reader.num_train_epochs, made.reader.max_steps) == (2, None)
+    assert made.reader.learning_rate == made.trainer.learning_rate / 2
     rows = make_rows(made.seeds, made.renderer, 512, 10**6, made.reader.retrieve)
     for row in rows:
         prompt = made.renderer.answer([pair for pair, _ in made.reader.retrieve(row.pair)], row.pair)

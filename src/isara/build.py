@@ -26,7 +26,7 @@ from isara.render import Renderer, open_renderer
 from isara.report.page import refresh_page
 from isara.report.publish import final_files
 from isara.seeds import load_seeds
-from isara.sizes import count_weights, shown_count
+from isara.sizes import count_weights, settings_for, shown_count
 from isara.training.child import ChildTrainer
 from isara.training.sft import SupervisedTrainer
 from isara.watching import Watcher
@@ -322,7 +322,10 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
         )
     own = {"num_train_epochs": answers.reader_epochs, "max_steps": None, "demos": answers.demos}
     plain = {"loss": "sft", "anchors": 0.0}  # it learns from the seeds alone
-    tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain)})
+    # At the whole rate of the training SmolLM2-135M's reader gave a third of its answers one rule (docs/log.md).
+    rate = config.train.learning_rate or settings_for(None, config.train.method).learning_rate
+    gentle = {"learning_rate": rate / 2}
+    tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain | gentle)})
     return build_trainer(tuned, watcher, seeds, whole_pairs=asks)
 
 

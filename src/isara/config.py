@@ -195,7 +195,9 @@ class AnswersConfig(_Section):
         "its nearest others, so that it reads demonstrations; null follows the model's size",
     )
     reader_epochs: float = Field(
-        3.0, gt=0, description="passes over the seeds that the reader is tuned for (our choice)"
+        3.0,
+        gt=0,
+        description="passes over the seeds that the reader is tuned for, at half of train's rate (our choice)",
     )
 
     @property
