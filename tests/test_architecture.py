@@ -22,7 +22,7 @@ FLOORS = [
     {"stages"},
     {"loop", "verbs"},
     {"report"},
-    {"build", "estimate", "scaffold", "preview", "tune"},
+    {"build", "estimate", "scaffold", "preview", "tracking", "tune"},
     {"compare"},
     {"cli", "isara"},
 ]

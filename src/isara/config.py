@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from pydantic.fields import FieldInfo
 
 from isara.errors import ConfigError
+from isara.keys import leaves
 from isara.marks import clean
 from isara.own import beside
 from isara.records import Sampling
@@ -584,6 +585,11 @@ class Config(_Section):
         json_schema_extra=_NAMES,
     )
     licence: str | None = Field(None, description="licence of the seeds; goes into the model card and the data card")
+    track: Literal["tensorboard", "trackio", "wandb", "mlflow"] | None = Field(
+        None,
+        description="a tracker that is sent the run's figures; its package is not installed with this one",
+        json_schema_extra=_FREE,
+    )
     questions: QuestionsConfig = Field(QuestionsConfig(), description="how new questions are made")
     answers: AnswersConfig = Field(AnswersConfig(), description="how they are answered")
     retrieve: RetrieveConfig = Field(RetrieveConfig(), description="how the nearest pairs are found")
@@ -699,17 +705,9 @@ def dump_config(config: Config) -> str:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of every setting that differs and may not, of two dumped configs."""
     may = {key for key, field in fields() if (field.json_schema_extra or {}) in (_FREE, _NAMES)}
-    was, now = dict(_leaves(old)), dict(_leaves(new))
+    was, now = dict(leaves(old)), dict(leaves(new))
     keys = [key for key in {**was, **now} if key not in may]
     return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ def part_key(part: Any) -> Any:
         ConfigError: It can't be told whether it is the same part in a later process.
     """
     return _key(part, ())
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that a tree of settings holds; tuples as lists, as JSON would have them."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def _key(part: Any, seen: tuple[int, ...]) -> Any:

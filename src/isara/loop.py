@@ -26,6 +26,7 @@ from isara.stages import (
     read_by,
     read_figures,
     read_items,
+    stage_figures,
     stepped,
     steps,
     trained,
@@ -86,11 +87,14 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 work = partial(measure, parts, asker, t, watcher)
                 measured[t] = folder.stage(t, "evaluate", keys.evaluate(model), work)
                 figures[t] = read_figures(measured[t])
+                watcher.figures(t, "evaluate", figures[t])
                 if t == last or no_longer_helps(figures, config.evaluate.patience):
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
-                new = read_accepted(generate(folder, parts, keys, making, (asker, model), watcher))
+                pairs = generate(folder, parts, keys, making, (asker, model), watcher)
+                new = read_accepted(pairs)
+            watcher.figures(t + 1, "generate", stage_figures(pairs / "stats.json"))
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             start = base if config.train.start == "base" else model
@@ -99,6 +103,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
             work = partial(fit, parts.trainer, t + 1, data, start, watcher)
             made = folder.stage(t + 1, "train", keys.train(data, start), work)
             model = trained(made)
+            watcher.figures(t + 1, "train", stage_figures(made / "train.json"))
             if t == 0 and has_baseline(parts):
                 measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, made, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
@@ -108,6 +113,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         folder.show()
         if SEEDS_ONLY in measured:
             figures[SEEDS_ONLY] = read_figures(measured[SEEDS_ONLY])
+            watcher.figures(SEEDS_ONLY, "evaluate", figures[SEEDS_ONLY])
         return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
 
 

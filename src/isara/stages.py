@@ -11,7 +11,7 @@ from isara.config import Config
 from isara.files import damaged, json_lines, read_json, read_rows, write_json, write_text
 from isara.folder import RunFolder, model_hash
 from isara.generate import Making, stream
-from isara.keys import part_key
+from isara.keys import leaves, part_key
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
 from isara.protocols import SteppedTrainer, Trainer
@@ -220,6 +220,12 @@ def read_figures(folder: Path) -> dict[str, float]:
     if not all(isinstance(value, int | float) for value in figures.values()):
         raise damaged(folder / "eval.json")
     return {name: float(value) for name, value in figures.items()}
+
+
+def stage_figures(path: Path) -> dict[str, float]:
+    """Every number in a finished stage's record, by its dotted name."""
+    numbers = ((name, value) for name, value in leaves(read_json(path)) if not isinstance(value, bool))
+    return {name: float(value) for name, value in numbers if isinstance(value, int | float)}
 
 
 def read_items(folder: Path) -> tuple[HeldoutRow, ...]:

@@ -1,6 +1,6 @@
 """Who is told how far a run has come."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from isara.records import Candidate
@@ -27,6 +27,10 @@ class Watcher(Protocol):
         """The trainer has taken an optimiser step."""
         ...
 
+    def figures(self, iteration: int, name: StageName, figures: Mapping[str, float]) -> None:
+        """A stage is done, now or in an earlier command, and these are its figures."""
+        ...
+
 
 class Silent:
     """The watcher that shows nothing."""
@@ -41,6 +45,9 @@ class Silent:
         """Shows nothing."""
 
     def step(self, step: int, total: int, loss: float) -> None:
+        """Shows nothing."""
+
+    def figures(self, iteration: int, name: StageName, figures: Mapping[str, float]) -> None:
         """Shows nothing."""
 
 

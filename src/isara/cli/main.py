@@ -80,6 +80,7 @@ def run(
     from isara.cli.progress import Bars
     from isara.report.facts import read_run
     from isara.report.terminal import before_and_after, summary
+    from isara.tracking import tracked
 
     settings = configured(config, model, seeds, out, heldout, overrides, iterations=iterations)
     if dry_run:
@@ -87,11 +88,14 @@ def run(
 
         console().print(look(build_parts(settings)))
         return
-    with Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars:
-        parts = build_parts(settings, bars)
+    with (
+        Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars,
+        tracked(bars, settings) as watcher,
+    ):
+        parts = build_parts(settings, watcher)
         for note in parts.notes:
             typer.echo(note, err=True)
-        result = loop.run(parts, bars, verify=verify)
+        result = loop.run(parts, watcher, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
     console().print(summary(found), before_and_after(found))
     say(f"The aligned model is in {result.final}; `isara show {result.out}` shows what it was made from.")

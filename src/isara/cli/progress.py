@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -84,6 +84,9 @@ class Bars:
             assert self._stage is not None
             self._stage.done, self._stage.wanted, self._stage.loss = step, total, loss
         self.refresh()
+
+    def figures(self, iteration: int, name: StageName, figures: Mapping[str, float]) -> None:
+        """Shows nothing: the table at the end has them."""
 
     def refresh(self) -> None:
         """Draws the bar as things stand, and tells of them when nothing was told for a minute."""

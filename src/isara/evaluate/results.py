@@ -35,6 +35,7 @@ from isara.files import (
     write_sealed,
     write_text,
 )
+from isara.keys import leaves
 from isara.marks import clean
 
 Row: TypeAlias = dict[str, Any]
@@ -108,7 +109,7 @@ class ResultFile:
             write_text(sums_file(self.path), "")  # before the rows: rows without it are damage
             write_json(self.key_path, key)
             return
-        old, new = dict(_leaves(read_json(self.key_path) if self.key_path.exists() else {})), dict(_leaves(key))
+        old, new = dict(leaves(read_json(self.key_path) if self.key_path.exists() else {})), dict(leaves(key))
         differences = [
             f"{name} was {_shown(old.get(name))} and is {_shown(new.get(name))}"
             for name in {**old, **new}
@@ -265,14 +266,6 @@ def _sealed(path: Path) -> Row:
         return read_sealed(path)
     except RunError:
         raise broken(path) from None
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _shown(value: object) -> str:

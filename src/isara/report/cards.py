@@ -14,6 +14,7 @@ import yaml
 
 from isara.config import Config
 from isara.evaluate.verdict import FEW_PAIRS, sentence
+from isara.keys import leaves
 from isara.records import SEEDS_ONLY, QAPair
 from isara.render import PromptFormat
 from isara.report.facts import IterationFacts, Run, Training
@@ -124,7 +125,7 @@ def data_card(run: Run, best: int, license: str | None = None) -> str:
 def training_settings(run: Run) -> dict[str, Any]:
     """The settings that training went by, as the trainer itself told them to the run; nothing that played no part."""
     key = run.parts.get("trainer")
-    settings = dict(_leaves(key)) if isinstance(key, dict) else {}
+    settings = dict(leaves(key)) if isinstance(key, dict) else {}
     unused = {"num_train_epochs" if settings.get("max_steps") else "max_steps"}
     if settings.get("method") == "full":
         unused |= {name for name in settings if name.startswith("lora_")}
@@ -274,16 +275,8 @@ def _generation_settings(config: Config) -> dict[str, Any]:
     """How the pairs were made, by dotted key; no paths."""
     sections = config.model_dump(include={"questions", "answers", "retrieve", "generate", "select", "filters"})
     hidden = {"filters.own_questions", "filters.own_pairs", "filters.contamination"}
-    leaves = {name: value for name, value in _leaves(sections) if name not in hidden and value is not None}
-    return {**leaves, "retrieve.embedder": shown_model(config.retrieve.embedder)}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    kept = {name: value for name, value in leaves(sections) if name not in hidden and value is not None}
+    return {**kept, "retrieve.embedder": shown_model(config.retrieve.embedder)}
 
 
 def _settings_table(settings: Mapping[str, Any]) -> str:
