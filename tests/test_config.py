@@ -11,8 +11,8 @@ from isara.config import Config, changes, dump_config, expected, fields, load_co
 from isara.errors import ConfigError
 from isara.scaffold import reference
 
-KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, track, questions, answers, retrieve, "
-KEYS += "generate, filters, train, evaluate, engine, select"
+KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, track, questions, answers, "
+KEYS += "retrieve, generate, filters, train, evaluate, engine, select"
 
 
 @pytest.fixture

@@ -364,6 +364,13 @@ class FiltersConfig(_Section):
         description="what a kind of answer may have beyond its share among the seeds around the questions; null keeps "
         "all",
     )
+    agreement: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="drop an answer that has less than this share of its content in common with a second one, given "
+        "after other demonstrations; null asks once",
+    )
 
 
 class TrainConfig(_Section):

@@ -46,6 +46,7 @@ class Making:
         questions_by: The model that asks; None is M_{t-1}.
         question_weights: Hash of its weights, stored with each candidate; None where M_{t-1} asks.
         seed_pairs: D_0, on which scores are calibrated; empty where the demonstrations are nothing else.
+        retrieve_others: Gives a question other demonstrations, for a second answer; None where none is asked for.
     """
 
     t: int
@@ -60,6 +61,7 @@ class Making:
     questions_by: Asker | None = None
     question_weights: str | None = None
     seed_pairs: Sequence[QAPair] = ()
+    retrieve_others: Retrieve | None = None
 
     @property
     def seeds(self) -> Pool:
@@ -219,6 +221,7 @@ def make_batch(
     take_answers([each for each in candidates if each.rejection is None], asker, making, number)
     answered = [each for each in candidates if each.rejection is None]
     score_answers(answered, asker, making)
+    answer_again(answered, asker, making, number)
     # 4. Pair filters, and the thresholds of scores after them.
     filter_pairs(answered, kept, [*making.pair_filters, *selection.filters], need, selection)
     name_near_pairs(candidates)
@@ -295,6 +298,17 @@ def score_answers(candidates: Sequence[Candidate], asker: Asker, making: Making)
     rows = iter(scorer(names, answers, [each.pair for each in candidates]))
     for each in candidates:
         each.answers = tuple(replace(draw, scores=next(rows)) for draw in each.answers)
+
+
+def answer_again(candidates: Sequence[Candidate], asker: Asker, making: Making, number: int) -> None:
+    """Gives candidates a second answer, after other demonstrations, where the run holds the first against it."""
+    if making.retrieve_others is None:
+        return
+    config = making.config
+    seeds = [stream(config.seed, making.t, "second answer", number, each.question.seed) for each in candidates]
+    draws = asker.answers([each.pair for each in candidates], config.answers.sampling, seeds, making.retrieve_others)
+    for candidate, draw in zip(candidates, draws, strict=True):
+        candidate.second = draw
 
 
 def _answered(candidate: Candidate, place: int, making: Making) -> Answered:
@@ -449,6 +463,7 @@ ADVICE = {
     "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
     "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
     "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",
+    "agreement": "Answers change with the demonstrations: show fewer (answers.demos), or lower filters.agreement",
     "balance": "One kind of answer spreads: raise filters.balance, or show more demonstrations",
     "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
 }

@@ -129,6 +129,20 @@ def retriever(pool: Pool, kind: RetrieveKind, k: int, seed: int) -> Retrieve:
     return partial(pool.nearest, k=k if kind == "nearest" else 0)
 
 
+def other_retriever(pool: Pool, kind: RetrieveKind, k: int, seed: int) -> Retrieve:
+    """What gives a pair other demonstrations than `retriever` of the same values, so that a second answer is a test.
+
+    "nearest" leaves out the very nearest, which decides most, and takes the next one in the place of it.
+    """
+    if kind == "random":
+        return partial(_random_pairs, pool, k, seed + 1)
+    return partial(_without_nearest, pool, k if kind == "nearest" else 0)
+
+
+def _without_nearest(pool: Pool, k: int, pair: QAPair) -> list[tuple[QAPair, float]]:
+    return pool.nearest(pair, k + 1)[:-1] if k else []
+
+
 def _random_pairs(pool: Pool, k: int, seed: int, pair: QAPair) -> list[tuple[QAPair, float]]:
     near = dict(zip((other.id for other in pool.pairs), pool.similarities(pair.asked), strict=True))
     others = [other for other in pool.pairs if _plain(pair.asked) not in _asked(other)]

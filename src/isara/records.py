@@ -181,6 +181,7 @@ class Candidate:
         answers: Draws of its answer, in the order they were made; empty while the question filters run.
         chosen: Which of them the pair holds.
         rejection: Why it was dropped; None while nothing objects.
+        second: Draw of an answer after other demonstrations, to hold the pair's against; None where there is none.
     """
 
     pair: QAPair
@@ -188,6 +189,7 @@ class Candidate:
     answers: tuple[Draw, ...] = ()
     chosen: int = 0
     rejection: Rejection | None = None
+    second: Draw | None = None
 
     @property
     def answer(self) -> Draw | None:
@@ -203,6 +205,7 @@ class Candidate:
             "question_draw": self.question.to_json(),
             "answer_draws": [draw.to_json() for draw in self.answers],
             "chosen": self.chosen,
+            **({"second_draw": self.second.to_json()} if self.second else {}),
         }
 
     @classmethod
@@ -214,6 +217,7 @@ class Candidate:
             tuple(map(Draw.from_json, row["answer_draws"])),
             row["chosen"],
             Rejection(**row["rejection"]) if row["rejection"] else None,
+            Draw.from_json(row["second_draw"]) if "second_draw" in row else None,
         )
 
 

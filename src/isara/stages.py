@@ -13,7 +13,7 @@ from isara.folder import RunFolder, model_hash
 from isara.generate import Making, stream
 from isara.keys import leaves, part_key
 from isara.parts import Parts
-from isara.pool import Pool, ids_hash, retriever
+from isara.pool import Pool, ids_hash, other_retriever, retriever
 from isara.protocols import SteppedTrainer, Trainer
 from isara.records import HeldoutRow, QAPair, Sampling
 from isara.training.anchors import FILE as ANCHORS
@@ -132,6 +132,7 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         base[0] if base and asks else None,
         base[1] if base and asks else None,
         parts.seeds,
+        other_retriever(source, answers.retrieve, answers.demos, config.seed) if config.filters.agreement else None,
     )
 
 

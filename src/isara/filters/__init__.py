@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from isara.config import FiltersConfig
+from isara.filters.agreement import Agreement
 from isara.filters.answers import Copied, Echo, Repetition
 from isara.filters.contamination import Contamination
 from isara.filters.domain import Balance, OffDomain
@@ -18,6 +19,7 @@ from isara.filters.novelty import NearDuplicate, Novelty
 from isara.protocols import Filter
 
 __all__ = [
+    "Agreement",
     "AnswerLength",
     "Balance",
     "Contamination",
@@ -80,6 +82,7 @@ def default_filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]
         *_switched(options.copied, Copied),
         *_switched(options.unsupported_numbers, UnsupportedNumbers),
         *_switched(options.unsupported_contacts, UnsupportedContacts),
+        *_switched(options.agreement, Agreement),
         *_switched(options.balance, Balance),
     ]
     return questions, answers

@@ -1,0 +1,63 @@
+"""Held against a second answer after other demonstrations: does what it says depend on which seeds were shown?"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from isara.filters.following import SeedsOf
+from isara.pool import Pool
+from isara.records import Candidate, Rejection
+from isara.words import tokenize
+
+
+class Agreement:
+    """Drops an answer that says something else than the answer to the same question after other demonstrations.
+
+    Self-consistency (arXiv 2203.11171) over demonstrations in the place of samples. What a small model says after
+    demonstrations is often one of theirs; where others lead to the same, more than one seed speaks for it.
+
+    Args:
+        agreement: The least share of content that the two have in common, as `shared_content` counts it.
+    """
+
+    def __init__(self, agreement: float) -> None:
+        self.agreement = agreement
+        self._seeds_of = SeedsOf()
+        self._seeds: object = None
+        self._weights: dict[str, float] = {}
+
+    def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
+        """A rejection with the share; without a second answer, since it did not fit, there is none."""
+        if candidate.second is None:
+            return None
+        seeds = self._seeds_of(kept)
+        if seeds is not self._seeds:
+            self._seeds, self._weights = seeds, content_weights([pair.answer for pair in seeds])
+        share = shared_content(candidate.pair.answer, candidate.second.text, candidate.pair.question, self._weights)
+        return Rejection("agreement", round(share, 4), self.agreement) if share < self.agreement else None
+
+
+def content_weights(answers: Sequence[str]) -> dict[str, float]:
+    """How much of the content a word is: log(n / df) over n answers, 0 for what stands in every one (tone)."""
+    found = Counter(word for answer in answers for word in set(tokenize(answer)))
+    return {word: math.log(len(answers) / count) for word, count in found.items()}
+
+
+def shared_content(answer: str, other: str, question: str, weights: Mapping[str, float]) -> float:
+    """The weight of the words that two answers to a question have in common, over what both have on average (Dice).
+
+    Words of the question count nothing: whatever is answered has them. A word that is not among the weights weighs as
+    much as the heaviest. Two answers without content agree.
+
+    Returns:
+        A share in [0, 1].
+    """
+    heaviest = max(weights.values(), default=1.0)
+    asked = set(tokenize(question))
+    ours, theirs = (Counter(word for word in tokenize(text) if word not in asked) for text in (answer, other))
+
+    def weigh(words: Counter[str]) -> float:
+        return sum(count * weights.get(word, heaviest) for word, count in words.items())
+
+    whole = weigh(ours) + weigh(theirs)
+    return 2 * weigh(ours & theirs) / whole if whole else 1.0
