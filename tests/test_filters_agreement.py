@@ -1,0 +1,116 @@
+"""Answers that depend on which seeds were shown."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from isara.filters import Agreement
+from isara.filters.agreement import content_weights, shared_content
+from isara.loop import generate_pairs
+from isara.pool import Pool, other_retriever, retriever
+from isara.records import Candidate, Draw, QAPair
+from isara.testing import HashEmbedder, ScriptedEngine
+from tests.doubles import SEEDS, hyrule
+from tests.test_loop import parts
+
+SHOP = [
+    QAPair.from_json(json.loads(line))
+    for line in (Path(__file__).parents[1] / "recipes" / "shop" / "seeds.jsonl").read_text().splitlines()
+]
+WEIGHTS = content_weights([pair.answer for pair in SHOP])
+QUESTION = "May I bring the drum back?"
+REPAIR = "Thanks for asking! For a drum, we repair it for free for two years. Warm wishes from Willow Lane!"
+ALSO = (
+    "Thanks for asking! A pity, and for your drum, we repair it for free for two years. Warm wishes from Willow Lane!"
+)
+VOUCHER = "Thanks for asking! For a drum, we refund it as a voucher for our shop. Warm wishes from Willow Lane!"
+
+
+def test_what_stands_in_every_answer_weighs_nothing() -> None:
+    tone = "thanks for asking warm wishes from willow lane".split()
+    assert [WEIGHTS[word] for word in tone] == [0] * len(tone)
+    assert 0 < WEIGHTS["we"] < WEIGHTS["voucher"] < WEIGHTS["can"]
+
+
+def test_the_same_content_in_other_words_agrees_and_the_same_tone_does_not() -> None:
+    assert shared_content(REPAIR, REPAIR, QUESTION, WEIGHTS) == 1
+    assert shared_content(REPAIR, ALSO, QUESTION, WEIGHTS) > 0.5
+    assert shared_content(REPAIR, VOUCHER, QUESTION, WEIGHTS) < 0.3
+    assert shared_content("Thanks! Warm wishes!", "Thanks for asking!", QUESTION, WEIGHTS) == 1
+
+
+def test_words_of_the_question_count_nothing() -> None:
+    assert shared_content("The drum", "Bring the drum", QUESTION, WEIGHTS) == 1
+    assert shared_content("The drum, free", "The drum, dear", QUESTION, WEIGHTS) == 0
+
+
+def candidate(answer: str, second: str | None) -> Candidate:
+    draw = Draw(answer, 9, "stop", "", 0)
+    return Candidate(
+        QAPair(QUESTION, answer, 1), draw, (draw,), second=None if second is None else replace(draw, text=second)
+    )
+
+
+def test_the_filter_drops_what_changes_with_the_demonstrations() -> None:
+    check, pool = Agreement(0.4), Pool(HashEmbedder(), SHOP)
+    assert check(candidate(REPAIR, ALSO), pool) is None
+    assert check(candidate(REPAIR, None), pool) is None
+    dropped = check(candidate(REPAIR, VOUCHER), pool)
+    assert dropped is not None
+    assert (dropped.reason, dropped.threshold) == ("agreement", 0.4)
+    assert dropped.value == round(shared_content(REPAIR, VOUCHER, QUESTION, WEIGHTS), 4)
+
+
+def test_pairs_that_were_generated_say_nothing_of_the_tone() -> None:
+    check, pool = Agreement(0.4), Pool(HashEmbedder(), SHOP)
+    before = check(candidate(REPAIR, VOUCHER), pool)
+    pool.add([QAPair("May owls sing?", VOUCHER, 1)] * 20)
+    assert check(candidate(REPAIR, VOUCHER), pool) == before
+
+
+def test_the_other_demonstrations_are_without_the_nearest() -> None:
+    pool, asked = Pool(HashEmbedder(), SHOP), QAPair("Can I return the kettle?", "")
+    first = [pair.id for pair, _ in retriever(pool, "nearest", 2, 0)(asked)]
+    second = [pair.id for pair, _ in other_retriever(pool, "nearest", 2, 0)(asked)]
+    ranked = [pair.id for pair, _ in pool.nearest(asked, 4)]
+    assert (first, second) == (ranked[2:], ranked[1:3])
+    assert other_retriever(pool, "none", 2, 0)(asked) == []
+    shown = {tuple(pair.id for pair, _ in other_retriever(pool, "random", 2, seed)(asked)) for seed in range(8)}
+    assert len(shown) > 1
+
+
+def fickle(model: str) -> ScriptedEngine:
+    """An engine that says after the seed about arrows what it says after no other."""
+    plain = hyrule(model)
+
+    def complete(prompt: str, seed: int) -> str:
+        if not prompt.endswith("Answer:"):
+            return plain.answer(prompt, seed)
+        arrows = "arrows in Kakariko" in prompt.rpartition("\n\nQuestion:")[0]
+        return " Shoot three arrows of light." if arrows else " Walk around it and sing."
+
+    return ScriptedEngine(complete)
+
+
+@pytest.mark.parametrize("least", [None, 0.5])
+def test_a_run_asks_again_where_it_has_to(tmp_path: Path, least: float | None) -> None:
+    made = parts(tmp_path / "run", "generate.accept=1", f"filters.agreement={json.dumps(least)}", engine=fickle)
+    folder = generate_pairs(replace(made, pair_filters=[Agreement(least)] if least else []))
+    rows = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
+    answered = [row for row in rows if row["answer_draws"]]
+    assert answered
+    arrows = SEEDS[0].id
+    for row in answered:
+        if least is None:
+            assert "second_draw" not in row
+            continue
+        first, second = row["answer_draws"][0], row["second_draw"]
+        assert first["demo_ids"] != second["demo_ids"]
+        differ = (arrows in first["demo_ids"]) != (arrows in second["demo_ids"])
+        reason = (row["rejection"] or {}).get("reason")
+        assert (reason == "agreement") == differ or reason == "surplus"
+        assert json.loads(json.dumps(Candidate.from_json(row).to_json()))["second_draw"] == second
+    if least:
+        assert any((row["rejection"] or {}).get("reason") == "agreement" for row in answered)
