@@ -22,7 +22,7 @@ from isara.cli.preview import preview
 from isara.cli.report import report
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
-from isara.errors import ConfigError, IsaraError, RunError
+from isara.errors import ConfigError, IsaraError, Paused, RunError
 from isara.marks import clean
 
 _MOST_SHOWN = 5000  # characters of an error
@@ -256,6 +256,9 @@ def main() -> None:
     try:
         with _log_to_stderr():
             status = app(standalone_mode=False)
+    except Paused as stop:
+        say(clean(str(stop), _MOST_SHOWN))
+        sys.exit(0)
     except IsaraError as error:
         sys.exit(_fail(str(error)))
     except usage_error as error:
