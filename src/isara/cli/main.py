@@ -20,6 +20,7 @@ from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
 from isara.cli.preview import preview
 from isara.cli.report import report
+from isara.cli.review import review
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, Paused, RunError
@@ -232,6 +233,7 @@ def init(
 
 app.command()(preview)
 app.command()(report)
+app.command()(review)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
