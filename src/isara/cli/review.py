@@ -40,7 +40,7 @@ def review(
     """
     what = what.expanduser()
     if accept_rest:
-        go_through: "Callable[[Desk], None]" = _pass_unread
+        go_through: Callable[[Desk], None] = _pass_unread
     else:
         go_through = _in_terminal if terminal else partial(_serve, port=port, open_page=open_page)
     if what.is_dir():
@@ -109,10 +109,11 @@ def _serve(desk: "Desk", port: int, open_page: bool) -> None:
     from isara.report.review.server import ReviewServer
 
     with ReviewServer(desk, port) as server:
-        say(f"{desk.said()}. Go on at {server.url}\nThe address is a secret of this machine's; Ctrl-C or Done ends.")
-        if open_page:
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         try:
+            say(f"{desk.said()}. Go on at {server.url}")
+            say("The address is a secret of this machine's; Ctrl-C here or Done there ends.")
+            if open_page:
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             say("")

@@ -30,7 +30,8 @@ def review(desk: Desk, show: Callable[[RenderableType], None], ask: Callable[[st
     while here is not None:
         row = desk.rows[here]
         show(_panel(desk, row, here))
-        key = (ask("> ") or "q").strip()
+        line = ask("> ")
+        key = "q" if line is None else line.strip()
         if key == "q":
             return
         if key in ("j", "k"):
