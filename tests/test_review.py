@@ -176,7 +176,7 @@ def test_an_iteration_without_rows_is_named(tmp_path: Path) -> None:
 
 def test_seeds_are_gone_through_beside_their_nearest_and_written_beside_the_file(tmp_path: Path) -> None:
     source = tmp_path / "seeds.csv"
-    source.write_text("question,answer\n" + "".join(f"{pair.question},\"{pair.answer}\"\n" for pair in PAIRS))
+    source.write_text("question,answer\n" + "".join(f'{pair.question},"{pair.answer}"\n' for pair in PAIRS))
     before = source.read_bytes()
     desk = seeds_desk(source, LexicalEmbedder())
     assert len(desk.rows) == 3 and all(len(row.near) == 2 for row in desk.rows)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from isara.cli.chat import chat
 from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.export import export
@@ -231,6 +232,7 @@ def init(
     )
 
 
+app.command()(chat)
 app.command()(preview)
 app.command()(report)
 app.command()(review)
