@@ -27,6 +27,8 @@ function story() {
     tile(count(s.accepted), `accepted${share}`, () => openRows({ fate: "accepted" })),
     tile(count(s.measured), "held-out pairs, measured on", D.heldout.length ? () => jump("answers") : null),
   ];
+  const read = Object.entries(s.decided).map(([name, n]) => `${count(n)} ${name}`);
+  if (read.length) tiles.push(tile(read.join(", "), "by a person, before training", () => openRows({ fate: "accepted", read: true }), "wide"));
   if (s.best_name !== null) tiles.push(tile(s.best_name, s.exported ? "is exported to final/" : "would be exported so far", null, "wide"));
   if (s.cost) {
     const change = s.cost.after / s.cost.before - 1;
@@ -245,7 +247,7 @@ function map() {
 
 // ---- all rows
 
-const NONE = { words: "", fate: "", t: "", reason: "", kind: "", demo: null, cut: false };
+const NONE = { words: "", fate: "", t: "", reason: "", kind: "", demo: null, cut: false, read: false };
 let filter = { ...NONE };
 const list = { page: 0, found: [] };
 let texts = null; // in lower case, made when first searched
@@ -256,6 +258,7 @@ function matches(row, index, words) {
   if (f.t !== "" && row.t !== f.t) return false;
   if (f.reason && row.reason !== f.reason || f.kind && row.kind !== f.kind) return false;
   if (f.cut && !(row.answers && row.answers[row.chosen].finish === "length")) return false;
+  if (f.read && !row.review) return false;
   if (f.demo !== null && !draws(row).some((draw) => draw.demos.includes(f.demo))) return false;
   return words.every((word) => texts[index].includes(word));
 }
@@ -285,7 +288,7 @@ function drawRows() {
   if (words.length && !texts) texts = ROWS.map((row) => `${row.q}\n${row.a}\n${row.id}`.toLowerCase());
   list.found = [];
   ROWS.forEach((row, index) => { if (matches(row, index, words)) list.found.push(index); });
-  const more = [filter.demo !== null ? ` made after ${ROWS[filter.demo].id}` : "", filter.cut ? " cut at the limit" : ""].join("");
+  const more = [filter.demo !== null ? ` made after ${ROWS[filter.demo].id}` : "", filter.cut ? " cut at the limit" : "", filter.read ? " decided by a person" : ""].join("");
   at("rows-count").textContent = `${count(list.found.length)} of ${plural(ROWS.length, "row")}${more}`;
   const shown = list.found.slice(list.page * PAGE, (list.page + 1) * PAGE);
   at("rows-list").replaceChildren(el("ul", { class: "list" }, shown.map((index) => {
@@ -338,6 +341,9 @@ function facts(row, index, used) {
     row.reason && ["dropped by", el("span", {}, link(row.reason, () => openRows({ reason: row.reason })),
       row.value !== null ? ` · value ${row.value}` : "", row.threshold !== null ? ` · threshold ${row.threshold}` : "")],
     row.near !== undefined && ["too near to", rowLink(row.near)],
+    row.review && ["review", row.review.said],
+    row.review && row.review.q && ["question as edited", text(row.review.q)],
+    row.review && row.review.a && ["answer as edited", text(row.review.a)],
     row.kind && ["kind of answer", link(row.kind, () => openRows({ kind: row.kind }))],
     row.question && ["seed of the question", row.question.seed],
     row.answers && ["seed of the answer", row.answers[row.chosen].seed],
