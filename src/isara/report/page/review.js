@@ -1,6 +1,6 @@
 // Goes through rows one by one. What is decided is sent to the program that shows this page, which stores it before it answers.
 const WORDS = { accept: "accepted", edit: "edited", reject: "rejected", unread: "passed unread" };
-const KEYS = [["a", "accept"], ["e", "edit"], ["r", "reject, then 1 to 9 for a reason"], ["u", "undo: this row, or the last one decided"],
+const KEYS = [["a", "accept"], ["e", "edit"], ["r", "reject, then a number for the reason"], ["u", "undo: this row, or the last one decided"],
   ["j →", "next row"], ["k ←", "previous row"], ["n", "next undecided row"], ["Ctrl Enter", "save what is being written"], ["Esc", "leave it"]];
 let here = 0, mode = "read", busy = false;
 
