@@ -40,9 +40,11 @@ class Browser:
             time.sleep(0.05)
         return said
 
-    def press(self, keys: str) -> None:
-        """Types into what has the focus."""
+    def press(self, keys: str, held: str = "") -> None:
+        """Types into what has the focus, with a key held down meanwhile."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        if held:
+            actions = [{"type": "keyDown", "value": held}, *actions, {"type": "keyUp", "value": held}]
         self._ask("POST", "actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def resize(self, width: int, height: int, dark: bool = False) -> None:

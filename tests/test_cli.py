@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -293,7 +294,9 @@ def test_a_proxy_that_the_hubs_client_cannot_use_is_one_line(
     assert f"of the proxy variables {variable} is set" in line
 
 
-def test_a_run_is_asked_as_it_was_made(isara: Command, tiny_chat: Path, seeds: Path, tmp_path: Path) -> None:
+def test_a_run_is_asked_as_it_was_made(
+    isara: Command, tiny_chat: Path, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A chat model that was trained in plain prompts is answered, and measured, in plain prompts."""
     from isara.build import build_run
 
@@ -307,3 +310,27 @@ def test_a_run_is_asked_as_it_was_made(isara: Command, tiny_chat: Path, seeds: P
     assert (code, err) == (0, "") and out.startswith("Question: Is it far?")
     code, out, err = isara("evaluate", "run", "--format", "chat", "--limit", "1")
     assert code == 0 and "chat" in out + err and "plain" in out + err
+
+    monkeypatch.setattr("sys.stdin", StringIO("/demos\n\nIs it far?\n/demos\n"))
+    code, out, err = isara("chat", "run", "--demos", "2")
+    assert code == 0
+    assert out.splitlines()[0] == "no pairs stood before a question yet: ask one, with --demos 5 or so"
+    assert out.index("base: ") < out.index("base after 2 pairs: ") < out.index("aligned: ")
+    shown = [pair for pair in parts.seeds if pair.question in " ".join(out.split())]
+    assert len(shown) == 2 and all(f"→ {pair.answer}" in " ".join(out.split()) for pair in shown)
+    assert err.startswith("A line is a question and stands alone: no earlier one is sent with it. Ctrl-D ends.\n")
+    assert "The aligned model is" in err and "others than" not in err
+
+
+def test_answers_stand_side_by_side_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from isara.cli.chat import _side_by_side
+    from isara.records import Draw
+
+    answers = {"base": Draw("[red]No\x1b[2J", 1, "stop", "", 0), "aligned": None}
+    for width, beside in ((120, True), (80, False)):
+        Console(width=width).print(_side_by_side(answers, width))
+        out = capsys.readouterr().out
+        assert "[red]No\ufffd[2J" in out and "does not fit" in out and "\x1b" not in out
+        assert any("[red]No" in line and "does not fit" in line for line in out.splitlines()) is beside

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from isara.cli import main as cli
+from isara.decisions import Decision, review_file, write_decisions
 from isara.embedders import LexicalEmbedder
 from isara.errors import RunError
 from isara.records import QAPair, Rejection
@@ -301,3 +302,15 @@ def test_axe_has_no_serious_finding(tmp_path: Path, opened: Callable[[Run], Brow
         )
         assert browser.settle("return window.found", [], 60) == []
     browser.resize(1280, 900)
+
+
+def test_what_a_person_decided_stands_on_the_page(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
+    path = make_run(tmp_path / "run").path
+    pair = read_run(path).iterations[0].accepted[0]
+    write_decisions(review_file(path, 1), [Decision(pair.id, "edit", "Who sells fish?", "<b>Zoras</b>", "shorter")])
+    browser = opened(read_run(path))
+    browser.run("[...document.querySelectorAll('.tiles button')].find((b) => b.innerText.includes('1 edited')).click()")
+    assert status(browser) == "1 of 8 rows decided by a person"
+    browser.run("document.querySelector('#rows-list button').click()")
+    row = str(browser.run("return document.getElementById('row').innerText"))
+    assert "edited by a person: shorter" in row and "Who sells fish?" in row and "<b>Zoras</b>" in row

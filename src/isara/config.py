@@ -373,6 +373,18 @@ class FiltersConfig(_Section):
     )
 
 
+class ReviewConfig(_Section):
+    """Where a person reads before anything is trained."""
+
+    before_training: int = Field(
+        0,
+        ge=0,
+        description="accepted rows of iteration 1, drawn at random, on which a person decides before it is trained "
+        "(`isara review`); 0 trains without a stop",
+        json_schema_extra=_FREE,
+    )
+
+
 class TrainConfig(_Section):
     """How the model is fine-tuned; names and meanings are those of transformers, trl and peft."""
 
@@ -602,6 +614,7 @@ class Config(_Section):
     retrieve: RetrieveConfig = Field(RetrieveConfig(), description="how the nearest pairs are found")
     generate: GenerateConfig = Field(GenerateConfig(), description="how many pairs an iteration makes")
     filters: FiltersConfig = Field(FiltersConfig(), description="what a pair must pass; null turns a filter off")
+    review: ReviewConfig = Field(ReviewConfig(), description="what a person reads before training")
     train: TrainConfig = Field(TrainConfig(), description="how the model is fine-tuned")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")

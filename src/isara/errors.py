@@ -27,3 +27,7 @@ class YieldError(IsaraError):
 
 class TrainingError(IsaraError):
     """Training data or a training run that would spoil the model; the last good model stays."""
+
+
+class Paused(IsaraError):
+    """A run that stopped where it was asked to, with everything kept: no mistake, and the message says how to go on."""

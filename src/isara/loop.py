@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from isara.asking import Asker
+from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, stage_folder
 from isara.generate import Making
@@ -46,7 +47,7 @@ class Result:
         final: The folder of that model.
         evaluations: Figures of the base model (0), of each iteration, and of the seeds-only model where it was
             measured; empty dicts without an evaluator.
-        accepted: All accepted pairs, in order.
+        accepted: All accepted pairs as they were trained on, in order.
         chosen: The best of the iterations, whether its model was exported or not; 0 where there is none.
         verdict: What the held-out pairs say; None where they were not measured one by one.
     """
@@ -72,6 +73,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
     Raises:
         RunError: The folder holds something else, is damaged, in use, or can't be written.
         YieldError: Too few pairs pass the filters.
+        Paused: A person has to read rows before anything is trained (`review.before_training`).
     """
     config, seeds = parts.config, list(parts.seeds)
     with RunFolder(parts.out, shelf, verify, parts.page) as folder:
@@ -95,13 +97,17 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 pairs = generate(folder, parts, keys, making, (asker, model), watcher)
                 new = read_accepted(pairs)
             watcher.figures(t + 1, "generate", stage_figures(pairs / "stats.json"))
+            # What a person has read is trained on as decided; nothing of the paper's (docs/algorithm.md).
+            new = reviewed(parts.out, t + 1, new, config.review.before_training)
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             start = base if config.train.start == "base" else model
             first = [] if config.train.data == "generated" else seeds
             data = [*first, *(new if config.train.data == "newest" else accepted)]
             work = partial(fit, parts.trainer, t + 1, data, start, watcher)
-            made = folder.stage(t + 1, "train", keys.train(data, start), work)
+            key = keys.train(data, start)
+            check_trained(parts.out, t + 1, key["pairs"])
+            made = folder.stage(t + 1, "train", key, work)
             model = trained(made)
             watcher.figures(t + 1, "train", stage_figures(made / "train.json"))
             if t == 0 and has_baseline(parts):

@@ -26,6 +26,7 @@ class QAPair:
         iteration: The iteration that made the pair; 0 is a seed pair.
         demo_ids: Ids of the demonstrations in the prompt that made the answer, in prompt order (nearest last).
         before: The dialogue's earlier turns, each a question with its answer; empty for a pair that stands alone.
+        edited_from: Id of the generated pair that a person wrote this one out of; empty where nobody did.
     """
 
     question: str
@@ -33,6 +34,7 @@ class QAPair:
     iteration: int = 0
     demo_ids: tuple[str, ...] = ()
     before: tuple[tuple[str, str], ...] = ()
+    edited_from: str = ""
 
     @property
     def id(self) -> str:
@@ -53,11 +55,9 @@ class QAPair:
         return "\n".join(question for question, _ in self.turns)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict with the id first; `before` stands in it only where there is something before."""
+        """A JSON-ready dict with the id first; an empty `before` or `edited_from` is left out."""
         row = {"id": self.id, **asdict(self), "demo_ids": list(self.demo_ids), "before": list(map(list, self.before))}
-        if not self.before:
-            del row["before"]
-        return row
+        return {name: value for name, value in row.items() if value or name not in ("before", "edited_from")}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "QAPair":
@@ -68,6 +68,7 @@ class QAPair:
             row.get("iteration", 0),
             tuple(row.get("demo_ids", ())),
             tuple((question, answer) for question, answer in row.get("before", ())),
+            row.get("edited_from", ""),
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isara.asking import Asker, no_demos
 from isara.data import as_pairs
 from isara.errors import RunError
 from isara.evaluate.results import Result
@@ -12,7 +13,7 @@ from isara.evaluate.runner import Task, run_tasks
 from isara.generate import stream
 from isara.keys import part_key
 from isara.parts import Parts
-from isara.pool import Pool, retriever
+from isara.pool import Pool, Retrieve, RetrieveKind, retriever
 from isara.records import Draw, QAPair, TrainStats
 
 
@@ -41,12 +42,31 @@ def answer(
         temperature: Softmax temperature; 0 is greedy.
         model: Its folder or name; None is the model of `parts`.
     """
-    config = parts.config
-    sampling = replace(config.answers.sampling, temperature=temperature)
-    seeds = [stream(config.seed, "answer", question) for question in questions]
-    retrieve = retriever(Pool(parts.embedder, parts.seeds), "nearest" if demos else "none", demos, config.seed)
     with parts.asker(model or parts.model) as asker:
-        return asker.answers([QAPair(question, "") for question in questions], sampling, seeds, retrieve)
+        return ask(asker, parts, questions, nearest(parts, demos), temperature)
+
+
+def nearest(parts: Parts, demos: int) -> Retrieve:
+    """What gives a question its so many nearest seed pairs; 0 is zero-shot."""
+    kind: RetrieveKind = "nearest" if demos else "none"
+    return retriever(Pool(parts.embedder, parts.seeds), kind, demos, parts.config.seed)
+
+
+def ask(
+    asker: Asker, parts: Parts, questions: Sequence[str], retrieve: Retrieve = no_demos, temperature: float = 0.0
+) -> list[Draw | None]:
+    """The same of a model that is open already.
+
+    Args:
+        asker: The model.
+        parts: Whose sampling settings and random seed are taken.
+        questions: What is asked.
+        retrieve: Gives a question its demonstrations.
+        temperature: Softmax temperature; 0 is greedy.
+    """
+    sampling = replace(parts.config.answers.sampling, temperature=temperature)
+    seeds = [stream(parts.config.seed, "answer", question) for question in questions]
+    return asker.answers([QAPair(question, "") for question in questions], sampling, seeds, retrieve)
 
 
 def evaluate(parts: Parts, tasks: Sequence[Task], out: str | Path, limit: int | None = None) -> list[Result]:

@@ -76,7 +76,7 @@ def _write_rows(run: Path, form: str, out: Path, with_seeds: bool) -> None:
     if out.exists():
         raise RunError(f"expected a new file for the rows, found {out}: give another --out")
     found = read_run(run)
-    pairs = [pair for facts in found.iterations for pair in facts.accepted]
+    pairs = [pair for facts in found.iterations for pair in facts.pairs]
     pairs = [*(found.seeds if with_seeds else ()), *pairs]
     if not pairs:
         raise RunError(f"{run} holds no accepted pairs yet: finish it with the command that started it")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from isara.cli.chat import chat
 from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.export import export
@@ -20,9 +21,10 @@ from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
 from isara.cli.preview import preview
 from isara.cli.report import report
+from isara.cli.review import review
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
-from isara.errors import ConfigError, IsaraError, RunError
+from isara.errors import ConfigError, IsaraError, Paused, RunError
 from isara.marks import clean
 
 _MOST_SHOWN = 5000  # characters of an error
@@ -234,8 +236,10 @@ def init(
     )
 
 
+app.command()(chat)
 app.command()(preview)
 app.command()(report)
+app.command()(review)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
@@ -260,6 +264,9 @@ def main() -> None:
     try:
         with _log_to_stderr():
             status = app(standalone_mode=False)
+    except Paused as stop:
+        say(clean(str(stop), _MOST_SHOWN))
+        sys.exit(0)
     except IsaraError as error:
         sys.exit(_fail(str(error)))
     except usage_error as error:

@@ -70,7 +70,8 @@ class Arm:
         """
         # An iteration more or less is another budget, so no run stops early. The seeds-only model is an arm of its own,
         # and every model is asked by the comparison itself, so a run need ask only where answers choose the iteration.
-        common: dict[str, Any] = {"evaluate.patience": None, "evaluate.seeds_only": False}
+        # And a person who changed one arm's rows would be a part of what is compared.
+        common: dict[str, Any] = {"evaluate.patience": None, "evaluate.seeds_only": False, "review.before_training": 0}
         common |= {} if base.evaluate.by_score else {"evaluate.answers": 0}
         return changed(base, {**common, **self.settings(base), "seed": seed, "out": str(out)})
 

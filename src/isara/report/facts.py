@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.config import FILE_NAME, Config, load_config
+from isara.decisions import Decisions, applied, counts, read_decisions, review_file
 from isara.errors import RunError
 from isara.evaluate.verdict import Verdict, judge
 from isara.files import damaged, parse_line, read_json, read_rows, read_text
@@ -100,6 +101,7 @@ class IterationFacts:
         examples: Held-out questions as the model answered them.
         kinds: How often each kind of answer was accepted, beside the seeds.
         items: What each held-out pair has shown; empty where they were not measured one by one.
+        decisions: What a person decided about the accepted pairs, by their ids.
     """
 
     number: int
@@ -112,6 +114,12 @@ class IterationFacts:
     examples: tuple[Example, ...] = ()
     kinds: tuple[KindShare, ...] = ()
     items: tuple[HeldoutRow, ...] = ()
+    decisions: Decisions = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> tuple[QAPair, ...]:
+        """The accepted pairs as a person's decisions leave them: what is trained on."""
+        return tuple(applied(self.decisions, self.accepted))
 
     @property
     def generated(self) -> bool:
@@ -241,9 +249,19 @@ class Run:
         )
 
     def texts(self) -> dict[str, QAPair]:
-        """Seed pairs and the pairs of all candidates by their id."""
+        """Seed pairs, the pairs of all candidates, and what a person made of them, by their id."""
         made = (stored.pair for facts in self.iterations for stored in facts.candidates)
-        return {pair.id: pair for pair in (*made, *self.seeds)}
+        edited = (pair for facts in self.iterations for pair in facts.pairs if pair.edited_from)
+        return {pair.id: pair for pair in (*edited, *made, *self.seeds)}
+
+    def decided(self, iterations: Sequence[IterationFacts] | None = None) -> dict[str, int]:
+        """How many rows a person accepted, edited and rejected, and how many went on unread; only what there is.
+
+        Args:
+            iterations: Of these; None for all.
+        """
+        each = self.iterations if iterations is None else iterations
+        return counts({row: made for facts in each for row, made in facts.decisions.items()})
 
 
 def read_run(path: str | Path, verify: bool = True) -> Run:
@@ -320,6 +338,7 @@ def _iteration(run: Path, number: int, verify: bool) -> IterationFacts:
         stats,
         _training(run, number, verify),
         kinds=kinds,
+        decisions=read_decisions(review_file(run, number), [stored.pair for stored in accepted]),
     )
     return _measured(run, number, verify, facts)
 

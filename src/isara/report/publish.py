@@ -32,7 +32,7 @@ def final_files(config: Config, model: str, run: Path, best: int) -> Mapping[str
     # The loop has compared the bytes of each stage a moment ago.
     found = replace(read_run(run, verify=False), config=config)
     license = model_license(model)
-    pairs = [pair for facts in found.behind(best) for pair in facts.accepted]
+    pairs = [pair for facts in found.behind(best) for pair in facts.pairs]
     files = {"README.md": model_card(found, best, license)}
     if pairs:
         files["data_card.md"] = data_card(found, best, license)

@@ -1,17 +1,16 @@
 """Rows beside the pairs that they were made from, for a reader. Texts of a model are untrusted, as everywhere."""
 
-import random
 from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from isara.decisions import drawn, in_words
 from isara.errors import RunError
-from isara.generate import stream
 from isara.marks import clean
 from isara.records import Candidate, Draw, QAPair
-from isara.report.facts import Run
+from isara.report.facts import Run, StoredCandidate
 from isara.report.terminal import plain
 
 _MOST_SHOWN = 80  # characters of a name or value
@@ -41,12 +40,9 @@ def read_rows(run: Run, count: int, number: int | None = None, rejected: bool = 
     where = f"iteration {number}" if number is not None else "any iteration"
     if not rows:
         raise RunError(f"{run.path} holds no {kind} rows of {where}: give an --iteration that has some")
-    drawn = random.Random(stream(0, "read", kind, count)).sample(range(len(rows)), min(count, len(rows)))
+    chosen = drawn(rows, count, kind)
     texts = run.texts()
-    panels = [
-        row_panel(stored.candidate, texts, f"iteration {stored.pair.iteration}, weights {stored.weights[:12]}")
-        for stored in (rows[place] for place in sorted(drawn))
-    ]
+    panels = [row_panel(stored.candidate, texts, _made(run, stored)) for stored in chosen]
     return Group(Text(f"{len(panels)} of {len(rows)} {kind} rows, drawn at random:"), *panels)
 
 
@@ -70,6 +66,13 @@ def row_panel(each: Candidate, texts: Mapping[str, QAPair], origin: str = "") ->
     fate = "accepted" if each.rejection is None else "dropped: " + _reason(each, texts)
     title = Text(clean(f"{each.pair.id} {fate}", 2 * _MOST_SHOWN))
     return Panel(Text("\n").join(lines), title=title, title_align="left")
+
+
+def _made(run: Run, stored: StoredCandidate) -> str:
+    """What made a row, and what a person made of it."""
+    number = stored.pair.iteration
+    decided = run.at(number).decisions.get(stored.pair.id)
+    return f"iteration {number}, weights {stored.weights[:12]}" + (f", {in_words(decided)}" if decided else "")
 
 
 def _turn(label: str, text: str) -> Text:

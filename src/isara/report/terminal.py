@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from isara.decisions import counts, in_words
 from isara.errors import RunError
 from isara.evaluate.verdict import FEW_PAIRS, Rival, model_name, sentence
 from isara.marks import clean
@@ -86,10 +87,11 @@ def provenance(run: Run, row_id: str) -> RenderableType:
     Raises:
         RunError: No row, or more than one, begins with this id.
     """
+    edited = {pair.id: pair.edited_from for facts in run.iterations for pair in facts.pairs if pair.edited_from}
     given = [(pair, "a seed pair") for pair in run.seeds] + [(pair, "a held-out pair") for pair in run.heldout]
     made = [stored for facts in run.iterations for stored in facts.candidates]
     found = {pair.id for pair in (*(pair for pair, _ in given), *(stored.pair for stored in made))}
-    found = {pair_id for pair_id in found if pair_id.startswith(row_id)}
+    found = {edited.get(pair_id, pair_id) for pair_id in (*found, *edited) if pair_id.startswith(row_id)}
     if len(found) != 1:
         raise RunError(
             f"expected one row of {run.path} whose id begins with {row_id!r}, found {len(found)}: "
@@ -156,6 +158,8 @@ def _rows(run: Run) -> list[_Row]:
         *((f"  {clean(reason, _MOST_SHOWN)}", _taken(reason)) for reason in reasons),
         ("answers cut at the limit", lambda facts: "" if facts.cut is None else f"{facts.cut:.0%}"),
         ("accepted", lambda facts: _count(facts, "accepted")),
+        *((f"  {name} by a person", _decided(name)) for name in ("accepted", "edited", "rejected")),
+        ("  let pass unread", _decided("unread")),
         ("trained on", lambda facts: f"{facts.training.stats.rows}" if facts.training else ""),
         ("steps", lambda facts: f"{facts.training.stats.steps}" if facts.training else ""),
         ("loss, first step → last step", _losses),
@@ -169,6 +173,10 @@ def _rows(run: Run) -> list[_Row]:
 
 def _count(facts: IterationFacts, name: str) -> str:
     return f"{facts.funnel[name]}" if facts.candidates or facts.generated else ""
+
+
+def _decided(name: str) -> Callable[[IterationFacts], str]:
+    return lambda facts: f"{counts(facts.decisions)[name]}" if name in counts(facts.decisions) else ""
 
 
 def _taken(reason: str) -> Callable[[IterationFacts], str]:
@@ -305,7 +313,12 @@ def _origin(run: Run, stored: StoredCandidate) -> list[RenderableType]:
         "answer seed": each.answer.seed if each.answer else "none",
         "fate": _fate(each, texts),
     }
+    decided = run.at(stored.pair.iteration).decisions.get(stored.pair.id)
+    if decided is not None:
+        facts["review"] = in_words(decided)
+    edited = decided.apply(stored.pair) if decided is not None and decided.decision == "edit" else None
     parts: list[RenderableType] = [
+        *_rewritten(edited),
         _pair_panel(stored.pair),
         plain("\n".join(f"{name}: {value}" for name, value in facts.items())),
     ]
@@ -319,6 +332,12 @@ def _origin(run: Run, stored: StoredCandidate) -> list[RenderableType]:
         parts += [demos, Panel(plain(each.answer.prompt), title="Prompt of the answer", title_align="left")]
     parts.append(Panel(plain(each.question.prompt), title="Prompt of the question", title_align="left"))
     return parts
+
+
+def _rewritten(edited: QAPair | None) -> list[RenderableType]:
+    if edited is None:
+        return []
+    return [Text("As a person wrote it:"), _pair_panel(edited), Text("As it was made:")]
 
 
 def _fate(each: Candidate, texts: Mapping[str, QAPair]) -> str:

@@ -83,6 +83,7 @@ def _story(run: Run) -> dict[str, Any]:
         "planned": run.config.iterations,
         "candidates": sum(len(facts.candidates) for facts in run.iterations),
         "accepted": sum(len(facts.accepted) for facts in run.iterations),
+        "decided": run.decided(),
         "licence": run.config.licence,
         "cost": _cost(run),
     }

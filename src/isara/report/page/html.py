@@ -18,16 +18,29 @@ _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def page(data: Mapping[str, Any], title: str) -> str:
-    """The whole file.
+    """The whole file of a run's page.
 
     Args:
         data: What the script shows, JSON-ready.
         title: Of the window.
     """
-    script, style = _part("page.js"), _part("page.css")
+    return compose("page", data, title)[0]
+
+
+def compose(name: str, data: Mapping[str, Any], title: str, also: str = "") -> tuple[str, str]:
+    """A whole file, and the policy that lets nothing in it run but its own script.
+
+    Args:
+        name: Of its HTML, its script and, beside the one that all pages share, its style sheet.
+        data: What the script shows, JSON-ready.
+        title: Of the window.
+        also: What the policy is to say beside that.
+    """
+    script = _part("nodes.js") + _part(f"{name}.js")
+    style = "".join(map(_part, dict.fromkeys(("page.css", f"{name}.css"))))
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
-        "form-action 'none'"
+        f"form-action 'none'{also}"
     )
     pieces = {
         "POLICY": policy,
@@ -36,7 +49,7 @@ def page(data: Mapping[str, Any], title: str) -> str:
         "DATA": safe_json(data),
         "SCRIPT": script,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: pieces[found[1]], _part("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: pieces[found[1]], _part(f"{name}.html")), policy
 
 
 def safe_json(data: Any) -> str:

@@ -1,40 +1,8 @@
-"use strict";
-// Draws the page from its data. Every text becomes a text node: nothing here parses a string as HTML.
-const D = JSON.parse(document.getElementById("data").textContent);
-const ROWS = D.rows, PAGE = 25, PAIRS = 6, CLIP = 300, LONG = 20000;
-const at = (id) => document.getElementById(id);
-const count = (n) => n.toLocaleString("en");
+// Draws the page of a run from its data.
+const ROWS = D.rows, PAGE = 25, PAIRS = 6, CLIP = 300;
 const figure = (n) => Math.abs(n) >= 100 ? n.toFixed(0) : n.toFixed(3);
 const percent = (share) => `${Math.round(100 * share)} %`;
-const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 const modelName = (t) => (D.models.find((model) => model.number === t) || { name: `iteration ${t}` }).name;
-
-// What has no shape or turns the reading order stands as its code; joiners that scripts need stay.
-const HIDDEN = /(?![\n\t\u200c\u200d])[\p{C}\p{Zl}\p{Zp}\u{e0100}-\u{e01ef}]/gu;
-const visible = (text) => String(text).replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
-const clip = (text, most) => text.length > most ? `${text.slice(0, most)}…` : text;
-
-function fill(node, props, children) {
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== "")
-    .map((child) => child instanceof Node ? child : visible(child)));
-  return node;
-}
-const el = (tag, props, ...children) => fill(document.createElement(tag), props, children);
-const svg = (tag, props, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);
-const link = (text, onclick, props) => el("button", { type: "button", class: "plain", onclick, ...props }, text);
-
-// A text as it is; of a very long one the beginning, and the rest when asked for.
-function text(value, most = LONG, tag = "p") {
-  const node = el(tag, { class: "text", dir: "auto" }, clip(value, most));
-  if (value.length <= most || most < LONG) return node;
-  const more = el("button", { type: "button", onclick: () => { node.textContent = visible(value); more.remove(); } },
-    `Show all ${count(value.length)} characters`);
-  return el("div", {}, node, more);
-}
 
 // ---- the story
 
@@ -59,6 +27,8 @@ function story() {
     tile(count(s.accepted), `accepted${share}`, () => openRows({ fate: "accepted" })),
     tile(count(s.measured), "held-out pairs, measured on", D.heldout.length ? () => jump("answers") : null),
   ];
+  const read = Object.entries(s.decided).map(([name, n]) => `${count(n)} ${name}`);
+  if (read.length) tiles.push(tile(read.join(", "), "by a person, before training", () => openRows({ fate: "accepted", read: true }), "wide"));
   if (s.best_name !== null) tiles.push(tile(s.best_name, s.exported ? "is exported to final/" : "would be exported so far", null, "wide"));
   if (s.cost) {
     const change = s.cost.after / s.cost.before - 1;
@@ -277,7 +247,7 @@ function map() {
 
 // ---- all rows
 
-const NONE = { words: "", fate: "", t: "", reason: "", kind: "", demo: null, cut: false };
+const NONE = { words: "", fate: "", t: "", reason: "", kind: "", demo: null, cut: false, read: false };
 let filter = { ...NONE };
 const list = { page: 0, found: [] };
 let texts = null; // in lower case, made when first searched
@@ -288,6 +258,7 @@ function matches(row, index, words) {
   if (f.t !== "" && row.t !== f.t) return false;
   if (f.reason && row.reason !== f.reason || f.kind && row.kind !== f.kind) return false;
   if (f.cut && !(row.answers && row.answers[row.chosen].finish === "length")) return false;
+  if (f.read && !row.review) return false;
   if (f.demo !== null && !draws(row).some((draw) => draw.demos.includes(f.demo))) return false;
   return words.every((word) => texts[index].includes(word));
 }
@@ -317,7 +288,7 @@ function drawRows() {
   if (words.length && !texts) texts = ROWS.map((row) => `${row.q}\n${row.a}\n${row.id}`.toLowerCase());
   list.found = [];
   ROWS.forEach((row, index) => { if (matches(row, index, words)) list.found.push(index); });
-  const more = [filter.demo !== null ? ` made after ${ROWS[filter.demo].id}` : "", filter.cut ? " cut at the limit" : ""].join("");
+  const more = [filter.demo !== null ? ` made after ${ROWS[filter.demo].id}` : "", filter.cut ? " cut at the limit" : "", filter.read ? " decided by a person" : ""].join("");
   at("rows-count").textContent = `${count(list.found.length)} of ${plural(ROWS.length, "row")}${more}`;
   const shown = list.found.slice(list.page * PAGE, (list.page + 1) * PAGE);
   at("rows-list").replaceChildren(el("ul", { class: "list" }, shown.map((index) => {
@@ -370,6 +341,9 @@ function facts(row, index, used) {
     row.reason && ["dropped by", el("span", {}, link(row.reason, () => openRows({ reason: row.reason })),
       row.value !== null ? ` · value ${row.value}` : "", row.threshold !== null ? ` · threshold ${row.threshold}` : "")],
     row.near !== undefined && ["too near to", rowLink(row.near)],
+    row.review && ["review", row.review.said],
+    row.review && row.review.q && ["question as edited", text(row.review.q)],
+    row.review && row.review.a && ["answer as edited", text(row.review.a)],
     row.kind && ["kind of answer", link(row.kind, () => openRows({ kind: row.kind }))],
     row.question && ["seed of the question", row.question.seed],
     row.answers && ["seed of the answer", row.answers[row.chosen].seed],

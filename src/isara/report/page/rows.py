@@ -7,6 +7,7 @@ them. So a page holds tens of thousands of rows in about the bytes of their own 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from isara.decisions import in_words
 from isara.kinds import Kinds
 from isara.records import Draw, QAPair, Rejection
 from isara.report.facts import Run, StoredCandidate
@@ -22,7 +23,8 @@ def page_rows(run: Run) -> list[dict[str, Any]]:
     """Every seed and every candidate as a dict; a row is known by its place in the list.
 
     Keys: `id`, `t` (iteration), `q`, `a`, `fate`, `kind` (of the answer); of a candidate also `batch`, `weights`,
-    `question` and `answers` (draws) with `chosen`, and where dropped `reason`, `value`, `threshold`, `near`.
+    `question` and `answers` (draws) with `chosen`, `review` where a person decided, and where dropped `reason`,
+    `value`, `threshold`, `near`.
     """
     made = [stored for facts in run.iterations for stored in facts.candidates]
     pairs = [*run.seeds, *(stored.pair for stored in made)]
@@ -30,7 +32,9 @@ def page_rows(run: Run) -> list[dict[str, Any]]:
     for place, pair in enumerate(pairs):
         places.setdefault(pair.id, place)
     rows = [{**_pair(pair), "fate": SEED} for pair in run.seeds]
-    rows += [{**_pair(stored.pair), **_made(stored, pairs, places)} for stored in made]
+    for pair in (pair for facts in run.iterations for pair in facts.pairs if pair.edited_from):
+        places.setdefault(pair.id, places[pair.edited_from])  # a demonstration that a person wrote opens its row
+    rows += [{**_pair(stored.pair), **_made(stored, pairs, places), **_review(run, stored)} for stored in made]
     for row, kind in zip(rows, _kinds(run, pairs), strict=True):
         if row["a"]:
             row["kind"] = kind
@@ -62,6 +66,17 @@ def _made(stored: StoredCandidate, pairs: Sequence[QAPair], places: Mapping[str,
         row["answers"] = [_draw(draw, pair.answer, pairs, places) for draw in each.answers]
         row["chosen"] = each.chosen
     return {**row, **(_rejection(each.rejection, places) if each.rejection else {})}
+
+
+def _review(run: Run, stored: StoredCandidate) -> dict[str, Any]:
+    """What a person decided about the row, where one did."""
+    decided = run.at(stored.pair.iteration).decisions.get(stored.pair.id)
+    if decided is None or stored.candidate.rejection is not None:
+        return {}
+    review: dict[str, Any] = {"said": in_words(decided)}
+    if decided.decision == "edit":
+        review |= {"q": decided.question, "a": decided.answer}
+    return {"review": review}
 
 
 def _rejection(drop: Rejection, places: Mapping[str, int]) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""`isara review`: a person goes through rows before they are trained on."""
+
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isara.cli.options import console, say
+from isara.errors import RunError
+
+if TYPE_CHECKING:
+    from isara.report.review import Desk
+
+
+def review(
+    what: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a file of seed pairs.")],
+    iteration: Annotated[
+        int | None, typer.Option(min=1, help="Rows of this iteration; by default the last that is made.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many, drawn at random; by default those that the run waits for, or all."),
+    ] = None,
+    terminal: Annotated[bool, typer.Option("--terminal", help="By keys in the terminal instead of a page.")] = False,
+    accept_rest: Annotated[
+        bool, typer.Option("--accept-rest", help="Let the undecided rows pass unread, and end.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes a free port.")] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser, too.")] = False,
+) -> None:
+    """Go through rows before they are trained on: accept, edit, reject with a reason, undo.
+
+    On a page that this machine alone can open, or with --terminal by keys. Each decision is on the disk before the next
+    row is shown; Ctrl-C or the page's Done button ends, and the same command goes on.
+    """
+    what = what.expanduser()
+    if accept_rest:
+        go_through: Callable[[Desk], None] = _pass_unread
+    else:
+        go_through = _in_terminal if terminal else partial(_serve, port=port, open_page=open_page)
+    if what.is_dir():
+        _review_run(what, iteration, rows, go_through)
+    elif iteration is not None or rows is not None:
+        raise RunError("--iteration and --rows are of a run: a file of pairs is gone through as a whole")
+    else:
+        _review_seeds(what, go_through)
+
+
+def _review_run(run: Path, iteration: int | None, rows: int | None, go_through: "Callable[[Desk], None]") -> None:
+    from isara.files import locked
+    from isara.folder import read_config
+    from isara.report.facts import read_run
+    from isara.report.review import run_desk
+
+    read_config(run)  # before a lock file is left in a folder that is no run
+    with locked(run):
+        desk = run_desk(read_run(run), iteration, rows)
+        if desk.notice:
+            typer.echo(desk.notice, err=True)
+        go_through(desk)
+    say(f"{desk.said()} in {desk.path}")
+    if left := len(desk.undecided):
+        say(f"still undecided: {left}. The same command shows them; with --accept-rest they pass unread.")
+    else:
+        say(desk.after)
+
+
+def _review_seeds(source: Path, go_through: "Callable[[Desk], None]") -> None:
+    from isara.embedders import find_embedder
+    from isara.report.review import seeds_desk, write_reviewed
+
+    desk = seeds_desk(source, find_embedder("lexical"))
+    go_through(desk)
+    say(f"{desk.said()} in {desk.path}")
+    out = write_reviewed(desk, source)
+    say(f"{len(desk.pairs())} pairs are in {out}: give it as the seeds")
+
+
+def _pass_unread(desk: "Desk") -> None:
+    from isara.decisions import Decision
+
+    desk.decide(*(Decision(row.pair.id, "unread") for row in desk.undecided))
+
+
+def _in_terminal(desk: "Desk") -> None:
+    from isara.report.review.terminal import review as go_through
+
+    try:
+        go_through(desk, console().print, _line)
+    except KeyboardInterrupt:
+        say("")
+
+
+def _line(prompt: str) -> str | None:
+    """A line of the input without its end; None where it has ended."""
+    if sys.stdin.isatty():
+        typer.echo(prompt, nl=False)
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
+
+
+def _serve(desk: "Desk", port: int, open_page: bool) -> None:
+    """Shows the desk as a page until Done is pressed there or Ctrl-C here."""
+    from isara.report.review.server import ReviewServer
+
+    with ReviewServer(desk, port) as server:
+        try:
+            say(f"{desk.said()}. Go on at {server.url}")
+            say("The address is a secret of this machine's; Ctrl-C here or Done there ends.")
+            if open_page:
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            say("")
