@@ -24,7 +24,7 @@ FLOORS = [
     {"report"},
     {"build", "estimate", "scaffold", "preview", "tune"},
     {"compare"},
-    {"cli", "isara"},
+    {"cli", "isara", "__main__"},
 ]
 MOST_LINES, MOST_PARAMETERS = 60, 8
 

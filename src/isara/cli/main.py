@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.export import export
+from isara.cli.guard import guarded
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
@@ -242,11 +242,15 @@ app.add_typer(seeds_app, name="seeds")
 
 
 def main() -> None:
+    """The command line, for a caller that has imported it."""
+    guarded(command_line)
+
+
+def command_line() -> None:
     """Runs the command line; what a user can mend ends in one line and exit code 1, a bug keeps its traceback."""
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding can't show is replaced
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Children and libraries read these; nothing here phones home.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -260,8 +264,6 @@ def main() -> None:
         sys.exit(_fail(str(error)))
     except usage_error as error:
         sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("stopped; run the same command again to go on"))
     sys.exit(status if isinstance(status, int) else 0)
 
 
