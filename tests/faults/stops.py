@@ -34,12 +34,18 @@ def stop(command: list[str], where: Path, seconds: float, number: signal.Signals
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear,
     )
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         (os.killpg if group else os.kill)(process.pid, number)
     return process.wait(60), process.communicate()[1]
+
+
+def _hear() -> None:
+    # A harness that a shell has put into the background ignores Ctrl-C, and its children would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wrong(code: int, said: str, number: signal.Signals) -> str | None:
@@ -54,8 +60,8 @@ def wrong(code: int, said: str, number: signal.Signals) -> str | None:
     if code == -number and not said:
         return None  # Python had not begun
     if code != 128 + number:
-        return f"exit code {code}: {said[-300:]}"
-    return None if len(lines) == 1 else f"{len(lines)} lines of its own: {said[-300:]}"
+        return f"exit code {code}: {said[:200]} … {said[-200:]}"
+    return None if len(lines) == 1 else f"{len(lines)} lines of its own: {said[:200]} … {said[-200:]}"
 
 
 def commands(model: str | None, seeds: Path | None, place: Path) -> dict[str, tuple[list[str], float]]:

@@ -1,20 +1,21 @@
 """Signals and standard streams: how a command ends when somebody stops it or nobody can read it.
 
-Ctrl-C and SIGTERM end a command in one line, whenever they come; a second one, or ten seconds, end it at once (a killed
-run loses nothing). An output that can't be written ends in one line, too; a reader that goes away, as `head` does, in
-none. What is read off the arguments here is the verb alone, for what is kept depends on it.
+Ctrl-C and SIGTERM end a command in one line, whenever they come, imports included. An output that can't be written ends
+in one line, too; a reader that goes away, as `head` does, in none.
 """
 
+import errno
 import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Any, Never
+from typing import Any
 
-_PATIENCE = 10.0  # seconds that a stopped command has to close what is open
+from isara.temporary import temporary_prefix
+
 _PIPE_CLOSED = 141  # 128 + SIGPIPE, as shells report it
 _AGAIN = "nothing was changed; give the same command again"
 _KEPT = {
@@ -31,59 +32,47 @@ _KEPT = {
 }
 
 
-class Stopped(BaseException):
-    """Somebody asked the command to end; no library takes it for an interrupt that it could handle."""
-
-
 class Unwritable(BaseException):
     """Standard output can't be written; no library takes it for an error of a file."""
 
 
-class Stop:
-    """What happens at SIGINT and SIGTERM from here on: `Stopped` is raised, and the second ends the process.
+class _Stop:
+    """What happens at SIGINT and SIGTERM while a command runs: a line, and the process ends.
 
-    Args:
-        verb: Of the command line, on which it depends what is kept.
+    It ends at once, as if it were killed, for which every file is written anyway: an exception that is thrown wherever
+    Python happens to be is swallowed by destructors and bare excepts, and aborts native code that called Python.
     """
 
-    def __init__(self, verb: str) -> None:
-        self.number = 0
-        self._line = f"isara: stopped; {_KEPT.get(verb, _AGAIN)}\n"
-        self._before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
-
-    def say(self) -> None:
-        """Writes the line, unless that was done."""
-        line, self._line = self._line.encode(), ""
-        try:
-            os.write(2, line)
-        except OSError:
-            return  # there is nobody to tell
+    def __init__(self) -> None:
+        # What ignores Ctrl-C, as a shell's background job does, goes on ignoring it.
+        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._asked) for number in heard}
 
     def over(self) -> None:
         """Signals mean again what they did."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        sys.unraisablehook = self._unraisable
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            self._end()
-        self.number = number
-        late = threading.Timer(_PATIENCE, self._end)
-        late.daemon = True
-        late.start()
-        raise Stopped
+        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        line = f"isara: stopped; {_KEPT.get(verb, _AGAIN)}\n"
+        try:
+            with suppress(OSError):  # there may be nobody to tell
+                # A bar that is being drawn is taken away, and the cursor that it hid comes back.
+                os.write(2, (("\r\x1b[K\x1b[?25h" if os.isatty(2) else "") + line).encode())
+            _remove_temporary()
+        finally:
+            os._exit(128 + number)
 
-    def _swallowed(self, error: Any) -> None:
-        """Where Python itself drops an exception, in a destructor or a callback, nobody would hear of this one."""
-        if isinstance(error.exc_value, Stopped):
-            self._end()
-        self._unraisable(error)
 
-    def _end(self) -> Never:
-        self.say()
-        os._exit(128 + self.number)
+def _remove_temporary() -> None:
+    """Removes this process's temporary folders, which may hold a whole model."""
+    tempfile, shutil = sys.modules.get("tempfile"), sys.modules.get("shutil")
+    if tempfile is None or shutil is None:  # then there are none
+        return
+    for path in os.scandir(tempfile.gettempdir()):
+        if path.name.startswith(temporary_prefix()):
+            shutil.rmtree(path.path, ignore_errors=True)
 
 
 class _Output(io.FileIO):
@@ -108,32 +97,23 @@ class _Messages(io.FileIO):
 
 def guarded(command: Callable[[], None]) -> None:
     """Calls a command, and ends the process where a signal or an output that can't be written does."""
-    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     _open_closed()
     sys.stdout, sys.stderr = _own(sys.stdout, _Output), _own(sys.stderr, _Messages)
-    stop = Stop(verb)
+    stop = _Stop()
     try:
         try:
             command()
         finally:
-            if not stop.number:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except Unwritable as error:
         _leave_output()
         number, what = error.args
-        if isinstance(OSError(number, what), BrokenPipeError):
+        if number == errno.EPIPE:  # the reader has seen enough
             sys.exit(_PIPE_CLOSED)
         os.write(2, f"isara: the output can't be written ({what}): free some space or give it another place\n".encode())
         sys.exit(1)
-    except BaseException:
-        if not stop.number:
-            raise
-        _leave_output()
-        stop.say()
-        sys.exit(128 + stop.number)
     finally:
-        if not stop.number:
-            stop.over()
+        stop.over()
 
 
 def _open_closed() -> None:

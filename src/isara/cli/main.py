@@ -23,7 +23,7 @@ from isara.cli.report import report
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, RunError
-from isara.marks import clean
+from isara.marks import clean, visible
 
 _MOST_SHOWN = 5000  # characters of an error
 
@@ -39,7 +39,7 @@ def _version(asked: bool) -> None:
     if asked:
         from isara import __version__
 
-        typer.echo(f"isara {__version__}")
+        say(f"isara {__version__}")
         raise typer.Exit
 
 
@@ -52,7 +52,7 @@ def isara(
 ) -> None:
     """Align a language model to a new domain from fewer than a hundred question-answer pairs."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        say(context.get_help())
 
 
 @app.command()
@@ -90,7 +90,7 @@ def run(
     with Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars:
         parts = build_parts(settings, bars)
         for note in parts.notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         result = loop.run(parts, bars, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
     console().print(summary(found), before_and_after(found))
@@ -285,7 +285,7 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
                 raise ConfigError(f"--set {key}: a run answers with its own model and pairs: name another with --model")
         parts = build_run(run, overrides or (), retrieves=bool(demos))
         for key, was, now in changes(read_config(run), parts.config.model_dump(mode="json")):
-            typer.echo(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
+            say(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
     else:
         if demos and not seeds:
             raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
@@ -298,11 +298,18 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
     return replace(parts, seeds=load_pairs(seeds, parts.config, parts.renderer))
 
 
+class _Printable(logging.Formatter):
+    """A line that quotes what it likes: a terminal obeys nothing of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 @contextlib.contextmanager
 def _log_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("isara: %(message)s"))
+    handler.setFormatter(_Printable("isara: %(message)s"))
     logging.getLogger("isara").addHandler(handler)
     try:
         yield
@@ -311,7 +318,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
+    say(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
     return 1
 
 
