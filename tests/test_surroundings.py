@@ -1,7 +1,11 @@
 """What is around a command: texts that want to steer the terminal, outputs that can't be written, and interrupts."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,7 +141,8 @@ def stopped(body: str, number: int) -> tuple[int, str]:
         "print('now', flush=True); import isara.cli.main, transformers, torch; time.sleep(60)",
         # What swallows every exception would swallow an interrupt.
         "print('now', flush=True)\n    while True:\n        try: time.sleep(1)\n        except BaseException: continue",
-        "import threading; threading.Thread(target=time.sleep, args=(60,)).start(); print('now', flush=True); [0 for _ in iter(int, 1)]",
+        "import threading; threading.Thread(target=time.sleep, args=(60,)).start(); print('now', flush=True)\n"
+        "    while True: pass",
     ],
     ids=["sleep", "imports", "swallowed", "thread"],
 )  # fmt: skip
@@ -171,7 +176,7 @@ def test_a_stopped_run_goes_on(isara: Command, tiny_llama: Path, seeds: Path, tm
         "    flag = Path(__file__).with_name('stopped')\n"
         "    if not flag.exists():\n        flag.touch()\n        os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    settings = options(*FAST, f"filters.own_questions=[{tmp_path / 'mine.py'}:stop]")
+    settings = options(*FAST, f"filters.own_questions=[{{use: {tmp_path / 'mine.py'}:stop}}]")
     command = ["run", "--model", str(tiny_llama), "--seeds", str(seeds), "--out", "run", *settings]
     done = subprocess.run([sys.executable, "-m", "isara", *command], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (143, KEPT.strip())
