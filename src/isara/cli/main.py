@@ -262,6 +262,8 @@ def command_line() -> None:
             status = app(standalone_mode=False)
     except IsaraError as error:
         sys.exit(_fail(str(error)))
+    except PermissionError as error:  # wherever it comes from, it is the user's to mend
+        sys.exit(_fail(f"{error.filename or 'a file'} may not be read or written by this user: mend its rights"))
     except usage_error as error:
         sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
     sys.exit(status if isinstance(status, int) else 0)
