@@ -172,7 +172,7 @@ def test_what_a_shell_has_told_to_ignore_ctrl_c_goes_on_ignoring_it() -> None:
 def test_a_stopped_run_goes_on(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811
     """SIGTERM between two batches, from a filter of the user's own; then the same command."""
     (tmp_path / "mine.py").write_text(
-        "import os, signal\nfrom pathlib import Path\n\n\ndef stop(pair):\n"
+        "import os, signal\nfrom pathlib import Path\n\n\ndef stop(candidate, pool):\n"
         "    flag = Path(__file__).with_name('stopped')\n"
         "    if not flag.exists():\n        flag.touch()\n        os.kill(os.getpid(), signal.SIGTERM)\n"
     )

@@ -35,7 +35,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     if len(text) > _MOST_CHARACTERS:
         raise YamlError(f"more than {_MOST_CHARACTERS:,} characters")
     try:
-        return copy.deepcopy(_loaded(text, loader))
+        return copy.deepcopy(_loaded(text, loader))  # type: ignore[arg-type]  # types are hashable
     except yaml.MarkedYAMLError as error:
         raise YamlError(str(error.problem), error.problem_mark.line + 1 if error.problem_mark else None) from None
     except yaml.YAMLError as error:
