@@ -48,7 +48,6 @@ def test_nothing_that_a_model_says_steers_the_terminal(
     assert code == 0, err
     said = {"run": out + err}
     row = json.loads((tmp_path / "run/iteration-01/generate/candidates.jsonl").read_text().splitlines()[0])["id"]
-    sets = hostile[6:]
     for name, *arguments in [
         ("show", "show", "run"),
         ("row", "show", "run", "--row", row),
@@ -58,18 +57,35 @@ def test_nothing_that_a_model_says_steers_the_terminal(
         ("rows", "export", "run", "--rows", "alpaca", "--out", "rows.json"),
         ("answer", "answer", f"Is it {HOSTILE} far?", "--model", "run"),
         ("evaluate", "evaluate", "run"),
-        ("preview", "preview", *hostile, "--no-estimate", "--rows", "3"),
-        ("dry", "run", *hostile, "--dry-run"),
-        ("tune", "tune", *hostile, "--out", "tuned"),
-        ("models", "models", "check", hostile[1], "--seeds", hostile[3]),
-        ("compare", "compare", "run", "--seeds", "1", "--arms", "zero-shot,isara", "--out", "compared", *sets),
     ]:
         code, out, err = isara(*arguments)
         assert code == 0, (name, err)
         said[name] = out + err
     assert not {name: found[0] for name, text in said.items() if (found := RAW.search(text))}
     # What they show is what was said, and not something else.
-    assert all("[2J" in said[name] for name in ("row", "rejected", "answer", "preview"))
+    assert all("[2J" in said[name] for name in ("row", "rejected", "answer"))
+
+
+@pytest.mark.parametrize("verb", ["preview", "dry run", "tune", "models check", "compare"])
+def test_nor_does_it_before_a_run_or_beside_others(
+    isara: Command,  # noqa: F811
+    hostile: list[str],
+    tmp_path: Path,
+    verb: str,
+) -> None:
+    (tmp_path / "isara.yaml").write_text(f"model: {hostile[1]}\nseeds: {hostile[3]}\nheldout: 0.3\n")
+    code, out, err = isara(
+        *{
+            "preview": ["preview", *hostile, "--no-estimate", "--rows", "3"],
+            "dry run": ["run", *hostile, "--dry-run"],
+            "tune": ["tune", *hostile, "--out", "tuned"],
+            "models check": ["models", "check", hostile[1], "--seeds", hostile[3]],
+            "compare": ["compare", ".", "--seeds", "1", "--arms", "zero-shot,isara", "--out", "all", *hostile[6:]],
+        }[verb]
+    )
+    assert code == 0, err
+    assert not RAW.search(out + err)
+    assert "[2J" in out or verb != "preview"
 
 
 @pytest.mark.parametrize(
