@@ -280,13 +280,18 @@ def test_what_the_terminal_cannot_show_is_replaced(seeds: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1080"), ("HTTPS_PROXY", "socks://127.0.0.1:7890")]
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080"),
+        ("HTTPS_PROXY", "socks://127.0.0.1:7890"),
+        ("all_proxy", "ftp://127.0.0.1:21"),
+    ],
 )
 def test_a_proxy_that_the_hubs_client_cannot_use_is_one_line(
     seeds: Path, tmp_path: Path, variable: str, value: str
 ) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub"), variable: value}
-    command = [sys.executable, "-m", "isara.cli.main", "run", "--model", "zelda/link-1b", "--seeds", str(seeds)]
+    command = [sys.executable, "-m", "isara", "run", "--model", "zelda/link-1b", "--seeds", str(seeds)]
     done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()

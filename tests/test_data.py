@@ -551,6 +551,24 @@ def test_other_columns_of_text_are_noted_and_logged_once(tmp_path: Path, caplog:
     assert caplog.messages == [f"{tmp_path}/s.jsonl: the column `prompt` is filled and not used"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"question": "One\\r\\ntwo?", "answer": "A\\rB\\r\\n\\r\\nC"}\r\n'),
+        ("a.csv", b'question,answer\r\n"One\r\ntwo?","A\rB\r\n\r\nC"\r\n'),
+        (
+            "a.json",
+            b'[{"messages": [{"role": "user", "content": "One\\r\\ntwo?"},\r\n'
+            b'{"role": "assistant", "content": "A\\rB\\r\\n\\r\\nC"}]}]',
+        ),
+    ],
+)
+def test_line_ends_of_every_system_are_read_alike(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    assert read_pairs(tmp_path / name) == [QAPair("One\ntwo?", "A\nB\n\nC")]
+
+
 def test_texts_have_one_kind_of_line_end_and_what_nobody_sees_is_empty(tmp_path: Path) -> None:
     rows = [{"question": "\ufeffOne\r\ntwo\rthree \u200b", "answer": "\u200b\u3164 \ufe0f"}]
     (tmp_path / "s.jsonl").write_text(lines(rows))

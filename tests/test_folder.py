@@ -121,10 +121,11 @@ def test_without_verifying_sizes_are_still_looked_at(finished: Path, tmp_path: P
         check_stage(stage, verify=False)
 
 
-def test_the_exported_model_is_made_anew_where_it_was_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [change, cut, lose])
+def test_the_exported_model_is_made_anew_where_it_was_changed(tmp_path: Path, damage: Callable[[Path], str]) -> None:
     align(tmp_path / "run", "iterations=1")
     whole = tree(tmp_path / "run")
-    change(tmp_path / "run/final/weights.json")
+    damage(tmp_path / "run/final/weights.json")
     again(tmp_path / "run")
     assert tree(tmp_path / "run") == whole
     # The record has bytes of its own: who changes final/ has not changed it.

@@ -429,3 +429,21 @@ def test_long_texts_of_libraries_are_cut(text: str, reason: str) -> None:
         f"the model 'zelda' can't be loaded ({reason}): check its config.json, tokenizer and weights, or copy or "
         "download it again"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_file_that_another_user_may_not_read_is_named(folder: Path, name: str) -> None:
+    for place in (folder, *folder.parents[:3]):
+        place.chmod(place.stat().st_mode | 0o055)
+    for path in folder.iterdir():  # the library writes weights for their owner alone
+        path.chmod(0o600 if path.name == name else 0o644)
+    code = (
+        "import os\nfrom pathlib import Path\nfrom isara.errors import ModelError\n"
+        "from isara.loading import check_folder\nos.setgroups([])\nos.setresuid(12345, 12345, 12345)\n"
+        f"try: check_folder(Path({str(folder)!r}))\nexcept ModelError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == (
+        f"{folder / name} may not be read by this user: mend its rights (`chmod a+r`), or take a copy\n"
+    ), done.stderr

@@ -146,14 +146,22 @@ def test_html_is_no_control_token_of_a_model_that_has_none_of_it() -> None:
     assert problem.message == "the answer holds '<s>', where generated texts end or are dropped (run_on): reword it"
 
 
-def test_thoughts_behind_a_template_that_writes_empty_ones_are_an_error() -> None:
+@pytest.mark.parametrize(
+    ("answer", "mark"),
+    [
+        ("<think>Hm.</think>Link.", "<think>"),
+        ("<thinking>\nHm.\n</thinking>\n\nLink.", "<thinking>"),
+        ("Hm.\n</think>\nLink.", "</think>"),
+    ],
+)
+def test_thoughts_behind_a_template_that_writes_empty_ones_are_an_error(answer: str, mark: str) -> None:
     thinks = replace(plain_format("</s>"), before_last="<think>\n\n</think>\n\n")
-    bad = QAPair("Who?", "<think>Hm.</think>Link.")
+    bad = QAPair("Who?", answer)
 
     assert said(lint(rows(*PAIRS, bad), demos_needed=8, renderer=word_renderer(fmt=thinks))) == [
         (
             "error",
-            "seeds.jsonl:21: the answer holds '<think>', and the model's chat template writes an empty thought before "
+            f"seeds.jsonl:21: the answer holds {mark!r}, and the model's chat template writes an empty thought before "
             "every answer: take the thoughts out",
         )
     ]

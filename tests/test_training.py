@@ -668,13 +668,16 @@ class TestExport:
         assert kinds == ["qwen3_5", "qwen3_5_text"]
         assert type(AutoModelForCausalLM.from_pretrained(out)).__name__ == "Qwen3_5ForCausalLM"
 
-    def test_files_have_the_rights_that_the_umask_gives(self, tiny_llama: Path, tmp_path: Path) -> None:
-        before = os.umask(0o027)
+    @pytest.mark.parametrize(("mask", "rights"), [(0o022, "0o644"), (0o027, "0o640"), (0o077, "0o600")])
+    def test_files_have_the_rights_that_the_umask_gives(
+        self, tiny_llama: Path, tmp_path: Path, mask: int, rights: str
+    ) -> None:
+        before = os.umask(mask)
         try:
             out = exported(tmp_path, tiny_llama)
         finally:
             os.umask(before)
-        assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {"0o640"}
+        assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {rights}
 
     def test_generation_ends_where_answers_were_trained_to_end(
         self, tiny_chats: dict[str, Path], tmp_path: Path
@@ -835,11 +838,19 @@ def test_an_answer_ends_with_the_end_of_the_format(tiny_chats: dict[str, Path]) 
         assert text.strip().endswith(renderer.format.end.strip())
 
 
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29777"},
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "WORLD_SIZE": "4", "RANK": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "2", "PMI_RANK": "1"},
+        {"ACCELERATE_MIXED_PRECISION": "fp16", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    ],
+    ids=["torchrun", "slurm", "mpi", "accelerate"],
+)
 def test_a_launchers_left_over_variables_do_not_hang_a_training(
-    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_over: dict[str, str]
 ) -> None:
-    left_over = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29777"}
-    left_over |= {"SLURM_NTASKS": "4", "ACCELERATE_MIXED_PRECISION": "fp16"}
     for name, value in left_over.items():
         monkeypatch.setenv(name, value)
     stats = SupervisedTrainer(num_train_epochs=1).fit(PAIRS, str(tiny_llama), tmp_path / "model")

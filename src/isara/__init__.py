@@ -4,7 +4,6 @@ What a user imports stands here; each name is loaded when it is first asked for,
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,10 +49,13 @@ _WHERE = {
     "train": "isara.verbs",
 }
 __all__ = sorted(_WHERE)  # noqa: PLE0605
-__version__ = version("isara")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # reading the package's metadata takes as long as all else here
+        from importlib.metadata import version
+
+        return version("isara")
     if name not in _WHERE:
         raise AttributeError(f"module 'isara' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

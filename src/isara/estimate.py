@@ -1,7 +1,6 @@
 """What a run will take in tokens, time and memory, from what a few rows took just now; and the dry run."""
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from isara.records import Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
 from isara.sizes import settings_for
 from isara.stages import has_baseline
+from isara.temporary import temporary_folder
 from isara.watching import Silent
 
 ROWS = 8
@@ -176,7 +176,7 @@ def _training(parts: Parts) -> tuple[float, float]:
     clock = _StepClock()
     short = parts.config.model_copy(update={"train": train.model_copy(update={"max_steps": _TRAINED})})
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="isara-preview-") as folder:
+    with temporary_folder() as folder:
         pool = Pool(parts.embedder, parts.seeds)
         build_trainer(short, clock, pool).fit(parts.seeds, parts.model, Path(folder) / "model")
         whole = time.perf_counter() - begun

@@ -270,6 +270,9 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"expected a model folder with config.json, found none in {folder}: {advice}")
     if not names.intersection((_WHOLE, _INDEX)):
         raise _no_weights(folder, names)
+    for path in model_files(folder).values():
+        if not os.access(path, os.R_OK):  # the libraries would say that it is not there
+            raise ModelError(f"{path} may not be read by this user: mend its rights (`chmod a+r`), or take a copy")
     for name in _shards(folder) or [_WHOLE]:
         find_pointer(folder / name)
     if not has_tokenizer(folder):

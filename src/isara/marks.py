@@ -26,6 +26,7 @@ _THOUGHT = re.compile(
 )
 # Overrides of the direction, and tags that are no part of a flag: they show a reader another text than the model's.
 _DISGUISE = re.compile("[\u202d\u202e]|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]")
+_JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are other texts
 _ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 # Fillers and blanks that Unicode counts among letters, marks and symbols.
 _UNSEEN = re.compile(
@@ -90,6 +91,15 @@ def is_visible(text: str) -> bool:
     )
 
 
+def visible(text: str) -> str:
+    """Text from outside as it may be shown whole: it must not move the cursor, nor hide or reorder what it says.
+
+    Control characters, bidi marks, characters of no width, tags, halves of surrogate pairs, private and unassigned ones
+    become U+FFFD. New lines, tabs, and the joiners that scripts need stay.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_replaced, text))
+
+
 def clean(text: str, limit: int) -> str:
     """Text from outside as one line of a message may show it: at most `limit` characters, each one visible.
 
@@ -104,6 +114,15 @@ def clean(text: str, limit: int) -> str:
 def _seen(character: str) -> str:
     if character.isspace():
         return " "
+    return "" if _hides(character) else character
+
+
+def _replaced(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    return "\ufffd" if _hides(character) or unicodedata.category(character) in ("Zl", "Zp") else character
+
+
+def _hides(character: str) -> bool:
     # Cc, Cf, Cs, Co and Cn; the variation selectors beside the tags are marks, though nothing is seen of them.
-    unseen = unicodedata.category(character).startswith("C") or 0xE0000 <= ord(character) < 0xE1000
-    return "" if unseen else character
+    return unicodedata.category(character).startswith("C") or 0xE0000 <= ord(character) < 0xE1000

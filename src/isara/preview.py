@@ -1,6 +1,5 @@
 """A few rows through the whole pipeline, before a run: as they would come out, and thrown away."""
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, QAPair
 from isara.stages import Model, read_by, steps
+from isara.temporary import temporary_folder
 from isara.watching import SILENT
 
 
@@ -57,7 +57,7 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
     questions = config.questions.model_copy(update={"per_prompt": 1})
     small = replace(parts, config=config.model_copy(update={"generate": options, "questions": questions}))
     making = steps(small, 1, Model(parts.model, ""), Pool(parts.embedder, parts.seeds))
-    with tempfile.TemporaryDirectory(prefix="isara-preview-") as folder:
+    with temporary_folder() as folder:
         with suppress(YieldError):  # that one batch does not bring what a run wants is no mistake here
             _make(parts, asker, making, Path(folder))
         stored = whole_batches(Path(folder) / "candidates.jsonl")

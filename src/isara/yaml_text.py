@@ -1,6 +1,8 @@
 """The one place where text becomes YAML: whatever is wrong with it becomes one short line."""
 
+import copy
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -33,9 +35,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     if len(text) > _MOST_CHARACTERS:
         raise YamlError(f"more than {_MOST_CHARACTERS:,} characters")
     try:
-        value = yaml.load(text, loader)
-        if _values(value, {}) > _MOST_VALUES:
-            raise YamlError(f"more than {_MOST_VALUES:,} values, its aliases written out")
+        return copy.deepcopy(_loaded(text, loader))  # type: ignore[arg-type]  # types are hashable
     except yaml.MarkedYAMLError as error:
         raise YamlError(str(error.problem), error.problem_mark.line + 1 if error.problem_mark else None) from None
     except yaml.YAMLError as error:
@@ -47,6 +47,14 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     # A date that no calendar has, a number of too many digits, a key that is a list, a tag on a value of another kind.
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise YamlError(str(error)) from None
+
+
+@lru_cache(maxsize=32)
+def _loaded(text: str, loader: type[yaml.SafeLoader]) -> Any:
+    # A comparison reads each of its runs' configs many times, and reading YAML was half of what that took.
+    value = yaml.load(text, loader)
+    if _values(value, {}) > _MOST_VALUES:
+        raise YamlError(f"more than {_MOST_VALUES:,} values, its aliases written out")
     return value
 
 

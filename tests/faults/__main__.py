@@ -15,6 +15,7 @@ SHORT = [
     ["kills", "--kills", "50"],
     ["disks", "--faults", "30"],
     ["readers", "--inputs", "5000"],
+    ["stops", "--stops", "6"],
 ]
 LONG = [
     ["mutations", "--mutations", "5000"],
@@ -22,6 +23,7 @@ LONG = [
     ["kills", "--kills", "50", "--model", "embedded"],
     ["disks", "--faults", "1000"],
     ["readers", "--inputs", "100000"],
+    ["stops", "--stops", "12", "--seeds", "recipes/safety/seeds.jsonl"],
 ]
 
 

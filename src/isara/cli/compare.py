@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isara.cli.options import say
 from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ class _Work:
         done = {name: comparison for name, comparison in found.items() if comparison is not None}
         if done:
             about = {variation.name: variation.about for variation in variations}
-            typer.echo(write_summary(out, done, about, pooled))
-            typer.echo(f"{out / 'summary.md'} holds this summary, and each folder beside it a comparison.")
+            say(write_summary(out, done, about, pooled))
+            say(f"{out / 'summary.md'} holds this summary, and each folder beside it a comparison.")
         return any(self.failed(comparison) for comparison in found.values())
 
     def failed(self, comparison: "Comparison | None") -> bool:
@@ -161,7 +162,7 @@ class _Work:
         from isara.compare.plan import plan
 
         for line in plan(set_up(base, out, tests=self.tests), self.arms, self.seeds):
-            typer.echo(line)
+            say(line)
 
     def _compare(self, base: "Parts", out: Path) -> "Comparison":
         from functools import partial
@@ -178,9 +179,9 @@ class _Work:
             comparison = run_all(
                 base, self.arms, self.seeds, out, tests=self.tests, make=make, watcher=bars, tell=_tell
             )
-        typer.echo(table(comparison))
+        say(table(comparison))
         _draw(comparison)
-        typer.echo(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer.")
+        say(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer.")
         return comparison
 
 
@@ -193,7 +194,7 @@ def _draw(comparison: "Comparison") -> None:
         if comparison.iterations:
             draw_iterations(comparison, comparison.out / "iterations.svg")
     except RunError as error:
-        typer.echo(str(error))
+        say(str(error))
 
 
 def _task(
@@ -271,4 +272,4 @@ def _recipe_name(recipe: Path) -> str:
 
 
 def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+    say(line, err=True)

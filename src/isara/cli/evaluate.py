@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from isara.cli.options import say
 from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def evaluate(
     renderer = _renderer(folder, config)
     if run:
         for line in contradictions(folder, made, config, dtype, renderer):
-            typer.echo(line)
+            say(line)
     _run_and_print(model, _asker(folder, config, renderer), names, options, place, against)
 
 
@@ -160,7 +161,7 @@ def _run_and_print(
     console.print(table(model, results))
     if against:
         console.print(comparison_table(compare_items(tasks, place, against), against))
-    typer.echo(f"Every item is kept in {place}")
+    say(f"Every item is kept in {place}")
 
 
 def task_names(on: str) -> list[str]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from isara.cli.options import say
+
 if TYPE_CHECKING:
     from isara.judges.check import CheckResult
 
@@ -47,14 +49,14 @@ def check_judge(
     rows, name = read_labelled(on, subject.kind, Columns(question, answer, label, category, positive), half)
     result = check(subject, rows, name, read_refusals(refusals, half) if refusals else None)
     for line in summary(result):
-        typer.echo(line)
+        say(line)
     for line in _by_category(result):
-        typer.echo(line)
+        say(line)
     if isinstance(subject, EndpointJudge):
-        typer.echo(subject.usage_line)
-    typer.echo(f"kept in {keep(result, out)}")
+        say(subject.usage_line)
+    say(f"kept in {keep(result, out)}")
     if picture:
-        typer.echo(f"drawn: {', '.join(map(str, draw(result, picture)))}")
+        say(f"drawn: {', '.join(map(str, draw(result, picture)))}")
 
 
 @app.command("list")
@@ -65,9 +67,9 @@ def list_judges() -> None:
 
     for name in SHIPPED_JUDGES:
         result = checked(read_judge(name))
-        typer.echo(f"{name}: {'; '.join(summary(result)[:2]) if result else 'not checked'}")
+        say(f"{name}: {'; '.join(summary(result)[:2]) if result else 'not checked'}")
     for name, what in FORMS.items():
-        typer.echo(f"{name}: {what}")
+        say(f"{name}: {what}")
 
 
 def _by_category(result: "CheckResult") -> list[str]:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from isara.cli.chat import chat
 from isara.cli.compare import compare
 from isara.cli.evaluate import evaluate
 from isara.cli.export import export
+from isara.cli.guard import guarded
 from isara.cli.judge import app as judge_app
 from isara.cli.models import app as models_app
 from isara.cli.options import ConfigPath, Heldout, Model, Out, Overrides, Seeds, configured, console, say
@@ -25,7 +25,7 @@ from isara.cli.review import review
 from isara.cli.seeds import app as seeds_app
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, Paused, RunError
-from isara.marks import clean
+from isara.marks import clean, visible
 
 _MOST_SHOWN = 5000  # characters of an error
 
@@ -41,7 +41,7 @@ def _version(asked: bool) -> None:
     if asked:
         from isara import __version__
 
-        typer.echo(f"isara {__version__}")
+        say(f"isara {__version__}")
         raise typer.Exit
 
 
@@ -54,7 +54,7 @@ def isara(
 ) -> None:
     """Align a language model to a new domain from fewer than a hundred question-answer pairs."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        say(context.get_help())
 
 
 @app.command()
@@ -96,7 +96,7 @@ def run(
     ):
         parts = build_parts(settings, watcher)
         for note in parts.notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         result = loop.run(parts, watcher, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
     console().print(summary(found), before_and_after(found))
@@ -250,11 +250,15 @@ app.add_typer(seeds_app, name="seeds")
 
 
 def main() -> None:
+    """The command line, for a caller that has imported it."""
+    guarded(command_line)
+
+
+def command_line() -> None:
     """Runs the command line; what a user can mend ends in one line and exit code 1, a bug keeps its traceback."""
     for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding can't show is replaced
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Children and libraries read these; nothing here phones home.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -269,10 +273,10 @@ def main() -> None:
         sys.exit(0)
     except IsaraError as error:
         sys.exit(_fail(str(error)))
+    except PermissionError as error:  # wherever it comes from, it is the user's to mend
+        sys.exit(_fail(f"{error.filename or 'a file'} may not be read or written by this user: mend its rights"))
     except usage_error as error:
         sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("stopped; run the same command again to go on"))
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -294,7 +298,7 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
                 raise ConfigError(f"--set {key}: a run answers with its own model and pairs: name another with --model")
         parts = build_run(run, overrides or (), retrieves=bool(demos))
         for key, was, now in changes(read_config(run), parts.config.model_dump(mode="json")):
-            typer.echo(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
+            say(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
     else:
         if demos and not seeds:
             raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
@@ -307,11 +311,18 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
     return replace(parts, seeds=load_pairs(seeds, parts.config, parts.renderer))
 
 
+class _Printable(logging.Formatter):
+    """A line that quotes what it likes: a terminal obeys nothing of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 @contextlib.contextmanager
 def _log_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("isara: %(message)s"))
+    handler.setFormatter(_Printable("isara: %(message)s"))
     logging.getLogger("isara").addHandler(handler)
     try:
         yield
@@ -320,7 +331,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
+    say(f"isara: {clean(message, _MOST_SHOWN)}", err=True)
     return 1
 
 

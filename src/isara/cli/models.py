@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isara.cli.options import say
+
 if TYPE_CHECKING:
     from isara.asking import Asker
     from isara.packaged import Packaged
@@ -38,7 +40,7 @@ def list_models() -> None:
         state = f"converted from {card_value(folder, 'base_model') or 'a file'}"
         kind = "chat" if (folder / "chat_template.jinja").is_file() else "base"
         _show(str(folder), folder_size(folder), kind, card_value(folder, "license"), state)
-    typer.echo(
+    say(
         "`model:` also takes a folder, a .gguf file, an adapter's folder, or a name on the hub. Memory is that of "
         "weights (2 bytes each to generate, 4 to train) and optimiser (16 a trained weight) alone: activations and "
         "caches come on top; `isara run --dry-run` estimates a run."
@@ -66,14 +68,14 @@ def check_model(
     begun = time.perf_counter()
     found = find_model(model)
     renderer = open_renderer(found, "auto", trust_remote_code)
-    typer.echo(f"{model} is {found}")
-    typer.echo(_format(renderer))
+    say(f"{model} is {found}")
+    say(_format(renderer))
     engine = TransformersEngine(found, trust_remote_code=trust_remote_code)
     with Asker(lambda _: engine, found, renderer) as asker:
         asker.logprobs([renderer.answer((), pairs[0])], [renderer.answer_ids(renderer.answer((), pairs[0]), "Yes.")])
-        typer.echo(f"loads and computes in {time.perf_counter() - begun:.1f} s, in {str(engine.dtype)[6:]}")
+        say(f"loads and computes in {time.perf_counter() - begun:.1f} s, in {str(engine.dtype)[6:]}")
         for line in demonstrated(bits_per_byte(asker, pairs), len(pairs)):
-            typer.echo(line)
+            say(line)
 
 
 def bits_per_byte(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, float]:
@@ -110,14 +112,14 @@ def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -
 
     rank = TrainConfig.model_fields["lora_r"].default
     lora, full = training_memory(size.weights, rank * size.linear), training_memory(size.weights, size.weights)
-    typer.echo(f"{name}: {shown_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
+    say(f"{name}: {shown_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
     generating = size.weights * 2  # bfloat16
-    typer.echo(
+    say(
         f"  disk {_bytes(size.disk)}, memory {_bytes(generating)} to generate, {_bytes(lora)} to train an adapter of "
         f"rank {rank}, {_bytes(full)} to train all weights"
     )
     rule = settings_for(size.weights)
-    typer.echo(
+    say(
         f"  settings of this size: {rule.method}, learning rate {rule.learning_rate:g}, {rule.num_train_epochs:g} "
         f"epochs, temperature {rule.question_temperature:g} for questions and {rule.answer_temperature:g} for answers, "
         f"made by the {'reader' if rule.asks_and_answers == 'reader' else 'last model'}"

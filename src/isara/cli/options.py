@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from isara.marks import visible
+
 ConfigPath = Annotated[
     Path | None, typer.Argument(help="An isara.yaml, or the folder that holds one.", show_default=False)
 ]
@@ -48,9 +50,9 @@ def console(stderr: bool = False) -> Any:
     return Console(stderr=stderr)
 
 
-def say(text: str) -> None:
-    """Prints a line."""
-    typer.echo(text)
+def say(text: str, err: bool = False) -> None:
+    """Prints a line, or several, to stdout or stderr; whatever they quote, a terminal shows it and obeys nothing."""
+    typer.echo(visible(text), err=err)
 
 
 def _number(text: str | None) -> float | None:

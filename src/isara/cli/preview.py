@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from isara.cli.options import ConfigPath, Heldout, Model, Overrides, Seeds, configured, console
+from isara.cli.options import ConfigPath, Heldout, Model, Overrides, Seeds, configured, console, say
 
 
 def preview(
@@ -29,7 +29,7 @@ def preview(
 
     parts = build_parts(configured(config, model, seeds, None, heldout, overrides))
     for note in parts.notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     status = console(stderr=True).status
     with parts.asker(parts.model) as asker:
         with status("training the reader and making rows" if parts.reader else "making rows"):

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from isara.cli.options import say
+
 app = typer.Typer(help="Seed pairs: what is wrong with them.", no_args_is_help=True)
 
 
@@ -39,8 +41,8 @@ def check(
     renderer = open_renderer(find_model(settings.model), settings.prompt_format, settings.engine.trust_remote_code)
     kept, aside, problems, strange = check_seeds(settings, renderer)
     for problem in [*problems, *strange]:
-        typer.echo(f"{problem.severity}: {problem}")
-    typer.echo(
+        say(f"{problem.severity}: {problem}")
+    say(
         f"{len(kept)} seed pairs, {len(aside)} held out; {len(strange)} of their answers say nothing that could be "
         "inferred from the seeds"
     )

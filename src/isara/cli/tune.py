@@ -48,4 +48,4 @@ def tune(
     try:
         draw(found, folder / "tune.svg")
     except RunError as error:
-        typer.echo(f"isara: {error}", err=True)
+        say(f"isara: {error}", err=True)

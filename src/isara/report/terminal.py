@@ -1,6 +1,5 @@
 """What `isara show` prints about a run. Texts of a model are untrusted and are never read as markup."""
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -12,12 +11,11 @@ from rich.text import Text
 from isara.decisions import counts, in_words
 from isara.errors import RunError
 from isara.evaluate.verdict import FEW_PAIRS, Rival, model_name, sentence
-from isara.marks import clean
+from isara.marks import clean, visible
 from isara.records import SEEDS_ONLY, Candidate, QAPair, Rejection
 from isara.report.facts import Example, IterationFacts, Run, StoredCandidate
 
 _MOST_SHOWN = 80  # characters of a name, an id or a text's beginning
-_JOINERS = "\u200c\u200d"  # without them Persian, Hindi and many emoji are other texts
 _BITS = {"bits_per_byte": "bits/byte", "bits_per_byte_demos": "bits/byte, demos"}
 # Figures whose names say too little.
 LABELS = {
@@ -129,19 +127,8 @@ def has_candidates(run: Run) -> bool:
 
 
 def plain(text: str) -> Text:
-    """Text whose every character is seen: a model's output must not move the cursor, nor hide or reorder what it says.
-
-    Control characters, bidi marks, characters of no width, tags, halves of surrogate pairs, private and unassigned ones
-    become U+FFFD. New lines, tabs, and the joiners that scripts need stay.
-    """
-    return Text("".join(map(_seen, text)))
-
-
-def _seen(character: str) -> str:
-    if character in "\n\t" or character in _JOINERS:
-        return character
-    hidden = unicodedata.category(character).startswith("C") or 0xE0000 <= ord(character) < 0xE1000
-    return "\ufffd" if hidden or unicodedata.category(character) in ("Zl", "Zp") else character
+    """Text from outside, whole, with a mark for each character that can't be seen or would move others."""
+    return Text(visible(text))
 
 
 def _rows(run: Run) -> list[_Row]:

@@ -6,13 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from isara.errors import ConfigError
 from isara.marks import clean
+from isara.temporary import temporary_folder
 
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 PATIENCE = 10.0  # seconds that a server has to end by itself
@@ -47,7 +47,7 @@ class ServedModel:
             )
         self.port = _free_port()
         self._write_gguf = write_gguf
-        self._folder = tempfile.TemporaryDirectory(prefix="isara-server-")
+        self._folder = temporary_folder()
         self._log: IO[bytes] = (Path(self._folder.name) / "log").open("w+b")
         try:
             arguments = [self._filled(argument, model) for argument in shlex.split(command)]
