@@ -1,6 +1,7 @@
 """Turns a config into parts: the one place where a config value chooses an implementation."""
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -143,7 +144,9 @@ def assemble(
         cards=partial(final_files, config, model),
         page=partial(refresh_page, embedder),
         versions=versions(),
-        measured_by=build_measuring_engine(config, watcher) if generates and config.engine.kind == "server" else None,
+        measured_by=build_measuring_engine(config, watcher)
+        if generates and config.engine.kind != "transformers"
+        else None,
     )
 
 
@@ -154,6 +157,8 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
         return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
     if engine.kind == "server":
         return _server_engine(config, watcher)
+    if engine.kind == "vllm":
+        return VLLMEngines(config, watcher)
     return ModelEngine(
         device=engine.device,
         dtype=engine.dtype,
@@ -166,14 +171,15 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
 
 def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
     """What opens a model for evaluation: a server has a part in it only where that is asked for."""
-    if config.engine.kind == "server" and config.engine.evaluate_with == "transformers":
+    if config.engine.kind != "transformers" and config.engine.evaluate_with == "transformers":
         return build_engine(_with_transformers(config), watcher)
     return build_engine(config, watcher)
 
 
 def _with_transformers(config: Config) -> Config:
-    """The config with the engine of transformers in the place of servers."""
-    engine = config.engine.model_copy(update={"kind": "transformers", "url": (), "serve": None})
+    """The config with the engine of transformers in the place of another kind."""
+    other = {"kind": "transformers", "url": (), "serve": None, "python": None, "evaluate_with": "transformers"}
+    engine = config.engine.model_copy(update=other)
     return config.model_copy(update={"engine": engine})
 
 
@@ -181,18 +187,20 @@ def _server_engine(config: Config, watcher: Watcher | None) -> EngineFactory:
     """What opens a model as servers."""
     from isara.engines.server.engine import Around, ServerEngines, ServerOptions
 
-    def specials(model: str) -> Sequence[str]:
-        return open_renderer(model, config.prompt_format, config.engine.trust_remote_code).special_tokens
-
     names = {field.name for field in fields(ServerOptions)} & set(type(config.engine).model_fields)
     options = ServerOptions(**{name: getattr(config.engine, name) for name in names})
     around = Around(
         local=build_engine(_with_transformers(config)),
-        special_tokens=specials,
+        special_tokens=partial(_special_tokens, config),
         write_gguf=_write_gguf,
         on_progress=watcher.tokens if watcher else None,
     )
     return ServerEngines(options, around)
+
+
+def _special_tokens(config: Config, model: str) -> Sequence[str]:
+    """Before which a text of the model's ends."""
+    return open_renderer(model, config.prompt_format, config.engine.trust_remote_code).special_tokens
 
 
 def _write_gguf(model: Path, out: Path, kind: str) -> None:
@@ -257,6 +265,41 @@ class ModelEngine:
         from isara.engines.transformers.engine import TransformersEngine
 
         return TransformersEngine(model, **options)
+
+
+class VLLMEngines:
+    """Opens models in processes of vLLM's.
+
+    Args:
+        config: Its `engine` says how.
+        watcher: Is told of tokens.
+
+    Raises:
+        ConfigError: `engine.options` holds what isn't to be told there.
+    """
+
+    def __init__(self, config: Config, watcher: Watcher | None = None) -> None:
+        from isara.engines.vllm.engine import VLLMOptions
+
+        engine = config.engine
+        self.options = VLLMOptions(
+            python=engine.python or sys.executable,
+            dtype=engine.dtype,
+            trust_remote_code=engine.trust_remote_code,
+            options=dict(engine.options),
+            special_tokens=partial(_special_tokens, config),
+            on_progress=watcher.tokens if watcher else None,
+        )
+
+    def key(self) -> dict[str, Any]:
+        """What completions depend on beside model, prompt, sampling and seed: dtype and options."""
+        return self.options.key()
+
+    def __call__(self, model: str, /) -> Engine:
+        """An engine for the model, not opened yet."""
+        from isara.engines.vllm.engine import VLLMEngine
+
+        return VLLMEngine(model, self.options)
 
 
 class OwnEngine:

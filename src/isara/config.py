@@ -492,7 +492,7 @@ class EngineConfig(_Section):
         json_schema_extra=_NAMES,
     )
     options: dict[str, Any] = Field(
-        {}, title=_TABLE, description="what an engine of your own is called with, beside the model"
+        {}, title=_TABLE, description="what an engine of your own or vLLM's LLM is called with, beside the model"
     )
     tokens_per_batch: int | None = Field(
         None,
@@ -506,8 +506,15 @@ class EngineConfig(_Section):
         json_schema_extra=_FREE,
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
-    kind: Literal["transformers", "server"] = Field(
-        "transformers", description="what completes prompts: transformers, or servers of the OpenAI protocol"
+    kind: Literal["transformers", "server", "vllm"] = Field(
+        "transformers",
+        description="what completes prompts: transformers, servers of the OpenAI protocol, or vLLM in a process of "
+        "its own",
+    )
+    python: _Name | None = Field(
+        None,
+        description="the Python of the environment that vLLM is in, for `kind: vllm`; null is this one",
+        json_schema_extra=_FREE,
     )
     url: Annotated[tuple[str, ...], AfterValidator(_names)] = Field(
         (), description="servers of the base model's weights, one or several", json_schema_extra=_FREE
@@ -521,8 +528,9 @@ class EngineConfig(_Section):
     prompt: Literal["auto", "ids", "text"] = Field(
         "auto", description="how a server gets a prompt; auto is as ids where it takes these"
     )
-    evaluate_with: Literal["transformers", "server"] = Field(
-        "transformers", description="what evaluations ask where `kind` is server; a server has to score texts for it"
+    evaluate_with: Literal["transformers", "server", "vllm"] = Field(
+        "transformers",
+        description="what evaluations ask where `kind` is another; a server has to score texts for it",
     )
     check_weights: bool = Field(
         True,
@@ -545,8 +553,12 @@ class EngineConfig(_Section):
             raise ValueError(f"`kind: server` beside `{named[0]}` (it is {self.kind})")
         if self.kind == "server" and len(named) != 1:
             raise ValueError("`url` or `serve`, one of them, for `kind: server`")
-        if self.kind == "server" and self.use:
-            raise ValueError("`use: null` for `kind: server`, which is an engine itself")
+        if self.kind != "transformers" and self.use:
+            raise ValueError(f"`use: null` for `kind: {self.kind}`, which is an engine itself")
+        if self.evaluate_with not in ("transformers", self.kind):
+            raise ValueError(f"`evaluate_with` transformers or `kind`, which is {self.kind}")
+        if self.python and self.kind != "vllm":
+            raise ValueError(f"`kind: vllm` beside `python` (it is {self.kind})")
         return self
 
 
@@ -817,6 +829,9 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
         tree["out"] = _absolute(tree["out"], folder)
     for own in _own_parts(tree):
         own["use"] = beside(own["use"], folder)
+    engine = tree.get("engine")
+    if isinstance(engine, dict) and isinstance(engine.get("python"), str) and os.sep in engine["python"]:
+        engine["python"] = _absolute(engine["python"], folder)
     evaluate = tree.get("evaluate")
     if isinstance(evaluate, dict) and isinstance(evaluate.get("score"), str):
         evaluate["score"] = beside(evaluate["score"], folder)

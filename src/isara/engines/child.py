@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from isara.errors import IsaraError, ModelError
 from isara.models import find_model
-from isara.process import Child, error_message, serve
+from isara.process import Child, error_message, module_command, serve
 from isara.records import Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ChildEngine:
 
     def __enter__(self) -> Self:
         find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
-        self._child = Child("isara.engines.child", "the engine's process", ModelError)
+        self._child = Child(module_command("isara.engines.child"), "the engine's process", ModelError)
         try:
             self._ask("open", **self.options)
         except BaseException as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from isara.errors import TrainingError
 from isara.pool import Retrieve
-from isara.process import Child, serve
+from isara.process import Child, module_command, serve
 from isara.records import QAPair, TrainStats
 from isara.training.options import OnStep
 from isara.training.rows import turns
@@ -62,7 +62,7 @@ class ChildTrainer:
                 if (retrieve := getattr(self.trainer, name)) is not None
             },
         }
-        child = Child("isara.training.child", "the training process", TrainingError)
+        child = Child(module_command("isara.training.child"), "the training process", TrainingError)
         try:
             for message in child.ask(**job):
                 if "stats" in message:
