@@ -1,5 +1,6 @@
 """Turns a config into parts: the one place where a config value chooses an implementation."""
 
+import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
@@ -17,6 +19,7 @@ from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
 from isara.folder import read_environment
+from isara.hardware import Place, share_machine
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
@@ -157,16 +160,37 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
         return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
     if engine.kind == "server":
         return _server_engine(config, watcher)
+    if engine.workers > 1:
+        from isara.engines.workers import WorkerEngines
+
+        places = share_machine(engine.workers, engine.device, each=_gpus_each(config))
+        return WorkerEngines(
+            [_local_engine(config, None, place) for place in places], watcher.tokens if watcher else None
+        )
+    return _local_engine(config, watcher)
+
+
+def _local_engine(config: Config, watcher: Watcher | None, place: Place | None = None) -> EngineFactory:
+    """What opens a model on this machine, at a worker's place."""
+    engine = config.engine
     if engine.kind == "vllm":
-        return VLLMEngines(config, watcher)
+        return VLLMEngines(config, watcher, place.env if place else {})
     return ModelEngine(
-        device=engine.device,
+        device=place.device if place else engine.device,
         dtype=engine.dtype,
         tokens_per_batch=engine.tokens_per_batch,
         trust_remote_code=engine.trust_remote_code,
         child=in_child(config),
         watcher=watcher,
+        place=place,
     )
+
+
+def _gpus_each(config: Config) -> int:
+    """GPUs that a worker of vLLM's has for itself; 0 for one of transformers, of which a GPU may hold several."""
+    options = config.engine.options
+    sizes = (int(options.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+    return math.prod(sizes) if config.engine.kind == "vllm" else 0
 
 
 def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
@@ -229,6 +253,7 @@ class ModelEngine:
         trust_remote_code: As `engine.trust_remote_code`.
         child: Whether in a process of its own.
         watcher: Is told of tokens.
+        place: Where one of several workers runs, each in a process of its own.
     """
 
     def __init__(
@@ -240,9 +265,11 @@ class ModelEngine:
         trust_remote_code: bool = False,
         child: bool = False,
         watcher: Watcher | None = None,
+        place: Place | None = None,
     ) -> None:
         self.device, self.dtype = device, dtype
         self._options = {"tokens_per_batch": tokens_per_batch, "trust_remote_code": trust_remote_code}
+        self._place = place
         self._child, self._on_progress = child, watcher.tokens if watcher else None
 
     def key(self) -> dict[str, Any]:
@@ -258,9 +285,11 @@ class ModelEngine:
     def _make(self, model: str) -> Any:
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "on_progress": self._on_progress}
         options |= self._options
-        if self._child:
+        if self._child or self._place:
             from isara.engines.child import ChildEngine
 
+            if self._place:
+                options |= {"env": self._place.env, "shared_by": self._place.shared_by}
             return ChildEngine(model, **options)
         from isara.engines.transformers.engine import TransformersEngine
 
@@ -273,12 +302,15 @@ class VLLMEngines:
     Args:
         config: Its `engine` says how.
         watcher: Is told of tokens.
+        env: Environment variables of the processes.
 
     Raises:
         ConfigError: `engine.options` holds what isn't to be told there.
     """
 
-    def __init__(self, config: Config, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, config: Config, watcher: Watcher | None = None, env: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         from isara.engines.vllm.engine import VLLMOptions
 
         engine = config.engine
@@ -287,6 +319,7 @@ class VLLMEngines:
             dtype=engine.dtype,
             trust_remote_code=engine.trust_remote_code,
             options=dict(engine.options),
+            env=env,
             special_tokens=partial(_special_tokens, config),
             on_progress=watcher.tokens if watcher else None,
         )

@@ -528,6 +528,12 @@ class EngineConfig(_Section):
     prompt: Literal["auto", "ids", "text"] = Field(
         "auto", description="how a server gets a prompt; auto is as ids where it takes these"
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes of the engine that share the rows of a batch, on the GPUs in turn",
+        json_schema_extra=_FREE,
+    )
     evaluate_with: Literal["transformers", "server", "vllm"] = Field(
         "transformers",
         description="what evaluations ask where `kind` is another; a server has to score texts for it",
@@ -557,6 +563,9 @@ class EngineConfig(_Section):
             raise ValueError(f"`use: null` for `kind: {self.kind}`, which is an engine itself")
         if self.evaluate_with not in ("transformers", self.kind):
             raise ValueError(f"`evaluate_with` transformers or `kind`, which is {self.kind}")
+        if self.workers > 1 and (self.kind == "server" or self.use):
+            other = "which has `concurrency`" if self.kind == "server" else "which is opened in this process"
+            raise ValueError(f"`workers: 1` for {'an engine of your own' if self.use else '`kind: server`'}, {other}")
         if self.python and self.kind != "vllm":
             raise ValueError(f"`kind: vllm` beside `python` (it is {self.kind})")
         return self
