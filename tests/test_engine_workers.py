@@ -193,7 +193,8 @@ def test_workers_share_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError) as caught:
         share_machine(2, "cuda", each=2)
     assert str(caught.value) == (
-        "expected 4 GPUs for 2 workers with 2 each, found 2: lower `engine.workers` or `tensor_parallel_size`"
+        "expected 4 GPUs for 2 processes with 2 each, found 2: lower `engine.workers`, `tensor_parallel_size` or "
+        "`train.processes`"
     )
 
 

@@ -426,12 +426,37 @@ class TrainConfig(_Section):
         description="share of training rows that are the start model's own answers to everyday questions, at most 64 "
         "(our choice)",
     )
+    launcher: Literal["torchrun", "accelerate"] | None = Field(
+        None,
+        description="what starts several processes of a training on this machine; null trains in one",
+        json_schema_extra=_FREE,
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="of a training; they share the rows of each optimiser step",
+        json_schema_extra=_FREE,
+    )
     demos: int = Field(
         0,
         ge=0,
         description="demonstrations before the question of each training row, retrieved from the seeds as "
         "answers.retrieve says; 0 trains zero-shot (our choice)",
     )
+
+    @model_validator(mode="after")
+    def _launches(self) -> Self:
+        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if self.processes > 1 and self.launcher is None:
+            raise ValueError(f"`launcher` torchrun or accelerate for `processes: {self.processes}`")
+        if self.launcher and self.packing:
+            raise ValueError("`packing: false` beside `launcher`: processes share out rows, and not packed ones")
+        if rows % self.processes:
+            raise ValueError(
+                f"`per_device_train_batch_size` x `gradient_accumulation_steps` (it is {rows}) to be a multiple of "
+                f"`processes: {self.processes}`, which share the rows of a step"
+            )
+        return self
 
 
 class EvaluateConfig(_Section):

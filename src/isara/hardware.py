@@ -94,8 +94,8 @@ def share_machine(processes: int, device: str, each: int = 0) -> list[Place]:
         return [Place(f"cuda:{number % gpus}", {}, together) for number in range(processes)]
     if processes * each > gpus:
         raise ModelError(
-            f"expected {processes * each} GPUs for {processes} workers with {each} each, found {gpus}: lower "
-            "`engine.workers` or `tensor_parallel_size`"
+            f"expected {processes * each} GPUs for {processes} processes with {each} each, found {gpus}: lower "
+            "`engine.workers`, `tensor_parallel_size` or `train.processes`"
         )
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     groups = [seen[number * each : (number + 1) * each] for number in range(processes)]
