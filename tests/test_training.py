@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaF
 from isara.config import load_config
 from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
-from isara.records import Prompt, QAPair, Sampling, TrainingRow
+from isara.records import Prompt, QAPair, Sampling, TrainingRow, TrainStats
 from isara.render import PromptFormat, open_renderer
 from isara.training.chat_template import chat_template, messages_of
 from isara.training.child import ChildTrainer
@@ -851,7 +851,13 @@ def test_a_launchers_left_over_variables_do_not_hang_a_training(
 
 # Several processes.
 
-SHARED = {"method": "full", "num_train_epochs": 2.0, "device": "cpu", "dtype": "float32", "learning_rate": 1e-3}
+SHARED: dict[str, Any] = {
+    "method": "full",
+    "num_train_epochs": 2.0,
+    "device": "cpu",
+    "dtype": "float32",
+    "learning_rate": 1e-3,
+}
 
 
 def losses(told: list[tuple[int, int, float]]) -> list[float]:
@@ -863,7 +869,7 @@ def losses(told: list[tuple[int, int, float]]) -> list[float]:
 def test_two_processes_give_the_losses_of_one(tiny_llama: Path, tmp_path: Path, method: str) -> None:
     told: dict[str, list[tuple[int, int, float]]] = {"one": [], "two": []}
     pairs = [QAPair(f"Who guards room {room} of the temple?", "Zelda" + " and Link" * (room % 5)) for room in range(11)]
-    options: dict[str, Any] = SHARED | {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": 1}
+    options = SHARED | {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": 1}
     options["per_device_train_batch_size"] = 4
     one = SupervisedTrainer(**options, on_step=lambda *state: told["one"].append(state))
     two = SupervisedTrainer(
@@ -917,3 +923,40 @@ def test_an_error_of_one_of_several_processes_is_one_line(tiny_llama: Path, tmp_
         trainer.fit(PAIRS, str(tiny_llama), tmp_path / "model")
     assert str(caught.value).startswith("expected pairs of at most 4 tokens, found none among")
     assert not list(tmp_path.iterdir())
+
+
+def test_when_the_memory_of_one_process_runs_out_all_start_over(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[int, int]] = []
+    stats = TrainStats(5, 1, 2.0, 1.0, 9, 4, 1, 7)
+
+    def pretend(*arguments: Any) -> TrainStats | None:
+        tried.append(arguments[-1])
+        return stats if len(tried) == 3 else None
+
+    monkeypatch.setattr("isara.training.sft.launched", pretend)
+    trainer = SupervisedTrainer(**SHARED, launcher="torchrun", processes=2)
+    assert trainer.fit(PAIRS, str(tiny_llama), tmp_path / "model") == stats
+    assert tried == [(4, 1), (2, 2), (1, 4)]
+
+
+def test_a_process_whose_memory_runs_out_says_so_and_ends(tmp_path: Path) -> None:
+    job = {"trainer": SHARED, "pairs": [], "anchors": [], "start": "", "out": "", "sizes": [4, 1], "shown": {}}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    code = (
+        "import sys; from isara.training import job\n"
+        "def runs_out(*arguments): print('a library speaks'); raise MemoryError\n"
+        "job.train_once = runs_out\n"
+        "sys.exit(job.main(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "job.json"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, '{"out_of_memory": true}\n')
+    job["trainer"] = SHARED | {"launcher": "accelerate", "processes": 2}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "job.json"], capture_output=True, text=True)
+    assert json.loads(done.stdout) == {
+        "error": "TrainingError",
+        "message": "expected 2 processes, found that accelerate has started 1: use `train.launcher: torchrun`, as "
+        "accelerate starts several on GPUs alone",
+    }

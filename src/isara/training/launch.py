@@ -41,7 +41,7 @@ def launched(
         anchors: Rows of its own beside them.
         start: The model that it starts from.
         out: The folder for the new one.
-        sizes: Rows of a forward pass and passes of an optimiser step, as one process would have them.
+        sizes: Rows of a forward pass and passes of an optimiser step in each process.
 
     Raises:
         TrainingError: As `SupervisedTrainer.fit`, or a process ended before its work was done.
@@ -97,7 +97,7 @@ def _command(options: TrainOptions, device: str, job: Path) -> list[str]:
 
 
 def share_of(micro: int, accumulation: int, processes: int) -> tuple[int, int]:
-    """Rows of a forward pass and passes of a step in each process, so that the step's rows stay the same.
+    """Rows of a forward pass and passes of a step in each process, so that a step has the rows of one process.
 
     Args:
         micro: Rows of a pass as one process would have them, at most which a process gets.

@@ -97,7 +97,8 @@ class SupervisedTrainer(TrainOptions):
         self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path, anchors: Sequence[QAPair]
     ) -> TrainStats:
         """Trains with fewer and fewer rows a pass, until memory holds one."""
-        micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        sizes = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        micro, accumulation = share_of(*sizes, self.processes)
         while True:
             with disk_errors(out):  # before the training, not after it
                 shutil.rmtree(partial, ignore_errors=True)
@@ -148,7 +149,7 @@ def train_once(
         anchors: Rows of its own beside them.
         start: The model that it starts from.
         out: The folder for the new one, which is there; the first process writes it.
-        sizes: Rows of a forward pass and passes of an optimiser step, as one process would have them.
+        sizes: Rows of a forward pass and passes of an optimiser step in each process.
 
     Raises:
         TrainingError: As `SupervisedTrainer.fit`.
@@ -194,7 +195,6 @@ class _Training:
         packing = told.packing and _packs_safely(self.model, rows)
         if self.device == "cpu" and not packing:
             micro, accumulation = held_at_once(max(len(row.ids) for row in rows), micro, accumulation)
-        micro, accumulation = share_of(micro, accumulation, told.processes)
         passes = Passes(self.device, self.compute, packing, micro, accumulation, told.processes)
         targets = self._targets(rows, micro)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
