@@ -87,14 +87,15 @@ def test_what_costs_the_seeds_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     made = engine(tmp_path, enable_chunked_prefill=True)
     with caplog.at_level("WARNING", logger="isara"), made as opened:
         assert opened.generate(PROMPTS, SAMPLING, [3, 4])[0].text == " [1, 300, 301] by None"
-    assert caplog.messages == [
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert said == [
         "vLLM 0.0.hyrule draws without seeds (on a CPU prompts can't be read in parts with seeds: leave out "
         "`enable_chunked_prefill`): a run that is resumed is whole, but no row can be made again"
     ]
     made.options.env = {**made.options.env, "HYRULE_DEVICE": "cuda"}
     with made as opened:
         assert opened.generate(PROMPTS, SAMPLING, [3, 4])[0].text == " [1, 300, 301] by 3"
-    assert len(caplog.messages) == 1 and gone(tmp_path)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1 and gone(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -538,6 +538,7 @@ class EngineConfig(_Section):
     )
     python: _Name | None = Field(
         None,
+        title=f"{_NAME}, or null",
         description="the Python of the environment that vLLM is in, for `kind: vllm`; null is this one",
         json_schema_extra=_FREE,
     )

@@ -1,12 +1,8 @@
 """The order of rows where several processes share a step. It is imported where a training begins: it needs torch."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from torch.utils.data import Sampler
-
-if TYPE_CHECKING:
-    from isara.training.trl import Passes
 
 
 class SharedOrder(Sampler[int]):
@@ -16,13 +12,12 @@ class SharedOrder(Sampler[int]):
 
     Args:
         lengths: Tokens of each row; the blank row's index comes after theirs.
-        passes: How rows reach the model.
+        in_step: Rows of an optimiser step, which are of like lengths.
+        in_pass: Rows of a forward pass of all processes.
     """
 
-    def __init__(self, lengths: Sequence[int], passes: "Passes") -> None:
-        self.lengths = list(lengths)
-        self._together = passes.micro * passes.accumulation * passes.processes
-        self._pass = passes.micro * passes.processes
+    def __init__(self, lengths: Sequence[int], in_step: int, in_pass: int) -> None:
+        self.lengths, self._in_step, self._in_pass = list(lengths), in_step, in_pass
 
     def __len__(self) -> int:
         return len(self.lengths) + self._blank
@@ -30,9 +25,9 @@ class SharedOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         from transformers.trainer_pt_utils import get_length_grouped_indices
 
-        order = get_length_grouped_indices(self.lengths, self._together)  # type: ignore[no-untyped-call]  # no types
+        order = get_length_grouped_indices(self.lengths, self._in_step)  # type: ignore[no-untyped-call]  # no types
         return iter([*order, *[len(self.lengths)] * self._blank])
 
     @property
     def _blank(self) -> int:
-        return -len(self.lengths) % self._pass
+        return -len(self.lengths) % self._in_pass

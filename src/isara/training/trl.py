@@ -111,7 +111,9 @@ def _trainer_class() -> Any:
             if self.passes.processes == 1:
                 return super()._get_train_sampler(*args)
             dataset: Any = self.train_dataset
-            return SharedOrder([len(ids) for ids in dataset["input_ids"][:-1]], self.passes)
+            in_pass = self.passes.micro * self.passes.processes
+            lengths = [len(ids) for ids in dataset["input_ids"][:-1]]
+            return SharedOrder(lengths, in_pass * self.passes.accumulation, in_pass)
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
