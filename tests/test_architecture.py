@@ -11,7 +11,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if "embedded" not in path.p
 # From the ground up: a file may import from its own floor and from those below it. A room stands as a whole.
 FLOORS = [
     {"errors", "marks", "words", "statistics", "temporary"},
-    {"files", "hardware", "process", "http", "keys", "own", "tables", "templates", "yaml_text"},
+    {"files", "hardware", "process", "http", "keys", "own", "tables", "templates", "watchdog", "yaml_text"},
     {"records", "watching"},
     {"models", "loading", "gguf", "packaged", "converted", "adapters", "sizes"},
     {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},

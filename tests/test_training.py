@@ -23,12 +23,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, pipeline
 
+from isara.config import load_config
 from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, IsaraError, ModelError, RunError, TrainingError
-from isara.records import Prompt, QAPair, Sampling, TrainingRow
+from isara.records import Prompt, QAPair, Sampling, TrainingRow, TrainStats
 from isara.render import PromptFormat, open_renderer
 from isara.training.chat_template import chat_template, messages_of
 from isara.training.child import ChildTrainer
+from isara.training.launch import share_of
 from isara.training.rows import check_labels, make_rows
 from isara.training.sft import SupervisedTrainer
 from tests.tiny_models import CHAT_MODELS, byte_level
@@ -856,3 +858,116 @@ def test_a_launchers_left_over_variables_do_not_hang_a_training(
     stats = SupervisedTrainer(num_train_epochs=1).fit(PAIRS, str(tiny_llama), tmp_path / "model")
     assert stats.rows == len(PAIRS)
     assert {name: os.environ[name] for name in left_over} == left_over
+
+
+# Several processes.
+
+SHARED: dict[str, Any] = {
+    "method": "full",
+    "num_train_epochs": 2.0,
+    "device": "cpu",
+    "dtype": "float32",
+    "learning_rate": 1e-3,
+}
+
+
+def losses(told: list[tuple[int, int, float]]) -> list[float]:
+    return [loss for _, _, loss in told]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_two_processes_give_the_losses_of_one(tiny_llama: Path, tmp_path: Path, method: str) -> None:
+    told: dict[str, list[tuple[int, int, float]]] = {"one": [], "two": []}
+    pairs = [QAPair(f"Who guards room {room} of the temple?", "Zelda" + " and Link" * (room % 5)) for room in range(11)]
+    options = SHARED | {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": 1}
+    options["per_device_train_batch_size"] = 4
+    one = SupervisedTrainer(**options, on_step=lambda *state: told["one"].append(state))
+    two = SupervisedTrainer(
+        **options, launcher="torchrun", processes=2, on_step=lambda *state: told["two"].append(state)
+    )
+    assert one.key() == two.key()
+    alone = one.fit(pairs, str(tiny_llama), tmp_path / "one")
+    shared = two.fit(pairs, str(tiny_llama), tmp_path / "two")
+    assert [state[:2] for state in told["two"]] == [(step, 6) for step in range(1, 7)]
+    assert losses(told["two"]) == pytest.approx(losses(told["one"]), abs=1e-4)
+    assert (shared.steps, shared.rows, shared.tokens) == (alone.steps, alone.rows, alone.tokens)
+    assert (alone.micro_batch, shared.micro_batch) == (4, 2)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+    assert sorted(path.name for path in (tmp_path / "two").rglob("*")) == sorted(
+        path.name for path in (tmp_path / "one").rglob("*")
+    )
+
+
+@pytest.mark.parametrize(
+    ("micro", "accumulation", "processes", "share"),
+    [(8, 1, 2, (4, 1)), (8, 1, 8, (1, 1)), (2, 4, 2, (2, 2)), (3, 2, 2, (3, 1)), (1, 8, 4, (1, 2)), (4, 3, 2, (3, 2))],
+)
+def test_a_steps_rows_are_shared_out(micro: int, accumulation: int, processes: int, share: tuple[int, int]) -> None:
+    assert share_of(micro, accumulation, processes) == share
+    assert share[0] * share[1] * processes == micro * accumulation
+
+
+def test_what_can_not_be_shared_out_is_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        share_of(8, 1, 3)
+    assert str(caught.value) == (
+        "expected train.per_device_train_batch_size x train.gradient_accumulation_steps to be a multiple of "
+        "train.processes (3), found 8: change one of them"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["train.launcher=torchrun", "train.processes=3"])
+    assert "to be a multiple of `processes: 3`, which share the rows of a step" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["train.processes=2"])
+    assert "expected `launcher` torchrun or accelerate for `processes: 2`" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["train.launcher=torchrun", "train.packing=true"])
+    assert "expected `packing: false` beside `launcher`" in str(caught.value)
+
+
+@pytest.mark.timeout(600)
+def test_an_error_of_one_of_several_processes_is_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    trainer = SupervisedTrainer(**SHARED, max_length=4, launcher="torchrun", processes=2)
+    with pytest.raises(TrainingError) as caught:
+        trainer.fit(PAIRS, str(tiny_llama), tmp_path / "model")
+    assert str(caught.value).startswith("expected pairs of at most 4 tokens, found none among")
+    assert not list(tmp_path.iterdir())
+
+
+def test_when_the_memory_of_one_process_runs_out_all_start_over(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[int, int]] = []
+    stats = TrainStats(5, 1, 2.0, 1.0, 9, 4, 1, 7)
+
+    def pretend(*arguments: Any) -> TrainStats | None:
+        tried.append(arguments[-1])
+        return stats if len(tried) == 3 else None
+
+    monkeypatch.setattr("isara.training.sft.launched", pretend)
+    trainer = SupervisedTrainer(**SHARED, launcher="torchrun", processes=2)
+    assert trainer.fit(PAIRS, str(tiny_llama), tmp_path / "model") == stats
+    assert tried == [(4, 1), (2, 2), (1, 4)]
+
+
+def test_a_process_whose_memory_runs_out_says_so_and_ends(tmp_path: Path) -> None:
+    job = {"trainer": SHARED, "pairs": [], "anchors": [], "start": "", "out": "", "sizes": [4, 1], "shown": {}}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    code = (
+        "import sys; from isara.training import job\n"
+        "def runs_out(*arguments): print('a library speaks'); raise MemoryError\n"
+        "job.train_once = runs_out\n"
+        "sys.exit(job.main(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "job.json"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, '{"out_of_memory": true}\n')
+    job["trainer"] = SHARED | {"launcher": "accelerate", "processes": 2}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "job.json"], capture_output=True, text=True)
+    assert json.loads(done.stdout) == {
+        "error": "TrainingError",
+        "message": "expected 2 processes, found that accelerate has started 1: use `train.launcher: torchrun`, as "
+        "accelerate starts several on GPUs alone",
+    }

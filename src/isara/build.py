@@ -1,11 +1,14 @@
 """Turns a config into parts: the one place where a config value chooses an implementation."""
 
+import math
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
@@ -16,6 +19,7 @@ from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
 from isara.folder import read_environment
+from isara.hardware import Place, share_machine
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
@@ -143,7 +147,9 @@ def assemble(
         cards=partial(final_files, config, model),
         page=partial(refresh_page, embedder),
         versions=versions(),
-        measured_by=build_measuring_engine(config, watcher) if generates and config.engine.kind == "server" else None,
+        measured_by=build_measuring_engine(config, watcher)
+        if generates and config.engine.kind != "transformers"
+        else None,
     )
 
 
@@ -154,26 +160,50 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
         return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
     if engine.kind == "server":
         return _server_engine(config, watcher)
+    if engine.workers > 1:
+        from isara.engines.workers import WorkerEngines
+
+        places = share_machine(engine.workers, engine.device, each=_gpus_each(config))
+        return WorkerEngines(
+            [_local_engine(config, None, place) for place in places], watcher.tokens if watcher else None
+        )
+    return _local_engine(config, watcher)
+
+
+def _local_engine(config: Config, watcher: Watcher | None, place: Place | None = None) -> EngineFactory:
+    """What opens a model on this machine, at a worker's place."""
+    engine = config.engine
+    if engine.kind == "vllm":
+        return VLLMEngines(config, watcher, place.env if place else {})
     return ModelEngine(
-        device=engine.device,
+        device=place.device if place else engine.device,
         dtype=engine.dtype,
         tokens_per_batch=engine.tokens_per_batch,
         trust_remote_code=engine.trust_remote_code,
         child=in_child(config),
         watcher=watcher,
+        place=place,
     )
+
+
+def _gpus_each(config: Config) -> int:
+    """GPUs that a worker of vLLM's has for itself; 0 for one of transformers, of which a GPU may hold several."""
+    options = config.engine.options
+    sizes = (int(options.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+    return math.prod(sizes) if config.engine.kind == "vllm" else 0
 
 
 def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:
     """What opens a model for evaluation: a server has a part in it only where that is asked for."""
-    if config.engine.kind == "server" and config.engine.evaluate_with == "transformers":
+    if config.engine.kind != "transformers" and config.engine.evaluate_with == "transformers":
         return build_engine(_with_transformers(config), watcher)
     return build_engine(config, watcher)
 
 
 def _with_transformers(config: Config) -> Config:
-    """The config with the engine of transformers in the place of servers."""
-    engine = config.engine.model_copy(update={"kind": "transformers", "url": (), "serve": None})
+    """The config with the engine of transformers in the place of another kind."""
+    other = {"kind": "transformers", "url": (), "serve": None, "python": None, "evaluate_with": "transformers"}
+    engine = config.engine.model_copy(update=other)
     return config.model_copy(update={"engine": engine})
 
 
@@ -181,18 +211,20 @@ def _server_engine(config: Config, watcher: Watcher | None) -> EngineFactory:
     """What opens a model as servers."""
     from isara.engines.server.engine import Around, ServerEngines, ServerOptions
 
-    def specials(model: str) -> Sequence[str]:
-        return open_renderer(model, config.prompt_format, config.engine.trust_remote_code).special_tokens
-
     names = {field.name for field in fields(ServerOptions)} & set(type(config.engine).model_fields)
     options = ServerOptions(**{name: getattr(config.engine, name) for name in names})
     around = Around(
         local=build_engine(_with_transformers(config)),
-        special_tokens=specials,
+        special_tokens=partial(_special_tokens, config),
         write_gguf=_write_gguf,
         on_progress=watcher.tokens if watcher else None,
     )
     return ServerEngines(options, around)
+
+
+def _special_tokens(config: Config, model: str) -> Sequence[str]:
+    """Before which a text of the model's ends."""
+    return open_renderer(model, config.prompt_format, config.engine.trust_remote_code).special_tokens
 
 
 def _write_gguf(model: Path, out: Path, kind: str) -> None:
@@ -221,6 +253,7 @@ class ModelEngine:
         trust_remote_code: As `engine.trust_remote_code`.
         child: Whether in a process of its own.
         watcher: Is told of tokens.
+        place: Where one of several workers runs, each in a process of its own.
     """
 
     def __init__(
@@ -232,9 +265,11 @@ class ModelEngine:
         trust_remote_code: bool = False,
         child: bool = False,
         watcher: Watcher | None = None,
+        place: Place | None = None,
     ) -> None:
         self.device, self.dtype = device, dtype
         self._options = {"tokens_per_batch": tokens_per_batch, "trust_remote_code": trust_remote_code}
+        self._place = place
         self._child, self._on_progress = child, watcher.tokens if watcher else None
 
     def key(self) -> dict[str, Any]:
@@ -250,13 +285,54 @@ class ModelEngine:
     def _make(self, model: str) -> Any:
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "on_progress": self._on_progress}
         options |= self._options
-        if self._child:
+        if self._child or self._place:
             from isara.engines.child import ChildEngine
 
+            if self._place:
+                options |= {"env": self._place.env, "shared_by": self._place.shared_by}
             return ChildEngine(model, **options)
         from isara.engines.transformers.engine import TransformersEngine
 
         return TransformersEngine(model, **options)
+
+
+class VLLMEngines:
+    """Opens models in processes of vLLM's.
+
+    Args:
+        config: Its `engine` says how.
+        watcher: Is told of tokens.
+        env: Environment variables of the processes.
+
+    Raises:
+        ConfigError: `engine.options` holds what isn't to be told there.
+    """
+
+    def __init__(
+        self, config: Config, watcher: Watcher | None = None, env: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        from isara.engines.vllm.engine import VLLMOptions
+
+        engine = config.engine
+        self.options = VLLMOptions(
+            python=engine.python or sys.executable,
+            dtype=engine.dtype,
+            trust_remote_code=engine.trust_remote_code,
+            options=dict(engine.options),
+            env=env,
+            special_tokens=partial(_special_tokens, config),
+            on_progress=watcher.tokens if watcher else None,
+        )
+
+    def key(self) -> dict[str, Any]:
+        """What completions depend on beside model, prompt, sampling and seed: dtype and options."""
+        return self.options.key()
+
+    def __call__(self, model: str, /) -> Engine:
+        """An engine for the model, not opened yet."""
+        from isara.engines.vllm.engine import VLLMEngine
+
+        return VLLMEngine(model, self.options)
 
 
 class OwnEngine:

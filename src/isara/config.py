@@ -446,12 +446,37 @@ class TrainConfig(_Section):
         description="share of training rows that are the start model's own answers to everyday questions, at most 64 "
         "(our choice)",
     )
+    launcher: Literal["torchrun", "accelerate"] | None = Field(
+        None,
+        description="what starts several processes of a training on this machine; null trains in one",
+        json_schema_extra=_FREE,
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="of a training; they share the rows of each optimiser step",
+        json_schema_extra=_FREE,
+    )
     demos: int = Field(
         0,
         ge=0,
         description="demonstrations before the question of each training row, retrieved from the seeds as "
         "answers.retrieve says; 0 trains zero-shot (our choice)",
     )
+
+    @model_validator(mode="after")
+    def _launches(self) -> Self:
+        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if self.processes > 1 and self.launcher is None:
+            raise ValueError(f"`launcher` torchrun or accelerate for `processes: {self.processes}`")
+        if self.launcher and self.packing:
+            raise ValueError("`packing: false` beside `launcher`: processes share out rows, and not packed ones")
+        if rows % self.processes:
+            raise ValueError(
+                f"`per_device_train_batch_size` x `gradient_accumulation_steps` (it is {rows}) to be a multiple of "
+                f"`processes: {self.processes}`, which share the rows of a step"
+            )
+        return self
 
 
 class EvaluateConfig(_Section):
@@ -512,7 +537,7 @@ class EngineConfig(_Section):
         json_schema_extra=_NAMES,
     )
     options: dict[str, Any] = Field(
-        {}, title=_TABLE, description="what an engine of your own is called with, beside the model"
+        {}, title=_TABLE, description="what an engine of your own or vLLM's LLM is called with, beside the model"
     )
     tokens_per_batch: int | None = Field(
         None,
@@ -526,8 +551,16 @@ class EngineConfig(_Section):
         json_schema_extra=_FREE,
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
-    kind: Literal["transformers", "server"] = Field(
-        "transformers", description="what completes prompts: transformers, or servers of the OpenAI protocol"
+    kind: Literal["transformers", "server", "vllm"] = Field(
+        "transformers",
+        description="what completes prompts: transformers, servers of the OpenAI protocol, or vLLM in a process of "
+        "its own",
+    )
+    python: _Name | None = Field(
+        None,
+        title=f"{_NAME}, or null",
+        description="the Python of the environment that vLLM is in, for `kind: vllm`; null is this one",
+        json_schema_extra=_FREE,
     )
     url: Annotated[tuple[str, ...], AfterValidator(_names)] = Field(
         (), description="servers of the base model's weights, one or several", json_schema_extra=_FREE
@@ -541,8 +574,15 @@ class EngineConfig(_Section):
     prompt: Literal["auto", "ids", "text"] = Field(
         "auto", description="how a server gets a prompt; auto is as ids where it takes these"
     )
-    evaluate_with: Literal["transformers", "server"] = Field(
-        "transformers", description="what evaluations ask where `kind` is server; a server has to score texts for it"
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes of the engine that share the rows of a batch, on the GPUs in turn",
+        json_schema_extra=_FREE,
+    )
+    evaluate_with: Literal["transformers", "server", "vllm"] = Field(
+        "transformers",
+        description="what evaluations ask where `kind` is another; a server has to score texts for it",
     )
     check_weights: bool = Field(
         True,
@@ -565,8 +605,15 @@ class EngineConfig(_Section):
             raise ValueError(f"`kind: server` beside `{named[0]}` (it is {self.kind})")
         if self.kind == "server" and len(named) != 1:
             raise ValueError("`url` or `serve`, one of them, for `kind: server`")
-        if self.kind == "server" and self.use:
-            raise ValueError("`use: null` for `kind: server`, which is an engine itself")
+        if self.kind != "transformers" and self.use:
+            raise ValueError(f"`use: null` for `kind: {self.kind}`, which is an engine itself")
+        if self.evaluate_with not in ("transformers", self.kind):
+            raise ValueError(f"`evaluate_with` transformers or `kind`, which is {self.kind}")
+        if self.workers > 1 and (self.kind == "server" or self.use):
+            other = "which has `concurrency`" if self.kind == "server" else "which is opened in this process"
+            raise ValueError(f"`workers: 1` for {'an engine of your own' if self.use else '`kind: server`'}, {other}")
+        if self.python and self.kind != "vllm":
+            raise ValueError(f"`kind: vllm` beside `python` (it is {self.kind})")
         return self
 
 
@@ -835,6 +882,9 @@ def _resolve(tree: dict[str, Any], folder: Path) -> None:
         tree["out"] = _absolute(tree["out"], folder)
     for own in _own_parts(tree):
         own["use"] = beside(own["use"], folder)
+    engine = tree.get("engine")
+    if isinstance(engine, dict) and isinstance(engine.get("python"), str) and os.sep in engine["python"]:
+        engine["python"] = _absolute(engine["python"], folder)
     evaluate = tree.get("evaluate")
     if isinstance(evaluate, dict) and isinstance(evaluate.get("score"), str):
         evaluate["score"] = beside(evaluate["score"], folder)

@@ -1,7 +1,10 @@
 """The device that models run on: found, freed, and recognised when its memory runs out; and what processes take."""
 
 import gc
+import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isara.errors import ModelError
@@ -49,6 +52,54 @@ def find_dtype(dtype: str, device: str) -> "torch.dtype":
     if device == "mps":
         return torch.float16
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one of several processes runs.
+
+    Attributes:
+        device: As `find_device` takes it.
+        env: Environment variables of the process.
+        shared_by: How many of them take their memory from the device.
+    """
+
+    device: str
+    env: Mapping[str, str]
+    shared_by: int
+
+
+def share_machine(processes: int, device: str, each: int = 0) -> list[Place]:
+    """Places for so many processes: on the GPUs in turn, or with a share of the processor's cores.
+
+    Args:
+        processes: How many there are.
+        device: As `find_device` takes it; a GPU with its number is for all of them.
+        each: GPUs that a process has for itself, which are all that it sees; 0 has it share one by its number.
+
+    Raises:
+        ModelError: The device is not on this machine, or there are fewer GPUs.
+    """
+    import torch
+
+    found = find_device(device)
+    if found != "cuda":
+        # Threads of several processes that wait for each other are slower than one.
+        cores = max(1, (os.cpu_count() or 1) // processes)
+        threads = {} if "OMP_NUM_THREADS" in os.environ or found != "cpu" else {"OMP_NUM_THREADS": str(cores)}
+        return [Place(found, threads, processes)] * processes
+    gpus = torch.cuda.device_count()
+    if not each:
+        together = -(-processes // gpus)
+        return [Place(f"cuda:{number % gpus}", {}, together) for number in range(processes)]
+    if processes * each > gpus:
+        raise ModelError(
+            f"expected {processes * each} GPUs for {processes} processes with {each} each, found {gpus}: lower "
+            "`engine.workers`, `tensor_parallel_size` or `train.processes`"
+        )
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+    groups = [seen[number * each : (number + 1) * each] for number in range(processes)]
+    return [Place(found, {"CUDA_VISIBLE_DEVICES": ",".join(group)}, 1) for group in groups]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

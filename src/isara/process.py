@@ -14,17 +14,25 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import isara.errors
 from isara.errors import IsaraError
 from isara.hardware import peak_memory
+from isara.marks import clean
 
 log = logging.getLogger("isara")
 
 _LAST_LINES = 3  # of the child's stderr in an error message
+_SHOWN = 400  # characters of an error of a group of processes
 _END_SECONDS = 60
+_PATIENCE = 10.0  # seconds that a child with children of its own has to end
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
+# The last line of a traceback, which a library may have put a mark of its own before; and one that points elsewhere.
+_ERROR = re.compile(r"(?:^|\] |\) |ERROR .*?: )((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .*)")
+_ELSEWHERE = re.compile(r"root cause|EngineDeadError|ChildFailedError|EngineCore encountered")
 _ERRORS = {name: kind for name, kind in vars(isara.errors).items() if isinstance(kind, type)}
 
 
@@ -51,26 +59,64 @@ def alone() -> Iterator[None]:
         os.environ.update(found)
 
 
-class Child:
-    """A module of this package that runs as a process of its own.
+def module_command(module: str) -> list[str]:
+    """The command that runs a module of this package, whose `main` calls `serve`."""
+    return [sys.executable, "-P", "-m", module]  # -P: not the user's random.py in the working directory
+
+
+def watched(command: Sequence[str], patience: float, stdin: int = -1) -> list[str]:
+    """The command under `isara.watchdog`, which ends it with all that it has started.
 
     Args:
-        module: The module, whose `main` calls `serve`.
+        command: What to run.
+        patience: Seconds between SIGTERM and SIGKILL.
+        stdin: The number of the open file that it reads from; -1 is none.
+    """
+    return [sys.executable, "-P", str(_WATCHDOG), str(patience), str(stdin), *command]
+
+
+class Child:
+    """A command that answers requests as a process of its own.
+
+    Args:
+        command: What to run, such as `module_command` makes.
         what: What the process is to the user, such as "the engine's process".
         error: The error that tells of its death.
+        env: Environment variables beside this process's.
+        starts_others: Whether it has children of its own, which are to end with it: it runs under a watchdog then.
     """
 
-    def __init__(self, module: str, what: str, error: type[IsaraError]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        what: str,
+        error: type[IsaraError],
+        *,
+        env: Mapping[str, str] | None = None,
+        starts_others: bool = False,
+    ) -> None:
         self.what, self.error = what, error
         # a file and not a pipe: nobody need read it while the child runs, and it can't fill up
         self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._watched = starts_others
+        reading, writing = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],  # -P: not the user's random.py in the working directory
-            stdin=subprocess.PIPE,
+            watched(command, _PATIENCE, reading) if starts_others else command,
+            stdin=subprocess.PIPE if starts_others else reading,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             encoding="utf-8",
+            env=None if env is None else {**os.environ, **env},
+            pass_fds=(reading,) if starts_others else (),
+            start_new_session=starts_others,
         )
+        os.close(reading)
+        self._requests = os.fdopen(writing, "w", encoding="utf-8")
+
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
 
     def ask(self, **request: Any) -> Iterator[dict[str, Any]]:
         """The child's messages after a request, until the caller has what it wants.
@@ -78,10 +124,10 @@ class Child:
         Raises:
             IsaraError: What the child raised, with the same class and message, or `error` if the process has ended.
         """
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdout is not None
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
         except BrokenPipeError:
             raise self._died() from None
         for line in self.process.stdout:
@@ -93,13 +139,15 @@ class Child:
 
     def close(self) -> None:
         """Ends the process; it has a minute to do so by itself."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        if peak := peak_memory(self.process.pid):
+        assert self.process.stdout is not None
+        if not self._watched and (peak := peak_memory(self.process.pid)):
             log.info("%s had at most %.2f GiB of memory", self.what, peak / 2**30)
         try:
-            self.process.stdin.close()
+            self._requests.close()
         except BrokenPipeError:
             self.process.kill()
+        if self.process.stdin is not None:  # the watchdog's, by which it knows that this process lives
+            self.process.stdin.close()
         try:
             self.process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -110,12 +158,22 @@ class Child:
 
     def _died(self) -> IsaraError:
         code = self.process.wait()
+        if self._watched and code > 128:  # as a shell has it
+            code = 128 - code
         self._stderr.seek(0)
-        lines = [line.strip() for line in self._stderr if line.strip()][-_LAST_LINES:]
+        lines = [line.strip() for line in self._stderr if line.strip()]
         how = f"ended with exit code {code}"
         if code < 0:
             how = f"was killed by signal {-code}, as a system does when memory runs out"
-        return self.error(f"{self.what} {how}; it last wrote: {' | '.join(lines) or 'nothing'}")
+        return self.error(f"{self.what} {how}; it last wrote: {self._last_words(lines)}")
+
+    def _last_words(self, lines: Sequence[str]) -> str:
+        """What a process that ended says of the reason: its last lines, or of a group of processes the last error."""
+        if self._watched:
+            errors = [found[1] for line in lines if (found := _ERROR.search(line)) and not _ELSEWHERE.search(line)]
+            if errors:
+                return clean(errors[-1], _SHOWN)
+        return " | ".join(lines[-_LAST_LINES:]) or "nothing"
 
 
 def serve(work: Callable[[Callable[[], dict[str, Any]], Callable[..., None]], None]) -> None:

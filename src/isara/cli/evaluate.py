@@ -329,6 +329,8 @@ def _measure(
     )
     if engine.kind == engine.evaluate_with == "server":
         settings = {"engine": [engine.kind, engine.serve, engine.served_model, engine.prompt]}
+    if engine.kind == engine.evaluate_with == "vllm":
+        settings = {"engine": [engine.kind, engine.dtype, engine.options]}
     weights = weights_hash(asker.model)
     return run_tasks(asker, tasks, out, weights=weights, settings=settings, limit=options.limit, watch=watch)
 

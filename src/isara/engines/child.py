@@ -1,13 +1,13 @@
 """The transformers engine in a process of its own: when the process ends, all of its memory is free again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from isara.errors import IsaraError, ModelError
 from isara.models import find_model
-from isara.process import Child, error_message, serve
+from isara.process import Child, error_message, module_command, serve
 from isara.records import Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class ChildEngine:
-    """The engine of `TransformersEngine` with the same arguments, in a child process that lives for a `with` block."""
+    """The engine of `TransformersEngine` in a child process that lives for a `with` block.
+
+    The arguments are the same; `env` holds environment variables of the process beside this one's.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,8 @@ class ChildEngine:
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
+        shared_by: int = 1,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.options: dict[str, Any] = {
             "model": model,
@@ -33,7 +38,9 @@ class ChildEngine:
             "dtype": dtype,
             "tokens_per_batch": tokens_per_batch,
             "trust_remote_code": trust_remote_code,
+            "shared_by": shared_by,
         }
+        self.env = env
         self.on_progress = on_progress
         self._child: Child | None = None
 
@@ -41,6 +48,11 @@ class ChildEngine:
     def exact(self) -> bool:
         """As in `TransformersEngine`; no process is started to know it."""
         return self._unopened().exact
+
+    @property
+    def dead(self) -> bool:
+        """Whether its process has ended while it was wanted."""
+        return self._child is not None and self._child.dead
 
     def key(self) -> dict[str, Any]:
         """As in `TransformersEngine`, whose outputs are the same."""
@@ -77,7 +89,7 @@ class ChildEngine:
 
     def __enter__(self) -> Self:
         find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
-        self._child = Child("isara.engines.child", "the engine's process", ModelError)
+        self._child = Child(module_command("isara.engines.child"), "the engine's process", ModelError, env=self.env)
         try:
             self._ask("open", **self.options)
         except BaseException as error:

@@ -1,17 +1,16 @@
 """The trainer in a process of its own: when the process ends, all of its memory is free again."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from isara.errors import TrainingError
-from isara.pool import Retrieve
-from isara.process import Child, serve
+from isara.process import Child, module_command, serve
 from isara.records import QAPair, TrainStats
+from isara.training.messages import LogSender, recalled_from, shown_to
 from isara.training.options import OnStep
-from isara.training.rows import turns
 from isara.training.sft import SupervisedTrainer
 
 log = logging.getLogger("isara")
@@ -56,13 +55,9 @@ class ChildTrainer:
             "pairs": [pair.to_json() for pair in pairs],
             "start": start,
             "out": str(out),
-            "shown": {
-                name: _shown(retrieve, pairs)
-                for name in ("retrieve", "teach")
-                if (retrieve := getattr(self.trainer, name)) is not None
-            },
+            "shown": shown_to(self.trainer, pairs),
         }
-        child = Child("isara.training.child", "the training process", TrainingError)
+        child = Child(module_command("isara.training.child"), "the training process", TrainingError)
         try:
             for message in child.ask(**job):
                 if "stats" in message:
@@ -76,41 +71,16 @@ class ChildTrainer:
         raise AssertionError("a child answers or dies")
 
 
-def _shown(retrieve: Retrieve, pairs: Sequence[QAPair]) -> dict[str, Any]:
-    """The demonstrations of each row by its pair's id: the child has neither a pool nor an embedder."""
-    return {
-        turn.id: [[demo.to_json(), near] for demo, near in retrieve(turn)] for pair in pairs for turn in turns(pair)
-    }
-
-
-def _recalled(shown: Mapping[str, Any]) -> Retrieve:
-    """What gives a row the demonstrations that the parent found."""
-    found = {name: [(QAPair.from_json(row), near) for row, near in rows] for name, rows in shown.items()}
-    return lambda pair: found[pair.id]
-
-
-class _LogSender(logging.Handler):
-    """Hands log lines to the parent."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        super().__init__()
-        self.send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.send(log=[record.levelno, record.getMessage()])
-
-
 def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None]) -> None:
     """The child: does the one job that it is given."""
 
     def step(*state: float) -> None:
         send(step=state)
 
-    log.addHandler(_LogSender(send))
+    log.addHandler(LogSender(send))
     log.setLevel(logging.INFO)
     job = next_request()
-    recalled = {name: _recalled(shown) for name, shown in job["shown"].items()}
-    trainer = SupervisedTrainer(**job["trainer"] | recalled | {"on_step": step})
+    trainer = SupervisedTrainer(**job["trainer"] | recalled_from(job["shown"]) | {"on_step": step})
     stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
     send(stats=asdict(stats))
 

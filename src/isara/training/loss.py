@@ -29,7 +29,8 @@ def labelled_logits(model: Any, inputs: dict[str, Any], labels: torch.Tensor) ->
         hidden, *rest = arguments
         return (hidden[before][None], *rest) if hidden.shape[:2] == before.shape else None
 
-    head = model.get_output_embeddings()
+    whole = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+    head = whole.get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(keep)
     try:
         output = model(**inputs, use_cache=False)

@@ -19,7 +19,7 @@ _POSITIVE = (
     *("max_length", "lora_r", "max_steps", "seed_weight"),
 )
 _FUNCTIONS = ("retrieve", "teach", "on_step")
-_NO_MATTER = ("trust_remote_code",)  # to what the weights become
+_NO_MATTER = ("trust_remote_code", "launcher", "processes")  # to what the weights become, up to rounding
 _DEFAULT = TrainConfig()
 _USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
 
@@ -64,6 +64,8 @@ class TrainOptions:
         whole_pairs: Loss on the questions, too, where rows have demonstrations: the model learns to go on with the next
             pair, and not only to answer.
         teach: Gives a generated pair the demonstrations that the start model reads for `loss="distil"`.
+        launcher: "torchrun" or "accelerate" trains on several processes of this machine; None in this one.
+        processes: How many; they share the rows of each optimiser step.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -95,6 +97,8 @@ class TrainOptions:
     loss: Literal["sft", "distil"] = _DEFAULT.loss
     seed_weight: float = _DEFAULT.seed_weight
     anchors: float = _DEFAULT.anchors
+    launcher: Literal["torchrun", "accelerate"] | None = _DEFAULT.launcher
+    processes: int = _DEFAULT.processes
     retrieve: Retrieve | None = field(default=None, repr=False)
     whole_pairs: bool = False
     teach: Retrieve | None = field(default=None, repr=False)

@@ -26,6 +26,7 @@ from isara.training.adapter import check_targets, record_merge, save_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
 from isara.training.compute import compute_dtype, training_device
 from isara.training.export import Export
+from isara.training.launch import launched, share_of
 from isara.training.options import TrainOptions
 from isara.training.rows import check_labels, make_rows
 from isara.training.trl import Passes, Targets, first_batch, sft_trainer, trained_model
@@ -96,7 +97,8 @@ class SupervisedTrainer(TrainOptions):
         self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path, anchors: Sequence[QAPair]
     ) -> TrainStats:
         """Trains with fewer and fewer rows a pass, until memory holds one."""
-        micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        sizes = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        micro, accumulation = share_of(*sizes, self.processes)
         while True:
             with disk_errors(out):  # before the training, not after it
                 shutil.rmtree(partial, ignore_errors=True)
@@ -118,15 +120,44 @@ class SupervisedTrainer(TrainOptions):
         self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], start: str, out: Path, sizes: tuple[int, int]
     ) -> TrainStats | None:
         """Statistics of a whole training, or None where memory ran out."""
+        if self.launcher is not None:
+            return launched(self, pairs, anchors, start, out, sizes)
         try:
-            with _quiet(), alone():
-                return _Training(self, start, out).run(pairs, anchors, *sizes)
+            with alone():
+                return train_once(self, pairs, anchors, start, out, sizes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
         finally:
             free_memory()  # after the handler, so that the failed attempt's tensors are free
+
+
+def train_once(
+    options: SupervisedTrainer,
+    pairs: Sequence[QAPair],
+    anchors: Sequence[QAPair],
+    start: str,
+    out: Path,
+    sizes: tuple[int, int],
+) -> TrainStats:
+    """Statistics of a whole training in this process, or of its part where a launcher has started several.
+
+    Args:
+        options: How the model is fine-tuned.
+        pairs: What it is fine-tuned on.
+        anchors: Rows of its own beside them.
+        start: The model that it starts from.
+        out: The folder for the new one, which is there; the first process writes it.
+        sizes: Rows of a forward pass and passes of an optimiser step in each process.
+
+    Raises:
+        TrainingError: As `SupervisedTrainer.fit`.
+        ModelError: As there.
+        RuntimeError: Memory ran out.
+    """
+    with _quiet():
+        return _Training(options, start, out).run(pairs, anchors, *sizes)
 
 
 class _Training:
@@ -164,10 +195,10 @@ class _Training:
         packing = told.packing and _packs_safely(self.model, rows)
         if self.device == "cpu" and not packing:
             micro, accumulation = held_at_once(max(len(row.ids) for row in rows), micro, accumulation)
-        passes = Passes(self.device, self.compute, packing, micro, accumulation)
+        passes = Passes(self.device, self.compute, packing, micro, accumulation, told.processes)
         targets = self._targets(rows, micro)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
-        check_labels(first_batch(trainer, micro), rows, self.tokenizer, self.renderer.format.end)
+        check_labels(first_batch(trainer, min(micro, len(rows))), rows, self.tokenizer, self.renderer.format.end)
         trainer.train()
         model = trained_model(trainer)
         if self.plain is not None:
@@ -185,10 +216,11 @@ class _Training:
             micro_batch=micro,
             parameters=sum(tensor.numel() for tensor in trained),
         )
-        with _writing(self.out):
-            self._write(model, rows[0])
-            if anchors:
-                write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
+        if trainer.is_world_process_zero():
+            with _writing(self.out):
+                self._write(model, rows[0])
+                if anchors:
+                    write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
         return stats
 
     def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:

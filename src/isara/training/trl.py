@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +29,7 @@ class Passes:
         packing: Puts several rows into one sequence.
         micro: Rows of a forward pass.
         accumulation: Forward passes of an optimiser step.
+        processes: How many share a step, each with so many rows and passes.
     """
 
     device: str
@@ -36,6 +37,7 @@ class Passes:
     packing: bool
     micro: int
     accumulation: int
+    processes: int = 1
 
 
 def sft_trainer(
@@ -56,18 +58,21 @@ def sft_trainer(
 
     if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    blank = _blank(rows[0])
+    given = rows if passes.processes == 1 else [*rows, blank]
     trainer: Any = _trainer_class()(
         model=model,
         args=_sft_config(options, passes, out),
-        train_dataset=Dataset.from_list([_columns(row) for row in rows]),
+        train_dataset=Dataset.from_list([_columns(row) for row in given]),
         processing_class=tokenizer,
         peft_config=lora_config(options) if options.method == "lora" else None,
         callbacks=[_callback(watch)],
     )
-    trainer.rows_by_ids = {row.ids: row for row in reversed(rows)}  # of equal rows the first, which is a seed's
+    trainer.rows_by_ids = {row.ids: row for row in reversed([*rows, blank])}  # of equal rows the first, a seed's
+    trainer.passes = passes
     trainer.targets = targets
     trainer.remove_callback(PrinterCallback)
-    if _steps(options, passes, len(trainer.train_dataset)) == 1:
+    if _steps(options, passes, len(trainer.train_dataset) - (passes.processes > 1)) == 1:
         # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
         trainer.args.warmup_steps = trainer.args.warmup_ratio = 0
     return trainer
@@ -94,11 +99,21 @@ def _trainer_class() -> Any:
     from trl.trainer.sft_trainer import SFTTrainer
 
     from isara.training.loss import labelled_logits, token_logprobs
+    from isara.training.order import SharedOrder
     from isara.training.teacher import divergences
 
     class LabelledTrainer(SFTTrainer):
         rows_by_ids: dict[tuple[int, ...], TrainingRow]
         targets: Targets
+        passes: Passes
+
+        def _get_train_sampler(self, *args: Any) -> Any:
+            if self.passes.processes == 1:
+                return super()._get_train_sampler(*args)
+            dataset: Any = self.train_dataset
+            in_pass = self.passes.micro * self.passes.processes
+            lengths = [len(ids) for ids in dataset["input_ids"][:-1]]
+            return SharedOrder(lengths, in_pass * self.passes.accumulation, in_pass)
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -114,16 +129,23 @@ def _trainer_class() -> Any:
                 wanted = labels[:, 1:][labels[:, 1:] != -100]
                 losses = -token_logprobs(logits, wanted[:, None])[:, 0]
             else:
-                losses = divergences(logits, [self.targets[row.ids] for row in rows])
+                losses = divergences(logits, [self.targets[row.ids] for row in rows if row.answer])
             weights = losses.new_tensor([row.weight for row in rows for _ in row.answer])
             loss = (losses * weights).sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+            if num_items_in_batch is not None:
+                loss = loss * self.passes.processes  # of which the mean is taken, and the tokens are those of all
             if routed:
                 passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-                config: Any = model.config
+                config: Any = self.accelerator.unwrap_model(model).config
                 loss = loss + config.get_text_config().router_aux_loss_coef * output.aux_loss / passes
             return (loss, output) if return_outputs else loss
 
     return LabelledTrainer
+
+
+def _blank(row: TrainingRow) -> TrainingRow:
+    """A row without anything to learn, which fills up what several processes share: one token, as no real row has."""
+    return replace(row, prompt=row.ids[:1], answer=())
 
 
 def _columns(row: TrainingRow) -> dict[str, list[int]]:
@@ -138,7 +160,7 @@ def _columns(row: TrainingRow) -> dict[str, list[int]]:
 
 def _steps(options: TrainOptions, passes: Passes, rows: int) -> int:
     """Optimiser steps that transformers makes of so many rows."""
-    in_epoch = math.ceil(math.ceil(rows / passes.micro) / passes.accumulation)
+    in_epoch = math.ceil(math.ceil(rows / passes.micro) / (passes.processes * passes.accumulation))
     return options.max_steps or math.ceil(options.num_train_epochs * in_epoch)
 
 
@@ -174,6 +196,7 @@ def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
         "use_cpu": passes.device == "cpu",
         "bf16": passes.compute == "bfloat16",
         "fp16": passes.compute == "float16",
+        "average_tokens_across_devices": True,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,

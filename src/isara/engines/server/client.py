@@ -114,10 +114,15 @@ def read_completion(reply: Mapping[str, Any], cut_at: Sequence[str]) -> Completi
     tokens = _usage(reply, "completion_tokens")
     if not isinstance(text, str) or finish not in ("stop", "length") or tokens is None:
         raise Unusable("the reply holds no completion with a text, a reason for its end and a count of tokens")
+    return cut_completion(text, tokens, finish == "stop", cut_at)
+
+
+def cut_completion(text: str, tokens: int, stopped: bool, cut_at: Sequence[str]) -> Completion:
+    """The completion of a text that ended by itself or not, cut before the first of these strings."""
     places = [place for stop in cut_at if (place := text.find(stop)) >= 0]
     if places:
         return Completion(text[: min(places)], tokens, "stop")
-    return Completion(text, tokens, "stop" if finish == "stop" else "length")
+    return Completion(text, tokens, "stop" if stopped else "length")
 
 
 def prompt_tokens(reply: Mapping[str, Any]) -> int | None:

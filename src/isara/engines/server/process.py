@@ -5,16 +5,15 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from isara.errors import ConfigError
 from isara.marks import clean
+from isara.process import watched
 from isara.temporary import temporary_folder
 
-_WATCHDOG = Path(__file__).with_name("watchdog.py")
 PATIENCE = 10.0  # seconds that a server has to end by itself
 _END_SECONDS = 30.0  # for the watchdog, which gives the server ten
 DEATH_SECONDS = 15.0  # until a server that is dead has been cleared away
@@ -52,7 +51,7 @@ class ServedModel:
         try:
             arguments = [self._filled(argument, model) for argument in shlex.split(command)]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_WATCHDOG), str(PATIENCE), *arguments],
+                watched(arguments, PATIENCE),
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,

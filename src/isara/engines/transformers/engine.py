@@ -43,6 +43,7 @@ class TransformersEngine:
             when memory runs out, for the rest of the engine's life.
         trust_remote_code: Runs code that comes with the model.
         on_progress: Called with the tokens generated and the rows done so far in this call.
+        shared_by: How many engines take their memory from this device.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TransformersEngine:
         tokens_per_batch: int | None = None,
         trust_remote_code: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
+        shared_by: int = 1,
     ) -> None:
         self.name = model
         self.device = find_device(device)
@@ -61,6 +63,7 @@ class TransformersEngine:
         self.tokens_per_batch = tokens_per_batch
         self.trust_remote_code = trust_remote_code
         self.on_progress = on_progress
+        self.shared_by = shared_by
         self._loaded: _Loaded | None = None
 
     @property
@@ -148,7 +151,7 @@ class TransformersEngine:
         if self._loaded is None:
             self._loaded = _load(self)
             if self.tokens_per_batch is None:
-                self.tokens_per_batch = _default_budget(self._loaded)
+                self.tokens_per_batch = _default_budget(self._loaded, self.shared_by)
         return self
 
     def __exit__(
@@ -481,12 +484,12 @@ def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
     return ids | ({tokenizer.eos_token_id} - {None})
 
 
-def _default_budget(model: _Loaded) -> int:
+def _default_budget(model: _Loaded, shared_by: int) -> int:
     """Tokens of cache that the device's whole memory allows; not the free memory, so that a run can be made again."""
     bytes_per_token = token_bytes(model.model.config.get_text_config(), model.model.dtype.itemsize)
     kind = model.device.partition(":")[0]
     tokens = (
-        (_memory(model.device) - model.weights) / 2 / bytes_per_token
+        (_memory(model.device) / shared_by - model.weights) / 2 / bytes_per_token
     )  # the other half is for activations and logits
     return int(min(_MOST_TOKENS[kind], max(1, tokens)))
 

@@ -1,8 +1,9 @@
 """Starts a command and ends it, with all that it has started, as soon as nobody holds the other end of its stdin.
 
-It runs by itself, as `python watchdog.py SECONDS COMMAND…`, in a session of its own: Ctrl-C doesn't reach it, and when
-the process that started it ends in whatever way, its stdin closes. The seconds are those between SIGTERM and SIGKILL.
-Its exit code is the command's.
+It runs by itself, as `python watchdog.py SECONDS STDIN COMMAND…`, in a session of its own: Ctrl-C doesn't reach it, and
+when the process that started it ends in whatever way, its stdin closes. The seconds are those between SIGTERM and
+SIGKILL; STDIN is the number of the open file that the command is to read from, or -1 for none. Its exit code is the
+command's.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import psutil  # type: ignore[import-untyped]  # it has no types of its own
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
 
-def main(patience: float, command: list[str]) -> int:
+def main(patience: float, stdin: int, command: list[str]) -> int:
     """Runs the command to its end, or to that of stdin; its exit code, 128 and the signal where one killed it."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -28,11 +29,13 @@ def main(patience: float, command: list[str]) -> int:
         prctl(_SET_CHILD_SUBREAPER, 1)  # what the server leaves behind becomes a child of this process
     server = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if stdin < 0 else stdin,
         start_new_session=True,
         # If this very process is killed, the server goes with it. No thread is running yet.
         preexec_fn=(lambda: prctl(_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
     )
+    if stdin >= 0:
+        os.close(stdin)
     threading.Thread(target=_listen, args=(over,), daemon=True).start()
     while server.poll() is None and not over.wait(0.1):
         pass
@@ -70,4 +73,4 @@ def _signal(server: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
