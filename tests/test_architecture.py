@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},
     {"protocols", "embedders", "shelf"},
     {"asking", "export", "filters", "seeds", "selection", "testing"},
-    {"folder", "generate", "engines", "judges"},
+    {"folder", "generate", "preference", "engines", "judges"},
     {"parts", "training", "evaluate"},
     {"stages"},
     {"loop", "verbs"},

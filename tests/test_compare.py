@@ -234,6 +234,8 @@ CHANGES: dict[str, set[str]] = {
     "seeds-pool": set(),
     "context-distillation": {"train.loss", *FROM},
     **dict.fromkeys(("reader", "reader-answers", "no-reader"), FROM),
+    "dpo": {"prefer.method"},
+    "spin": {"generate.accept", "train.start", "prefer.method", *FROM},
     "reader-knn": {"iterations", "generate.accept", "train.demos", "train.num_train_epochs"},
     "urial": {"iterations"},
     "sft-seeds-tuned": {"iterations", "generate.accept"},

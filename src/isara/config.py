@@ -434,6 +434,21 @@ class TrainConfig(_Section):
     )
 
 
+class PreferConfig(_Section):
+    """Whether and how the model learns to prefer good answers to those that it gives by itself."""
+
+    method: Literal["none", "dpo", "spin"] = Field(
+        "none",
+        description="dpo: after each fine-tuning, accepted answers are preferred to those that the same model gave "
+        "without demonstrations; spin: after the first one, in every iteration the seeds' answers to the model's own",
+    )
+    beta: float = Field(0.1, gt=0, description="how strongly the model is held to the one that it starts from")
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; null is 5e-5 for lora and 5e-6 for full (our choice)"
+    )
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the preferences (our choice)")
+
+
 class EvaluateConfig(_Section):
     """What is measured on the held-out pairs after each iteration."""
 
@@ -590,6 +605,7 @@ class Config(_Section):
     generate: GenerateConfig = Field(GenerateConfig(), description="how many pairs an iteration makes")
     filters: FiltersConfig = Field(FiltersConfig(), description="what a pair must pass; null turns a filter off")
     train: TrainConfig = Field(TrainConfig(), description="how the model is fine-tuned")
+    prefer: PreferConfig = Field(PreferConfig(), description="what the fine-tuned model is to prefer")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
     select: SelectConfig = Field(SelectConfig(), description="which answers are kept")
@@ -601,14 +617,30 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _preferred(self) -> Self:
+        if self.prefer.method == "spin" and (self.generate.accept or self.train.start != "last"):
+            raise ValueError(
+                "`generate.accept: 0` and `train.start: last` for `prefer.method: spin`, which trains on the seeds "
+                "alone and goes on from the last model"
+            )
+        if self.prefer.method == "dpo" and (self.answers.retrieve == "none" or not self.answers.demos):
+            raise ValueError(
+                "`answers.demos` above 0 and `answers.retrieve` nearest or random for `prefer.method: dpo`, or both "
+                "answers are zero-shot"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _served(self) -> Self:
         """Servers at `engine.url` hold the base model's weights and no others."""
         if not self.engine.url or self.iterations == 0:
             return self
-        if self.iterations > 1 or self.answers.from_ == "reader" or self.engine.evaluate_with == "server":
+        other = self.answers.from_ == "reader" or self.prefer.method == "spin"
+        if self.iterations > 1 or other or self.engine.evaluate_with == "server":
             raise ValueError(
                 "`engine.serve` in the place of `engine.url`, whose server has the base model's weights alone, for "
-                "more than one of `iterations`, `answers.from: reader` or `engine.evaluate_with: server`"
+                "more than one of `iterations`, `answers.from: reader`, `prefer.method: spin` or "
+                "`engine.evaluate_with: server`"
             )
         return self
 

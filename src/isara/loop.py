@@ -1,14 +1,14 @@
 """The algorithm: generate, filter, train, evaluate, repeat."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from isara.asking import Asker
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
-from isara.folder import RunFolder, stage_folder
+from isara.folder import RunFolder, model_stage, stage_folder
 from isara.generate import Making
 from isara.models import local_folder
 from isara.parts import Parts
@@ -18,10 +18,13 @@ from isara.shelf import Shelf
 from isara.stages import (
     Keys,
     Model,
+    PreferenceStep,
     claim,
+    earlier_preferences,
     fit,
     has_baseline,
     measure,
+    prefer,
     read_accepted,
     read_by,
     read_figures,
@@ -93,14 +96,9 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 new = read_accepted(generate(folder, parts, keys, making, (asker, model), watcher))
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
-            start = base if config.train.start == "base" else model
-            first = [] if config.train.data == "generated" else seeds
-            data = [*first, *(new if config.train.data == "newest" else accepted)]
-            work = partial(fit, parts.trainer, t + 1, data, start, watcher)
-            made = folder.stage(t + 1, "train", keys.train(data, start), work)
-            model = trained(made)
+            model = learn(folder, parts, keys, t + 1, (new, accepted), (base, model), watcher)
             if t == 0 and has_baseline(parts):
-                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, made, watcher)
+                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
         chosen = best_iteration(figures)
         verdict = judge({number: read_items(place) for number, place in measured.items()}, chosen)
@@ -111,9 +109,45 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
 
 
-def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, made: Path, watcher: Watcher) -> Path:
-    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of the training in `made`."""
-    trainer, base = stepped(parts.trainer, made), Model(parts.model, keys.weights)
+def learn(
+    folder: RunFolder,
+    parts: Parts,
+    keys: Keys,
+    t: int,
+    made: tuple[Sequence[QAPair], Sequence[QAPair]],
+    models: tuple[Model, Model],
+    watcher: Watcher,
+) -> Model:
+    """M_t: fine-tuned on seeds and accepted pairs, and then on preferences where the run has them.
+
+    Args:
+        folder: The run folder.
+        parts: What the run is made of.
+        keys: The keys of its stages.
+        t: The iteration, from 1.
+        made: The pairs accepted in it, and in all so far.
+        models: M_0 and M_{t-1}.
+        watcher: Is told of progress.
+    """
+    config, seeds, (new, accepted), (base, last) = parts.config, list(parts.seeds), made, models
+    start, spin = base if config.train.start == "base" else last, config.prefer.method == "spin"
+    if t == 1 or not spin:
+        first = [] if config.train.data == "generated" else seeds
+        data = [*first, *(new if config.train.data == "newest" else accepted)]
+        work = partial(fit, parts.trainer, t, data, start, watcher)
+        start = trained(folder.stage(t, "train", keys.train(data, start), work))
+    if parts.preference is None:
+        return start
+    # What is preferred: accepted answers to the model's own zero-shot ones, or the seeds' to those of M_t as it is now.
+    pairs, opponent = (seeds, start) if spin else (new, answering(folder, parts, keys, last, watcher))
+    step = PreferenceStep(t, pairs, opponent, earlier_preferences(parts, t))
+    work = partial(prefer, parts, step, start, watcher)
+    return trained(folder.stage(t, "prefer", keys.prefer(step, start), work))
+
+
+def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:
+    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of iteration 1's fine-tuning."""
+    trainer, base = stepped(parts.trainer, stage_folder(parts.out, 1, "train")), Model(parts.model, keys.weights)
     work = partial(fit, trainer, SEEDS_ONLY, list(parts.seeds), base, watcher)
     model = trained(folder.stage(SEEDS_ONLY, "train", keys.train(parts.seeds, base, trainer), work))
     with parts.asker(model.path) as asker:
@@ -129,7 +163,7 @@ def export(folder: RunFolder, parts: Parts, chosen: int, verdict: Verdict | None
         said = {"model": model_name(best), "helped": verdict.helped, "verdict": sentence(verdict)}
         log.info("%s", said["verdict"])
     final = folder.export(
-        stage_folder(parts.out, best, "train") / "model" if best else local_folder(parts.model),
+        model_stage(parts.out, best) / "model" if best else local_folder(parts.model),
         best,
         parts.cards(parts.out, best) if parts.cards else {},
         said,
@@ -154,12 +188,19 @@ def generate(
     asker, model = last
     if parts.reader is None:
         return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
-    base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
-    work = partial(fit, parts.reader, READER, seeds, base, watcher)
-    reader = trained(folder.stage(READER, "train", keys.train(seeds, base, parts.reader), work))
+    reader = answering(folder, parts, keys, model, watcher)
     making = read_by(making, reader, (asker, model.weights))
     with parts.asker(reader.path) as reading:
         return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, reading, making, watcher))
+
+
+def answering(folder: RunFolder, parts: Parts, keys: Keys, last: Model, watcher: Watcher) -> Model:
+    """The model that answers after M_{t-1}: that one, or the reader where there is one."""
+    if parts.reader is None:
+        return last
+    base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
+    work = partial(fit, parts.reader, READER, seeds, base, watcher)
+    return trained(folder.stage(READER, "train", keys.train(seeds, base, parts.reader), work))
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:

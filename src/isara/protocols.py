@@ -6,9 +6,19 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from isara.pool import Embedder, Pool, Retrieve
-from isara.records import Candidate, Completion, Prompt, QAPair, Rejection, Sampling, TrainStats
+from isara.records import Candidate, Completion, Preference, Prompt, QAPair, Rejection, Sampling, TrainStats
 
-__all__ = ["Embedder", "Engine", "EngineFactory", "Filter", "Retrieve", "SteppedTrainer", "TokenEngine", "Trainer"]
+__all__ = [
+    "Embedder",
+    "Engine",
+    "EngineFactory",
+    "Filter",
+    "PreferenceTrainer",
+    "Retrieve",
+    "SteppedTrainer",
+    "TokenEngine",
+    "Trainer",
+]
 
 
 class Engine(Protocol):
@@ -68,6 +78,18 @@ class Trainer(Protocol):
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on `pairs` and leaves in `out` a folder that transformers can load."""
+        ...
+
+
+class PreferenceTrainer(Protocol):
+    """Trains a model on preferences."""
+
+    def key(self) -> Mapping[str, Any]:
+        """What the trained model depends on beside preferences and start, JSON-ready."""
+        ...
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """Trains the model at `start` on `preferences` and leaves in `out` a folder that transformers can load."""
         ...
 
 

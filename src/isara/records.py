@@ -218,6 +218,28 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to a question, of which the model is to learn the first.
+
+    Attributes:
+        pair: The question with the chosen answer.
+        rejected: The draw of the other one.
+    """
+
+    pair: QAPair
+    rejected: Draw
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict: the pair's own keys and the draw."""
+        return {**self.pair.to_json(), "rejected_draw": self.rejected.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Preference":
+        """The preference that `to_json` wrote; keys that are none of its are ignored."""
+        return cls(QAPair.from_json(row), Draw.from_json(row["rejected_draw"]))
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRow:
     """A pair as ids: what the model is asked, which carries no loss, and the answer with its end, which does.
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from isara.asking import Asker, ItemEvaluator
 from isara.config import Config
-from isara.files import damaged, json_lines, read_json, read_rows, write_json, write_text
-from isara.folder import RunFolder, model_hash
+from isara.files import damaged, json_lines, read_json, read_rows, value_hash, write_json, write_text
+from isara.folder import RunFolder, model_hash, stage_folder
 from isara.generate import Making, stream
 from isara.keys import part_key
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
+from isara.preference import ask_alone, check_enough, read_preferences
 from isara.protocols import SteppedTrainer, Trainer
-from isara.records import HeldoutRow, QAPair, Sampling
+from isara.records import HeldoutRow, Preference, QAPair, Sampling
 from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
 
@@ -30,6 +31,23 @@ class Model:
 
     path: str
     weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceStep:
+    """What the preference step of an iteration learns from.
+
+    Attributes:
+        t: The iteration, from 1.
+        pairs: Questions with the answers to prefer.
+        opponent: The model whose own answers to them are not preferred.
+        earlier: Preferences of earlier iterations.
+    """
+
+    t: int
+    pairs: Sequence[QAPair]
+    opponent: Model
+    earlier: Sequence[Preference] = ()
 
 
 class Keys:
@@ -82,6 +100,20 @@ class Keys:
             "pairs": [pair.id for pair in data],
             **self._of("trainer", "prompt format"),
             **({} if trainer is None else {"trainer": part_key(trainer)}),
+        }
+
+    def prefer(self, step: "PreferenceStep", start: Model) -> dict[str, Any]:
+        """Of a model that was trained on preferences."""
+        return {
+            "start": start.weights,
+            "iteration": step.t,
+            "pairs": [pair.id for pair in step.pairs],
+            "answered alone by": step.opponent.weights,
+            "earlier": value_hash([each.to_json() for each in step.earlier]),
+            "seed": self.config.seed,
+            "sampling": asdict(self.config.answers.sampling),
+            "batch": self.config.generate.batch,
+            **self._of("preference", "prompt format", "engine"),
         }
 
     def _of(self, *names: str) -> dict[str, Any]:
@@ -185,6 +217,28 @@ def fit(trainer: Trainer, t: int, data: Sequence[QAPair], start: Model, watcher:
     anchors = folder / "model" / ANCHORS
     if anchors.exists():  # no part of the model that is exported
         anchors.rename(folder / ANCHORS)
+
+
+def earlier_preferences(parts: Parts, t: int) -> list[Preference]:
+    """The preferences of earlier iterations that iteration t learns from, too.
+
+    With `spin` those of the last one, as in its authors' code; else those of all, as far as `train.data` has them.
+    """
+    config = parts.config
+    first = t - 1 if config.prefer.method == "spin" else t if config.train.data == "newest" else 1
+    folders = [stage_folder(parts.out, number, "prefer") for number in range(max(1, first), t)]
+    return [each for folder in folders for each in read_preferences(folder)]
+
+
+def prefer(parts: Parts, step: PreferenceStep, start: Model, watcher: Watcher, folder: Path) -> None:
+    """The work of prefer: contrast.jsonl, then model/ and prefer.json."""
+    assert parts.preference is not None, "the stage has a trainer"
+    watcher.stage(step.t, "prefer", 0)
+    with parts.asker(step.opponent.path) as asker:
+        ask_alone(asker, step.pairs, parts.config, step.t, step.opponent.weights, folder)
+    preferences = [*step.earlier, *read_preferences(folder)]
+    check_enough(preferences, len(step.earlier) + len(step.pairs), step.t)
+    write_json(folder / "prefer.json", asdict(parts.preference.prefer(preferences, start.path, folder / "model")))
 
 
 def has_baseline(parts: Parts) -> bool:

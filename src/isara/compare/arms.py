@@ -157,6 +157,7 @@ def _rates(config: Config) -> list[float]:
 
 
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
+_NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that no demonstration was shown for
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
@@ -292,12 +293,23 @@ ARMS = (
         shown="nearest",
     ),
     Arm(
+        name="dpo",
+        about="the recipe, and after each fine-tuning accepted answers preferred to the model's own zero-shot ones",
+        overrides={"prefer.method": "dpo"},
+    ),
+    Arm(
+        name="spin",
+        about="fine-tuned on the seeds once; then their answers are preferred to the last model's own, again and again",
+        overrides={**_NO_READER, "generate.accept": 0, "train.start": "last", "prefer.method": "spin"},
+    ),
+    Arm(
         name="ssd",
         about="trained on raw zero-shot answers of the base model to the questions it makes, without the seeds",
         overrides={
             **_ONE_SHOT,
             **_ANY_ANSWER,
             **_NO_READER,
+            **_NO_PREFERENCE,
             "answers.retrieve": "none",
             "train.data": "generated",
         },
@@ -312,6 +324,7 @@ ARMS = (
             "questions.demos": 8,
             "questions.temperature": 0.7,
             "questions.top_p": 0.5,
+            **_NO_PREFERENCE,
             "answers.retrieve": "none",
             "filters.novelty": 0.7,
         },
@@ -327,7 +340,7 @@ ARMS = (
     Arm(
         name="i-sheep",
         about="answers zero-shot, keeps what the model itself rates high, trains on the newest",
-        overrides={**_NO_READER, "answers.retrieve": "none", "train.data": "newest"},
+        overrides={**_NO_READER, **_NO_PREFERENCE, "answers.retrieve": "none", "train.data": "newest"},
         steps_of=REFERENCE,
         part=others.self_scored,
         instructions=True,

@@ -9,7 +9,7 @@ from typing import Any
 from isara.errors import TrainingError
 from isara.pool import Retrieve
 from isara.process import Child, serve
-from isara.records import QAPair, TrainStats
+from isara.records import Preference, QAPair, TrainStats
 from isara.training.options import OnStep
 from isara.training.rows import turns
 from isara.training.sft import SupervisedTrainer
@@ -51,20 +51,27 @@ class ChildTrainer:
             ModelError: As there.
             ConfigError: As there.
         """
-        job = {
-            "trainer": self.trainer.options(),
-            "pairs": [pair.to_json() for pair in pairs],
-            "start": start,
-            "out": str(out),
-            "shown": {
-                name: _shown(retrieve, pairs)
-                for name in ("retrieve", "teach")
-                if (retrieve := getattr(self.trainer, name)) is not None
-            },
+        shown = {
+            name: _shown(retrieve, pairs)
+            for name in ("retrieve", "teach")
+            if (retrieve := getattr(self.trainer, name)) is not None
         }
+        return self._done(pairs=[pair.to_json() for pair in pairs], start=start, out=str(out), shown=shown)
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """What `SupervisedTrainer.prefer` does and returns.
+
+        Raises:
+            TrainingError: As there, or the child process ended before its work was done.
+            ModelError: As there.
+            ConfigError: As there.
+        """
+        return self._done(preferences=[each.to_json() for each in preferences], start=start, out=str(out), shown={})
+
+    def _done(self, **job: Any) -> TrainStats:
         child = Child("isara.training.child", "the training process", TrainingError)
         try:
-            for message in child.ask(**job):
+            for message in child.ask(trainer=self.trainer.options(), **job):
                 if "stats" in message:
                     return TrainStats(**message["stats"])
                 if "log" in message:
@@ -111,7 +118,11 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
     job = next_request()
     recalled = {name: _recalled(shown) for name, shown in job["shown"].items()}
     trainer = SupervisedTrainer(**job["trainer"] | recalled | {"on_step": step})
-    stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
+    start, out = job["start"], Path(job["out"])
+    if "preferences" in job:
+        stats = trainer.prefer([Preference.from_json(row) for row in job["preferences"]], start, out)
+    else:
+        stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], start, out)
     send(stats=asdict(stats))
 
 

@@ -6,13 +6,14 @@ the steps are TRL's. The libraries are imported inside functions: the parent of 
 
 import logging
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from isara.errors import TrainingError
 from isara.files import disk_errors, json_lines, write_text
@@ -20,15 +21,24 @@ from isara.hardware import free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
 from isara.models import find_model
 from isara.process import alone
-from isara.records import QAPair, TrainingRow, TrainStats
+from isara.records import Preference, QAPair, TrainingRow, TrainStats
 from isara.render import open_renderer, tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
 from isara.training.compute import compute_dtype, training_device
 from isara.training.export import Export
 from isara.training.options import TrainOptions
-from isara.training.rows import check_labels, make_rows
-from isara.training.trl import Passes, Targets, first_batch, sft_trainer, trained_model
+from isara.training.rows import check_labels, make_preference_rows, make_rows
+from isara.training.trl import (
+    Passes,
+    Targets,
+    check_preferences,
+    chosen_labels,
+    first_batch,
+    preference_trainer,
+    sft_trainer,
+    trained_model,
+)
 
 log = logging.getLogger("isara")
 
@@ -45,9 +55,12 @@ class SupervisedTrainer(TrainOptions):
         """Tries the adapter on the modules of the model at `start`, without its weights: seconds before hours of a run.
 
         Raises:
+            TrainingError: The installed TRL can't do it.
             ConfigError: `lora_target_modules` names a layer that the model doesn't have or that can't have an adapter.
             ModelError: The model's config makes no model.
         """
+        if self.loss == "dpo":
+            check_preferences()
         if self.method == "lora":
             check_targets(meta_model(find_model(start), self.trust_remote_code), self)
 
@@ -71,9 +84,27 @@ class SupervisedTrainer(TrainOptions):
         _check_out(out, start)
         self.check_teacher()
         self.check(start)
+        anchors = self._anchors(start, len(pairs))
+        return self._whole(start, out, lambda training, sizes: training.run(pairs, anchors, *sizes))
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """Trains the model at `start`, which is the reference, on preferences; all else is as in `fit`.
+
+        Raises:
+            TrainingError: As `fit`.
+            ModelError: As `fit`.
+            ConfigError: As `fit`.
+            RunError: As `fit`.
+        """
+        _check_out(out, start)
+        self.check(start)
+        return self._whole(start, out, lambda training, sizes: training.prefer(preferences, *sizes))
+
+    def _whole(self, start: str, out: Path, work: "_Work") -> TrainStats:
+        """Lets `out` appear when everything in it is written."""
         partial = out.with_name(out.name + ".partial")
         try:
-            stats = self._until_it_fits(pairs, start, out, partial, self._anchors(start, len(pairs)))
+            stats = self._until_it_fits(start, out, partial, work)
             with disk_errors(out):
                 shutil.rmtree(out, ignore_errors=True)
                 partial.rename(out)
@@ -92,16 +123,14 @@ class SupervisedTrainer(TrainOptions):
         finally:
             free_memory()
 
-    def _until_it_fits(
-        self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path, anchors: Sequence[QAPair]
-    ) -> TrainStats:
+    def _until_it_fits(self, start: str, out: Path, partial: Path, work: "_Work") -> TrainStats:
         """Trains with fewer and fewer rows a pass, until memory holds one."""
         micro, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
         while True:
             with disk_errors(out):  # before the training, not after it
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            stats = self._attempt(pairs, anchors, start, partial, (micro, accumulation))
+            stats = self._attempt(start, partial, work, (micro, accumulation))
             if stats is not None:
                 return stats
             if micro == 1:
@@ -114,19 +143,21 @@ class SupervisedTrainer(TrainOptions):
                 "out of memory: training starts over with %d rows a pass, %d passes a step", micro, accumulation
             )
 
-    def _attempt(
-        self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], start: str, out: Path, sizes: tuple[int, int]
-    ) -> TrainStats | None:
+    def _attempt(self, start: str, out: Path, work: "_Work", sizes: tuple[int, int]) -> TrainStats | None:
         """Statistics of a whole training, or None where memory ran out."""
         try:
             with _quiet(), alone():
-                return _Training(self, start, out).run(pairs, anchors, *sizes)
+                return work(_Training(self, start, out), sizes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
         finally:
             free_memory()  # after the handler, so that the failed attempt's tensors are free
+
+
+# Trains a model in memory, with so many rows of a pass and passes of a step.
+_Work: TypeAlias = "Callable[[_Training, tuple[int, int]], TrainStats]"
 
 
 class _Training:
@@ -168,6 +199,28 @@ class _Training:
         targets = self._targets(rows, micro)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
         check_labels(first_batch(trainer, micro), rows, self.tokenizer, self.renderer.format.end)
+        stats = self._train(trainer, [[row] for row in rows], micro)
+        if anchors:
+            with _writing(self.out):
+                write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
+        return stats
+
+    def prefer(self, preferences: Sequence[Preference], micro: int, accumulation: int) -> TrainStats:
+        """The same on preferences."""
+        limit = min(self.options.max_length, self.renderer.context_length)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        rows = make_preference_rows(preferences, self.renderer, limit, vocabulary)
+        if self.device == "cpu":  # where a pass holds both answers
+            longest = 2 * max(len(row.ids) for both in rows for row in both)
+            micro, accumulation = held_at_once(longest, micro, accumulation)
+        passes = Passes(self.device, self.compute, False, micro, accumulation)
+        trainer = preference_trainer(self.options, passes, self.model, self.tokenizer, rows, self.out, self._watch)
+        chosen = [row for row, _ in rows]
+        check_labels(chosen_labels(first_batch(trainer, micro)), chosen, self.tokenizer, self.renderer.format.end)
+        return self._train(trainer, rows, micro)
+
+    def _train(self, trainer: Any, rows: Sequence[Sequence[TrainingRow]], micro: int) -> TrainStats:
+        """Takes the steps, checks what came of them, and writes it down; a row of data may be several to the model."""
         trainer.train()
         model = trained_model(trainer)
         if self.plain is not None:
@@ -180,15 +233,13 @@ class _Training:
             steps=trainer.state.global_step,
             first_loss=self.losses[0],
             last_loss=self.losses[-1],
-            tokens=round(trainer.state.epoch * sum(len(row.ids) for row in rows)),
-            answer_tokens=round(trainer.state.epoch * sum(len(row.answer) for row in rows)),
+            tokens=round(trainer.state.epoch * sum(len(row.ids) for both in rows for row in both)),
+            answer_tokens=round(trainer.state.epoch * sum(len(row.answer) for both in rows for row in both)),
             micro_batch=micro,
             parameters=sum(tensor.numel() for tensor in trained),
         )
         with _writing(self.out):
-            self._write(model, rows[0])
-            if anchors:
-                write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
+            self._write(model, rows[0][0])
         return stats
 
     def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:
@@ -306,6 +357,8 @@ def _quiet() -> Iterator[None]:
     constants.HF_HUB_DISABLE_TELEMETRY = True  # read at every call, the environment only at import
     levels = {name: logging.getLogger(name).level for name in _NOISY}
     bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    bar = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # the one way to TRL's own bar
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     datasets.disable_progress_bars()
     try:
@@ -317,6 +370,10 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+        if bar is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = bar
         if bars[0]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
         if bars[1]:
