@@ -139,6 +139,7 @@ def assemble(
         embedder=embedder,
         trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
+        questioner=build_questioner(config, watcher, Pool(embedder, seeds)),
         preference=build_preference(config, watcher),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
@@ -292,7 +293,7 @@ def build_trainer(
         seeds: Where demonstrations come from; None is without.
         own: Options that no config has.
     """
-    options = config.train.model_dump(exclude={"start", "data", "demos"}, exclude_none=True)
+    options = config.train.model_dump(exclude={"start", "data", "demos", "weights"}, exclude_none=True)
     if seeds is not None:
         options["retrieve"] = _demonstrations(config, seeds, config.train.demos)
         options["teach"] = _demonstrations(config, seeds, config.answers.demos * (config.train.loss == "distil"))
@@ -327,10 +328,29 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
                 "questions.from is reader: expected answers.from reader, too, found last: set both, or questions.from"
             )
         return None
+    return _tuned_on_seeds(config, watcher, seeds, "answers.from is reader", whole_pairs=asks)
+
+
+def build_questioner(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
+    """What tunes a model to go on with the next pair, as it does a reader that asks, or None.
+
+    Raises:
+        ConfigError: No demonstrations are shown before an answer, so that there is nothing to go on from.
+    """
+    if config.questions.from_ != "seeds":
+        return None
+    return _tuned_on_seeds(config, watcher, seeds, "questions.from is seeds", whole_pairs=True)
+
+
+def _tuned_on_seeds(
+    config: Config, watcher: Watcher | None, seeds: Pool, wanted: str, *, whole_pairs: bool
+) -> SupervisedTrainer | ChildTrainer:
+    """What tunes a model on the seeds alone, each after its nearest others."""
+    answers = config.answers
     if answers.retrieve == "none" or not answers.demos:
         raise ConfigError(
-            "answers.from is reader: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
-            "show some, or set answers.from to last"
+            f"{wanted}: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
+            f"show some, or set {wanted.split()[0]} to last"
         )
     own = {"num_train_epochs": answers.reader_epochs, "max_steps": None, "demos": answers.demos}
     plain = {"loss": "sft", "anchors": 0.0}  # it learns from the seeds alone
@@ -338,7 +358,7 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
     rate = config.train.learning_rate or settings_for(None, config.train.method).learning_rate
     gentle = {"learning_rate": rate / 2}
     tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain | gentle)})
-    return build_trainer(tuned, watcher, seeds, whole_pairs=asks)
+    return build_trainer(tuned, watcher, seeds, whole_pairs=whole_pairs)
 
 
 def build_preference(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer | None:

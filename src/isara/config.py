@@ -157,11 +157,12 @@ class QuestionsConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
-    from_: Literal["last", "base", "reader"] | None = Field(
+    from_: Literal["last", "base", "reader", "seeds"] | None = Field(
         None,
         alias="from",
-        description="the model that asks: the last iteration's, always the base model, or the reader of answers.from, "
-        "which learns the seeds' questions, too, then; null follows the model's size",
+        description="the model that asks: the last iteration's, always the base model, the reader of answers.from, "
+        "which learns the seeds' questions, too, then, or (seeds) the base model tuned on the seeds to go on with the "
+        "next pair, which asks alone; null follows the model's size",
     )
     focus: Literal["uniform", "worst", "balanced"] = Field(
         "uniform",
@@ -419,6 +420,12 @@ class TrainConfig(_Section):
     seed_weight: float = Field(
         1.0, gt=0, description="loss of a seed's tokens where a generated pair's count once (our choice)"
     )
+    weights: Literal["none", AnswerScore] = Field(
+        "none",
+        title=f"none, {', '.join(get_args(AnswerScore))}",
+        description="the score by which generated pairs count more or less in the loss; it has to be stored by select "
+        "(our choice)",
+    )
     anchors: float = Field(
         0.0,
         ge=0,
@@ -617,6 +624,13 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        name = self.train.weights
+        if name != "none" and name not in self.select.measured:
+            raise ValueError(f"{name} among `select.scores` for `train.weights: {name}`, or no pair has that score")
+        return self
+
+    @model_validator(mode="after")
     def _preferred(self) -> Self:
         if self.prefer.method == "spin" and (self.generate.accept or self.train.start != "last"):
             raise ValueError(
@@ -635,12 +649,12 @@ class Config(_Section):
         """Servers at `engine.url` hold the base model's weights and no others."""
         if not self.engine.url or self.iterations == 0:
             return self
-        other = self.answers.from_ == "reader" or self.prefer.method == "spin"
+        other = self.answers.from_ == "reader" or self.questions.from_ == "seeds" or self.prefer.method == "spin"
         if self.iterations > 1 or other or self.engine.evaluate_with == "server":
             raise ValueError(
                 "`engine.serve` in the place of `engine.url`, whose server has the base model's weights alone, for "
-                "more than one of `iterations`, `answers.from: reader`, `prefer.method: spin` or "
-                "`engine.evaluate_with: server`"
+                "more than one of `iterations`, `answers.from: reader`, `questions.from: seeds`, `prefer.method: spin` "
+                "or `engine.evaluate_with: server`"
             )
         return self
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from isara.generate import Making
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import READER, SEEDS_ONLY, QAPair
+from isara.records import QUESTIONER, READER, SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
@@ -31,6 +32,7 @@ from isara.stages import (
     read_items,
     stepped,
     steps,
+    taught,
     trained,
 )
 from isara.watching import SILENT, Watcher
@@ -93,7 +95,8 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
-                new = read_accepted(generate(folder, parts, keys, making, (asker, model), watcher))
+                made = generate(folder, parts, keys, making, (asker, model), watcher)
+            new = read_accepted(made, config.train.weights)
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             model = learn(folder, parts, keys, t + 1, (new, accepted), (base, model), watcher)
@@ -131,15 +134,19 @@ def learn(
     """
     config, seeds, (new, accepted), (base, last) = parts.config, list(parts.seeds), made, models
     start, spin = base if config.train.start == "base" else last, config.prefer.method == "spin"
+    distils = config.train.loss == "distil"
+    reader = beside(folder, parts, keys, READER, watcher) if distils or parts.preference else None
     if t == 1 or not spin:
         first = [] if config.train.data == "generated" else seeds
         data = [*first, *(new if config.train.data == "newest" else accepted)]
-        work = partial(fit, parts.trainer, t, data, start, watcher)
-        start = trained(folder.stage(t, "train", keys.train(data, start), work))
+        teacher = reader if distils else None
+        trainer = parts.trainer if teacher is None else taught(parts.trainer, teacher)
+        work = partial(fit, trainer, t, data, start, watcher)
+        start = trained(folder.stage(t, "train", keys.train(data, start, teacher=teacher), work))
     if parts.preference is None:
         return start
     # What is preferred: accepted answers to the model's own zero-shot ones, or the seeds' to those of M_t as it is now.
-    pairs, opponent = (seeds, start) if spin else (new, answering(folder, parts, keys, last, watcher))
+    pairs, opponent = (seeds, start) if spin else (new, reader or last)
     step = PreferenceStep(t, pairs, opponent, earlier_preferences(parts, t))
     work = partial(prefer, parts, step, start, watcher)
     return trained(folder.stage(t, "prefer", keys.prefer(step, start), work))
@@ -184,23 +191,26 @@ def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
 def generate(
     folder: RunFolder, parts: Parts, keys: Keys, making: Making, last: tuple[Asker, Model], watcher: Watcher
 ) -> Path:
-    """The finished generation of an iteration: M_{t-1} answers, or the reader where there is one."""
+    """The finished generation of an iteration: M_{t-1} asks and answers, or who is there to do it in its place."""
     asker, model = last
-    if parts.reader is None:
+    with ExitStack() as opened:
+        if (reader := beside(folder, parts, keys, READER, watcher)) is not None:
+            making = read_by(making, reader, (asker, model.weights))
+            asker = opened.enter_context(parts.asker(reader.path))
+        if (questioner := beside(folder, parts, keys, QUESTIONER, watcher)) is not None:
+            asking = opened.enter_context(parts.asker(questioner.path))
+            making = replace(making, questions_by=asking, question_weights=questioner.weights)
         return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
-    reader = answering(folder, parts, keys, model, watcher)
-    making = read_by(making, reader, (asker, model.weights))
-    with parts.asker(reader.path) as reading:
-        return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, reading, making, watcher))
 
 
-def answering(folder: RunFolder, parts: Parts, keys: Keys, last: Model, watcher: Watcher) -> Model:
-    """The model that answers after M_{t-1}: that one, or the reader where there is one."""
-    if parts.reader is None:
-        return last
+def beside(folder: RunFolder, parts: Parts, keys: Keys, number: int, watcher: Watcher) -> Model | None:
+    """The READER or the QUESTIONER, M_0 tuned on the seeds alone, once a run; None where the run has none."""
+    trainer = parts.reader if number == READER else parts.questioner
+    if trainer is None:
+        return None
     base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
-    work = partial(fit, parts.reader, READER, seeds, base, watcher)
-    return trained(folder.stage(READER, "train", keys.train(seeds, base, parts.reader), work))
+    work = partial(fit, trainer, number, seeds, base, watcher)
+    return trained(folder.stage(number, "train", keys.train(seeds, base, trainer), work))
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:

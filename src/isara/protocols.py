@@ -16,6 +16,7 @@ __all__ = [
     "PreferenceTrainer",
     "Retrieve",
     "SteppedTrainer",
+    "TaughtTrainer",
     "TokenEngine",
     "Trainer",
 ]
@@ -99,4 +100,13 @@ class SteppedTrainer(Protocol):
 
     def with_steps(self, steps: int) -> Trainer:
         """The same trainer with so many steps."""
+        ...
+
+
+@runtime_checkable
+class TaughtTrainer(Protocol):
+    """A trainer that can be told which model shows it what to say after demonstrations."""
+
+    def with_teacher(self, model: str) -> Trainer:
+        """The same trainer with that teacher, a model folder."""
         ...

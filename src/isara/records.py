@@ -12,8 +12,10 @@ Finish: TypeAlias = Literal["stop", "length"]
 SEEDS_ONLY = -1
 # The model that has learnt from the seeds to read demonstrations, and answers in the place of M_{t-1} where wanted.
 READER = -2
+# The model that has learnt the seeds' questions, and asks in the place of M_{t-1} where wanted.
+QUESTIONER = -3
 # What is trained beside the iterations, by what its folder and its stages are called.
-BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader"}
+BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader", QUESTIONER: "questioner"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class QAPair:
         iteration: The iteration that made the pair; 0 is a seed pair.
         demo_ids: Ids of the demonstrations in the prompt that made the answer, in prompt order (nearest last).
         before: The dialogue's earlier turns, each a question with its answer; empty for a pair that stands alone.
+        weight: What its loss counts where another generated pair's counts once (`train.weights`).
     """
 
     question: str
@@ -33,6 +36,7 @@ class QAPair:
     iteration: int = 0
     demo_ids: tuple[str, ...] = ()
     before: tuple[tuple[str, str], ...] = ()
+    weight: float = 1.0
 
     @property
     def id(self) -> str:
@@ -53,10 +57,12 @@ class QAPair:
         return "\n".join(question for question, _ in self.turns)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict with the id first; `before` stands in it only where there is something before."""
+        """A JSON-ready dict with the id first; `before` and `weight` stand in it only where they say something."""
         row = {"id": self.id, **asdict(self), "demo_ids": list(self.demo_ids), "before": list(map(list, self.before))}
         if not self.before:
             del row["before"]
+        if self.weight == 1.0:
+            del row["weight"]
         return row
 
     @classmethod
@@ -68,6 +74,7 @@ class QAPair:
             row.get("iteration", 0),
             tuple(row.get("demo_ids", ())),
             tuple((question, answer) for question, answer in row.get("before", ())),
+            row.get("weight", 1.0),
         )
 
 

@@ -10,13 +10,14 @@ from isara.asking import Asker, ItemEvaluator
 from isara.config import Config
 from isara.files import damaged, json_lines, read_json, read_rows, value_hash, write_json, write_text
 from isara.folder import RunFolder, model_hash, stage_folder
-from isara.generate import Making, stream
+from isara.generate import Making, stream, whole_batches
 from isara.keys import part_key
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, retriever
 from isara.preference import ask_alone, check_enough, read_preferences
-from isara.protocols import SteppedTrainer, Trainer
+from isara.protocols import SteppedTrainer, TaughtTrainer, Trainer
 from isara.records import HeldoutRow, Preference, QAPair, Sampling
+from isara.selection.weights import weights
 from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
 
@@ -93,11 +94,16 @@ class Keys:
             **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),
         }
 
-    def train(self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None) -> dict[str, Any]:
-        """Of a fine-tuned model; None for the run's own trainer."""
+    def train(
+        self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None, teacher: Model | None = None
+    ) -> dict[str, Any]:
+        """Of a fine-tuned model; None for the run's own trainer, and for a teacher that is the start."""
+        weighed = any(pair.weight != 1.0 for pair in data)
         return {
             "start": start.weights,
             "pairs": [pair.id for pair in data],
+            **({"weights of pairs": [pair.weight for pair in data]} if weighed else {}),
+            **({} if teacher is None else {"teacher": teacher.weights}),
             **self._of("trainer", "prompt format"),
             **({} if trainer is None else {"trainer": part_key(trainer)}),
         }
@@ -247,6 +253,17 @@ def has_baseline(parts: Parts) -> bool:
     return options.evaluate.seeds_only and parts.evaluator is not None and options.generate.accept > 0
 
 
+def taught(trainer: Trainer, teacher: Model) -> Trainer:
+    """The trainer with another teacher than the start."""
+    if isinstance(trainer, TaughtTrainer):
+        return trainer.with_teacher(teacher.path)
+    log.warning(
+        "the model that answered does not teach `train.loss: distil`: %s has no method `with_teacher`",
+        type(trainer).__qualname__,
+    )
+    return trainer
+
+
 def stepped(trainer: Trainer, folder: Path) -> Trainer:
     """The trainer with as many optimiser steps as the finished training in a folder has taken."""
     if isinstance(trainer, SteppedTrainer):
@@ -263,9 +280,14 @@ def trained(folder: Path) -> Model:
     return Model(str(folder / "model"), model_hash(folder))
 
 
-def read_accepted(folder: Path) -> list[QAPair]:
-    """The accepted pairs of a finished generation."""
-    return [QAPair.from_json(row) for row in read_rows(folder / "accepted.jsonl")]
+def read_accepted(folder: Path, by: str = "none") -> list[QAPair]:
+    """The accepted pairs of a finished generation, weighted by a score where there is one to weigh by."""
+    pairs = [QAPair.from_json(row) for row in read_rows(folder / "accepted.jsonl")]
+    if by == "none":
+        return pairs
+    rows = [row for row in whole_batches(folder / "candidates.jsonl") if row["accepted"]]
+    scores = [row["answer_draws"][row["chosen"]].get("scores", {}).get(by) for row in rows]
+    return [replace(pair, weight=weight) for pair, weight in zip(pairs, weights(scores), strict=True)]
 
 
 def read_figures(folder: Path) -> dict[str, float]:

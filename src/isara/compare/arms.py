@@ -156,6 +156,11 @@ def _rates(config: Config) -> list[float]:
     return [usual * factor for factor in (0.5, 1, 2)]
 
 
+def _scores(config: Config) -> tuple[str, ...]:
+    """The recipe's scores and that of the question's part."""
+    return tuple(dict.fromkeys((*config.select.scores, "question")))
+
+
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that no demonstration was shown for
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
@@ -291,6 +296,21 @@ ARMS = (
             "train.max_steps": None,
         },
         shown="nearest",
+    ),
+    Arm(
+        name="reader-distillation",
+        about="trained towards the distribution of the reader, which asks and answers, after demonstrations",
+        overrides={"questions.from": "reader", "answers.from": "reader", "train.loss": "distil"},
+    ),
+    Arm(
+        name="seeds-ask",
+        about="questions by the base model tuned on the seeds to go on with the next pair, answers by the last model",
+        overrides={"questions.from": "seeds", "answers.from": "last"},
+    ),
+    Arm(
+        name="score-weights",
+        about="generated pairs count in training by how much their answers are about their questions",
+        overrides={"train.weights": "question", "select.scores": _scores},
     ),
     Arm(
         name="dpo",

@@ -39,9 +39,16 @@ class ChildTrainer:
 
     def with_steps(self, steps: int) -> "ChildTrainer":
         """The same trainer with so many optimiser steps."""
+        return self._changed(max_steps=steps)
+
+    def with_teacher(self, model: str) -> "ChildTrainer":
+        """The same trainer whose teacher of `loss="distil"` is that model."""
+        return self._changed(taught_by=model)
+
+    def _changed(self, **option: Any) -> "ChildTrainer":
         told = self.trainer
         functions = {"on_step": self.on_step, "retrieve": told.retrieve, "teach": told.teach}
-        return ChildTrainer(**told.options() | functions | {"max_steps": steps})
+        return ChildTrainer(**told.options() | functions | option)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.

@@ -70,6 +70,7 @@ class TrainOptions:
         whole_pairs: Loss on the questions, too, where rows have demonstrations: the model learns to go on with the next
             pair, and not only to answer.
         teach: Gives a generated pair the demonstrations that the start model reads for `loss="distil"`.
+        taught_by: The model that reads these; None is the start model.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -105,6 +106,7 @@ class TrainOptions:
     retrieve: Retrieve | None = field(default=None, repr=False)
     whole_pairs: bool = False
     teach: Retrieve | None = field(default=None, repr=False)
+    taught_by: str | None = None
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,8 +131,9 @@ class TrainOptions:
         self.check_teacher()
         device = training_device(self.device)
         meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
-        no_matter = _NO_MATTER if self.loss == "dpo" else (*_NO_MATTER, "beta")
-        options = {name: value for name, value in self.options().items() if name not in no_matter}
+        unused = () if self.loss == "dpo" else ("beta",)
+        unused += () if self.taught_by else ("taught_by",)
+        options = {name: value for name, value in self.options().items() if name not in (*_NO_MATTER, *unused)}
         given = {"demonstrations": self.retrieve, "teacher": self.teach}
         shown = {name: part_key(retrieve) for name, retrieve in given.items() if retrieve is not None}
         if self.anchors:

@@ -31,7 +31,8 @@ def make_rows(
         max_length: Most tokens of a row. Longer ones are left out and not cut: a cut answer teaches to break off.
         vocabulary: How many tokens the model knows.
         retrieve: Gives a row the demonstrations before its question; without, it has none.
-        seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
+        seed_weight: Weight of a seed's tokens where a generated pair's have its own, which is 1 where nothing else is
+            said, before the mean is brought to 1.
         anchors: Pairs that are rows of weight 1 and without demonstrations, after all others.
         whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
 
@@ -43,7 +44,9 @@ def make_rows(
         raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
     rows = [
         # Of a generated dialogue, each turn is generated.
-        replace(row, pair=replace(row.pair, iteration=pair.iteration), weight=1.0 if pair.iteration else seed_weight)
+        replace(
+            row, pair=replace(row.pair, iteration=pair.iteration), weight=pair.weight if pair.iteration else seed_weight
+        )
         for pair in pairs
         for row in renderer.training_rows(pair)
     ]

@@ -68,6 +68,10 @@ class SupervisedTrainer(TrainOptions):
         """The same trainer with so many optimiser steps."""
         return replace(self, max_steps=steps)
 
+    def with_teacher(self, model: str) -> "SupervisedTrainer":
+        """The same trainer whose teacher of `loss="distil"` is that model."""
+        return replace(self, taught_by=model)
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.
 
@@ -243,12 +247,24 @@ class _Training:
         return stats
 
     def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:
-        """What the start model says after demonstrations, as the loss wants it."""
+        """What the teacher says after demonstrations, as the loss wants it."""
         if self.options.loss == "sft" or self.options.teach is None:
             return None
         from isara.training.teacher import targets
 
-        return targets(self.model.to(self.device), rows, self.renderer, self.options.teach, micro)
+        teacher = self.model if self.options.taught_by is None else self._teacher(self.options.taught_by)
+        return targets(teacher.to(self.device), rows, self.renderer, self.options.teach, micro)
+
+    def _teacher(self, name: str) -> Any:
+        """Another model than the start, which computes as that one does."""
+        model, _ = load_model(find_model(name), "auto", self.options.trust_remote_code)
+        if self.plain is not None:
+            from isara.training.products import multiply_in_bfloat16
+
+            multiply_in_bfloat16(model)
+        elif self.compute == "float32":
+            model.float()
+        return model
 
     def _watch(self, step: int, steps: int, figures: dict[str, float]) -> None:
         """Keeps each step's loss, tells of it, and stops a training that diverges."""
