@@ -79,10 +79,7 @@ def test_where_the_reader_answers_its_own_answers_are_the_others(tmp_path: Path)
     align(tmp_path / "run", DPO, FROM, "iterations=1", reader=Reading(), preference=Preferring())
     [row, *_] = contrast(tmp_path / "run", 1)
     assert row["weights"] == stored(tmp_path / "run", 1)[0]["weights"]
-    again = hyrule("run/reader/train/model").answer(row["rejected_draw"]["prompt"], row["rejected_draw"]["seed"])
-    assert hyrule(str(tmp_path / "run/reader/train/model")).answer("x", 1) == hyrule("run/reader/train/model").answer(
-        "x", 1
-    )
+    again = hyrule("reader/train/model").answer(row["rejected_draw"]["prompt"], row["rejected_draw"]["seed"])
     assert row["rejected_draw"]["text"] == again.split("\n\n")[0].strip()
 
 
@@ -137,7 +134,7 @@ def test_rows_of_another_model_are_refused(tmp_path: Path) -> None:
         )
     path = stage_folder(tmp_path / "run", 1, "prefer") / "contrast.jsonl"
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
-    with pytest.raises(RunError, match=r"contrast.jsonl is damaged"):
+    with pytest.raises(RunError, match=r"contrast.jsonl is missing or damaged"):
         align(tmp_path / "run", *settings, "generate.batch=3", seeds=MORE, preference=Preferring())
     assert sums_file(path).exists()
 
@@ -145,25 +142,24 @@ def test_rows_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_equal_answers_are_no_preference_and_too_few_are_one_line(tmp_path: Path) -> None:
     def parrot(model: str) -> ScriptedEngine:
         engine, complete = hyrule(model), hyrule(model).answer
-        engine.answer = lambda prompt, seed: (
-            " Nobody  knows.\n\nQuestion:"
-            if prompt.endswith("Answer:") and "iteration" not in model
-            else complete(prompt, seed)
-        )
+        if "iteration-01/prefer" in model:
+            engine.answer = lambda prompt, seed: (
+                " Nobody  knows.\n\nQuestion:" if prompt.endswith("Answer:") else complete(prompt, seed)
+            )
         return engine
 
-    preferring = Preferring()
+    def made(*settings: str) -> Any:
+        changed: dict[str, Any] = {"pair_filters": [], "preference": Preferring(), "engine": parrot}
+        return align(tmp_path / "run", DPO, "train.data=newest", *settings, **changed)
+
     with pytest.raises(TrainingError) as error:
-        align(tmp_path / "run", DPO, "iterations=2", pair_filters=[], preference=preferring, engine=parrot)
+        made()
     assert str(error.value) == (
-        "iteration 1: expected at least 8 pairs whose answer differs from the model's own, found 0 of 12: its own are "
-        "as good, so finish the run with --set iterations=0, or begin one with more pairs, with answers.temperature "
+        "iteration 2: expected at least 8 pairs whose answer differs from the model's own, found 0 of 12: its own are "
+        "as good, so finish the run with --set iterations=1, or begin one with more pairs, with answers.temperature "
         "above 0, or with prefer.method none"
     )
-    assert not preferring.calls
-    # What that line names finishes the run.
-    result = align(tmp_path / "run", DPO, "iterations=0", pair_filters=[], preference=preferring, engine=parrot)
-    assert result.best == 0
+    assert made("iterations=1").best == 1  # what that line names finishes the run
 
 
 def test_facts_card_and_table_know_of_the_step(tmp_path: Path) -> None:

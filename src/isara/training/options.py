@@ -131,7 +131,7 @@ class TrainOptions:
         self.check_teacher()
         device = training_device(self.device)
         meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
-        unused = () if self.loss == "dpo" else ("beta",)
+        unused: tuple[str, ...] = () if self.loss == "dpo" else ("beta",)
         unused += () if self.taught_by else ("taught_by",)
         options = {name: value for name, value in self.options().items() if name not in (*_NO_MATTER, *unused)}
         given = {"demonstrations": self.retrieve, "teacher": self.teach}
