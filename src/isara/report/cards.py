@@ -328,7 +328,7 @@ def _merge_note(training: Training | None) -> str:
     )
     if str((training.adapter or {}).get("base_model_name_or_path", "")).startswith("../"):
         said += (
-            " The adapter alone was trained on an earlier iteration's model, whose folder in the run its config names: "
+            " The adapter alone was trained on another model of the run, whose folder in the run its config names: "
             "it loads while the run lies there. Elsewhere, take the merged model."
         )
     return said
