@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from isara.build import build_parts, build_preference
 from isara.compare.arms import find_arms
 from isara.compare.compare import compare
 from isara.config import Config, load_config
-from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, RunError, TrainingError
 from isara.files import sums_file
 from isara.folder import model_stage, stage_folder
 from isara.loop import run
-from isara.records import Draw, Preference, Prompt, QAPair
+from isara.records import Draw, Preference, QAPair, TrainingRow
 from isara.render import open_renderer
 from isara.report.cards import model_card
 from isara.report.facts import read_run
@@ -211,15 +212,17 @@ def some(rejected: str = "Nobody knows, I fear.", finish: Any = "stop") -> list[
     return [Preference(pair, Draw(rejected, 5, finish, "", 0)) for pair in MORE]
 
 
-def margins(model: Path, preferences: list[Preference]) -> list[float]:
-    """log p(chosen) - log p(rejected), zero-shot."""
-    rows = make_preference_rows(preferences, open_renderer(str(model)), 1024, 10**6)
-    with TransformersEngine(str(model), device="cpu", dtype="float32") as engine:
-        sums = [
-            engine.logprobs([Prompt("", row.prompt) for row in half], [row.answer for row in half])
-            for half in zip(*rows, strict=True)
-        ]
-    return [chosen - rejected for chosen, rejected in zip(*sums, strict=True)]
+def margins(folder: Path, preferences: list[Preference]) -> list[float]:
+    """log p(chosen) - log p(rejected), zero-shot, over all the rows of the vocabulary."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+
+    def logprob(row: TrainingRow) -> float:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row.ids])).logits[0, len(row.prompt) - 1 : -1]
+        return float(logits.log_softmax(-1).gather(-1, torch.tensor(row.answer)[:, None]).sum())
+
+    rows = make_preference_rows(preferences, open_renderer(str(folder)), 1024, 10**6)
+    return [logprob(chosen) - logprob(rejected) for chosen, rejected in rows]
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
@@ -300,6 +303,7 @@ def test_a_whole_run_of_a_tiny_model_with_preferences(tiny_llama: Path, tmp_path
         "heldout=0.2",
         "evaluate.answers=0",
         "evaluate.patience=null",
+        "train.method=lora",
         "train.lora_r=4",
         "train.num_train_epochs=1",
     ]
@@ -312,7 +316,7 @@ def test_a_whole_run_of_a_tiny_model_with_preferences(tiny_llama: Path, tmp_path
 
 def test_arms_of_a_comparison(tmp_path: Path) -> None:
     world = Comparing()
-    base, make = recipe(tmp_path / "recipe", world=world)
+    base, make = recipe(tmp_path / "recipe", "generate.accept=10", world=world)
     base = replace(base, seeds=MORE)
     preferring = Preferring()
 
