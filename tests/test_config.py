@@ -12,7 +12,7 @@ from isara.errors import ConfigError
 from isara.scaffold import reference
 
 KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, questions, answers, retrieve, "
-KEYS += "generate, filters, train, evaluate, engine, select"
+KEYS += "generate, filters, train, prefer, evaluate, engine, select"
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def some(rejected: str = "Nobody knows, I fear.", finish: Any = "stop") -> list[
 
 def margins(folder: Path, preferences: list[Preference]) -> list[float]:
     """log p(chosen) - log p(rejected), zero-shot, over all the rows of the vocabulary."""
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder)
 
     def logprob(row: TrainingRow) -> float:
         with torch.no_grad():
