@@ -9,7 +9,7 @@ from pathlib import Path
 from isara.asking import Asker
 from isara.files import make_folder, write_text
 from isara.pool import Pool
-from isara.records import Candidate, QAPair, Rejection, TrainStats
+from isara.records import Candidate, Preference, QAPair, Rejection, TrainStats
 from isara.testing import ScriptedEngine
 
 PLACES = [
@@ -82,6 +82,22 @@ class CountingTrainer:
         make_folder(out)
         write_text(out / "weights.json", json.dumps([pair.id for pair in pairs]))
         return TrainStats(len(pairs), 1, 2.0, 1.0, 100, 50, 1, 10)
+
+
+class Preferring:
+    """A trainer on preferences whose model is a file that names them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[Preference], str]] = []
+
+    def key(self) -> dict[str, str]:
+        return {"kind": "preferring"}
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        self.calls.append((list(preferences), start))
+        make_folder(out)
+        write_text(out / "weights.json", json.dumps([each.to_json() for each in preferences]))
+        return TrainStats(len(preferences), 1, 0.7, 0.5, 100, 50, 1, 10)
 
 
 class ScriptedEvaluator:

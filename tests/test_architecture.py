@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "pool", "render", "data", "diversity", "kinds", "nearness"},
     {"protocols", "embedders", "shelf"},
     {"asking", "export", "filters", "seeds", "selection", "testing"},
-    {"folder", "generate", "decisions", "engines", "judges"},
+    {"folder", "generate", "decisions", "preference", "engines", "judges"},
     {"parts", "training", "evaluate"},
     {"stages"},
     {"loop", "verbs"},

@@ -133,3 +133,50 @@ def test_a_reader_that_asks_learns_the_question_too_and_asks_for_the_pairs(tmp_p
 def test_a_reader_asks_only_where_it_answers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"questions.from is reader: expected answers.from reader"):
         built(tmp_path, "answers.from=last", "questions.from=reader")
+
+
+@pytest.mark.parametrize("calls", [None, 25])
+def test_who_learnt_the_seeds_asks_and_the_last_model_answers(tmp_path: Path, calls: int | None) -> None:
+    asking, engines, settings = Reading(), dict[str, ScriptedEngine](), "questions.from=seeds"
+    if calls:
+        with pytest.raises(Crash):
+            align(tmp_path / "run", settings, questioner=Reading(), engine=crash_after(calls))
+
+    def watched(model: str) -> ScriptedEngine:
+        return engines.setdefault(model.removeprefix(f"{tmp_path}/run/"), hyrule(model))
+
+    align(tmp_path / "run", settings, questioner=asking, engine=watched, heldout=(), evaluator=None)
+    assert asking.calls == ([] if calls else [(4, "base/model")])
+    asked = {name for name, engine in engines.items() for text in engine.prompts if text.endswith("Question:")}
+    replied = {name for name, engine in engines.items() for text in engine.prompts if text.endswith("Answer:")}
+    assert asked == {"questioner/train/model"} and replied == {"base/model", "iteration-01/train/model"}
+    row = stored(tmp_path / "run", 2)[0]
+    key = json.loads((tmp_path / "run/iteration-02/generate/key.json").read_text())
+    assert key["weights"] == row["weights"] != row["question_weights"] == key["question weights"]
+    align(tmp_path / "whole", settings, questioner=Reading())
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_who_asks_alone_is_tuned_as_a_reader_that_asks(tmp_path: Path) -> None:
+    made = built(tmp_path, "answers.from=last", "questions.from=seeds", "answers.demos=2")
+    reader = built(tmp_path, "questions.from=reader", "answers.demos=2").reader
+    assert made.reader is None and made.questioner.key() == reader.key() and made.questioner.whole_pairs
+    assert made.keys()["questioner"] == reader.key()
+    with pytest.raises(ConfigError, match="questions.from is seeds: expected demonstrations to read, found answers"):
+        built(tmp_path, "answers.from=last", "questions.from=seeds", "answers.demos=0")
+
+
+def test_the_reader_teaches_where_it_answers(tmp_path: Path) -> None:
+    taught: list[str] = []
+
+    class Pupil(CountingTrainer):
+        def with_teacher(self, model: str) -> CountingTrainer:
+            taught.append(model)
+            return self
+
+    align(tmp_path / "run", FROM, "train.loss=distil", "iterations=1", reader=Reading(), trainer=Pupil())
+    assert taught == [str(tmp_path / "run/reader/train/model")]
+    key = json.loads((tmp_path / "run/iteration-01/train/key.json").read_text())
+    assert key["teacher"] == stored(tmp_path / "run", 1)[0]["weights"]
+    align(tmp_path / "last", "train.loss=distil", "iterations=1", trainer=Pupil())
+    assert len(taught) == 1 and "teacher" not in (tmp_path / "last/iteration-01/train/key.json").read_text()

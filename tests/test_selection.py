@@ -19,14 +19,15 @@ from isara.embedders import LexicalEmbedder
 from isara.errors import ConfigError, ModelError
 from isara.generate import batch_size
 from isara.pool import Pool, retriever
-from isara.records import Candidate, Draw, Prompt, QAPair, Rejection
+from isara.records import Candidate, Draw, Prompt, QAPair, Rejection, TrainStats
 from isara.report.facts import read_run
 from isara.selection.calibration import Calibration, leave_one_out, losses
 from isara.selection.focus import Balanced, Worst, around
 from isara.selection.rules import Keep, Selection
 from isara.selection.scores import Answered, Likelihood, Scorer, agreement, distance, other_questions
+from isara.selection.weights import LEAST, MOST, weights
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
-from tests.doubles import SEEDS, hyrule
+from tests.doubles import SEEDS, CountingTrainer, hyrule
 from tests.test_loop import Crash, align, crash_after, stored, tree
 
 KNOWN, NEW = -0.5, -3.0  # nats of a word that stands in the prompt, and of one that doesn't
@@ -450,3 +451,42 @@ def test_the_embedded_model_tells_a_refusal_that_fits_anything_from_an_answer() 
     own, refusals = rows[: len(held)], rows[len(held) :]
     assert all(one["natural"] < other["natural"] for one, other in zip(own, refusals, strict=True))
     assert sum(row["question"] for row in own) > sum(row["question"] for row in refusals) + 0.5
+
+
+def test_weights_rise_with_the_score_are_clipped_and_have_a_mean_of_one() -> None:
+    found = weights([0.0, 1.0, 2.0, 50.0, None])
+    assert found[0] < found[1] < found[2] < found[3] and found[4] > found[2]
+    assert sum(found) / len(found) == pytest.approx(1, abs=1e-4)
+    spread = weights([-100.0, *[0.0] * 20, 100.0])
+    assert spread[-1] / spread[0] == pytest.approx(MOST / LEAST, rel=1e-3)
+    assert weights([2.0, 2.0]) == weights([None, None]) == [1.0, 1.0] and weights([]) == []
+
+
+def test_pairs_are_trained_on_with_weights_of_their_stored_scores(tmp_path: Path) -> None:
+    trained: list[Sequence[QAPair]] = []
+
+    class Remembering(CountingTrainer):
+        def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+            trained.append(pairs)
+            return super().fit(pairs, start, out)
+
+    settings = ("iterations=1", "select.answers=3", "answers.temperature=0.7", "select.scores=[agree]")
+    align(tmp_path / "run", *settings, "train.weights=agree", trainer=Remembering())
+    rows = [row for row in stored(tmp_path / "run", 1) if row["accepted"]]
+    expected = weights([row["answer_draws"][row["chosen"]]["scores"]["agree"] for row in rows])
+    assert [pair.weight for pair in trained[0]] == [1.0] * len(SEEDS) + expected and len(set(expected)) > 1
+    key = json.loads((tmp_path / "run/iteration-01/train/key.json").read_text())
+    assert key["weights of pairs"] == [pair.weight for pair in trained[0]]
+    # Generation knows nothing of it, so that it is shared.
+    align(tmp_path / "plain", *settings)
+    plain = tree(tmp_path / "plain")
+    assert {name: sha for name, sha in tree(tmp_path / "run").items() if "generate" in name} == {
+        name: sha for name, sha in plain.items() if "generate" in name
+    }
+    assert "weights of pairs" not in (tmp_path / "plain/iteration-01/train/key.json").read_text()
+
+
+def test_weights_by_a_score_that_is_not_stored() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, ["train.weights=question"])
+    assert "expected question among `select.scores` for `train.weights: question`" in str(error.value)

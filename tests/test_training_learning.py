@@ -1,6 +1,7 @@
 """What is learnt from, and how much: demonstrations before a training row, and the weight of the seeds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,32 @@ def test_distil_without_demonstrations(tiny_llama: Path, tmp_path: Path) -> None
             "expected demonstrations for the teacher of `loss: distil`, found none: set answers.retrieve to "
             "nearest or random and answers.demos to 1 or more, or `loss: sft`"
         )
+
+
+def test_another_model_teaches_where_it_is_named(tiny_llama: Path, tmp_path: Path) -> None:
+    other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.5)
+    other.save_pretrained(tmp_path / "reader")
+    for file in Path(tiny_llama).glob("*token*"):
+        (tmp_path / "reader" / file.name).write_bytes(file.read_bytes())
+    renderer = open_renderer(str(tiny_llama))
+    rows = make_rows(MADE, renderer, 1024, VOCABULARY)
+    start = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    wanted = divergence(start, rows, targets(other, rows, renderer, nearest(2), 1))
+    options: dict[str, Any] = {"loss": "distil", "teach": nearest(2), "max_steps": 1, "device": "cpu"}
+    trainer = SupervisedTrainer(lora_dropout=0.0, **options)
+    stats = trainer.with_teacher(str(tmp_path / "reader")).fit(MADE, str(tiny_llama), tmp_path / "model")
+    assert stats.first_loss == pytest.approx(wanted, rel=1e-4)
+    assert stats.first_loss != pytest.approx(divergence(start, rows, targets(start, rows, renderer, nearest(2), 1)))
+    assert "taught_by" not in trainer.key() and ChildTrainer(**options).with_teacher("m").key()["taught_by"] == "m"
+
+
+def test_a_pair_counts_by_its_weight_and_a_seed_by_the_seeds(tiny_llama: Path) -> None:
+    heavy, light = replace(MADE[0], weight=3.0), replace(MADE[0], question="Who else?", weight=0.5)
+    rows = make_rows([*SEEDS, heavy, light], open_renderer(str(tiny_llama)), 1024, VOCABULARY, seed_weight=2.0)
+    assert rows[4].weight == pytest.approx(6 * rows[5].weight) and rows[0].weight == pytest.approx(4 * rows[5].weight)
 
 
 def test_a_child_has_the_same_teacher(tiny_llama: Path, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from isara.training.child import ChildTrainer
 from isara.training.sft import SupervisedTrainer
 from isara.watching import Watcher
 
+# Learning rates of the preference step where the config says null (our choice, docs/training.md).
+PREFERENCE_RATES = {"lora": 5e-5, "full": 5e-6}
 LIBRARIES = ("isara", "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "numpy")
 
 
@@ -50,7 +52,9 @@ def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
     config, notes = settled(config, model)
     renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
     seeds, heldout = load_seeds(config, renderer)
-    build_trainer(config).check(model)  # what training would stumble over is better known before hours of generation
+    for trainer in (build_trainer(config), build_preference(config)):
+        if trainer is not None:
+            trainer.check(model)  # what training would stumble over is better known before hours of generation
     return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=notes)
 
 
@@ -139,6 +143,8 @@ def assemble(
         embedder=embedder,
         trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
+        questioner=build_questioner(config, watcher, Pool(embedder, seeds)),
+        preference=build_preference(config, watcher),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
         evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
@@ -353,20 +359,27 @@ class OwnEngine:
 
 
 def build_trainer(
-    config: Config, watcher: Watcher | None = None, seeds: Pool | None = None, *, whole_pairs: bool = False
+    config: Config, watcher: Watcher | None = None, seeds: Pool | None = None, **own: Any
 ) -> SupervisedTrainer | ChildTrainer:
-    """What fine-tunes a model, in this process or in a child; demonstrations for training come from the seeds."""
-    options = config.train.model_dump(exclude={"start", "data", "demos"}, exclude_none=True)
+    """What fine-tunes a model, in this process or in a child; demonstrations for training come from the seeds.
+
+    Args:
+        config: Its train section has the options.
+        watcher: Is told of steps.
+        seeds: Where demonstrations come from; None is without.
+        own: Options that no config has.
+    """
+    options = config.train.model_dump(exclude={"start", "data", "demos", "weights"}, exclude_none=True)
     if seeds is not None:
         options["retrieve"] = _demonstrations(config, seeds, config.train.demos)
         options["teach"] = _demonstrations(config, seeds, config.answers.demos * (config.train.loss == "distil"))
     options |= {
-        "whole_pairs": whole_pairs,
         "seed": config.seed,
         "prompt_format": config.prompt_format,
         "device": config.engine.device,
         "dtype": config.engine.dtype,
         "trust_remote_code": config.engine.trust_remote_code,
+        **own,
     }
     kind = ChildTrainer if in_child(config) else SupervisedTrainer
     return kind(**options, on_step=watcher.step if watcher else None)
@@ -391,10 +404,29 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
                 "questions.from is reader: expected answers.from reader, too, found last: set both, or questions.from"
             )
         return None
+    return _tuned_on_seeds(config, watcher, seeds, "answers.from is reader", whole_pairs=asks)
+
+
+def build_questioner(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
+    """What tunes a model to go on with the next pair, as it does a reader that asks, or None.
+
+    Raises:
+        ConfigError: No demonstrations are shown before an answer, so that there is nothing to go on from.
+    """
+    if config.questions.from_ != "seeds":
+        return None
+    return _tuned_on_seeds(config, watcher, seeds, "questions.from is seeds", whole_pairs=True)
+
+
+def _tuned_on_seeds(
+    config: Config, watcher: Watcher | None, seeds: Pool, wanted: str, *, whole_pairs: bool
+) -> SupervisedTrainer | ChildTrainer:
+    """What tunes a model on the seeds alone, each after its nearest others."""
+    answers = config.answers
     if answers.retrieve == "none" or not answers.demos:
         raise ConfigError(
-            "answers.from is reader: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
-            "show some, or set answers.from to last"
+            f"{wanted}: expected demonstrations to read, found answers.demos 0 or answers.retrieve none: "
+            f"show some, or set {wanted.split()[0]} to last"
         )
     own = {"num_train_epochs": answers.reader_epochs, "max_steps": None, "demos": answers.demos}
     plain = {"loss": "sft", "anchors": 0.0}  # it learns from the seeds alone
@@ -402,7 +434,18 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
     rate = config.train.learning_rate or settings_for(None, config.train.method).learning_rate
     gentle = {"learning_rate": rate / 2}
     tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain | gentle)})
-    return build_trainer(tuned, watcher, seeds, whole_pairs=asks)
+    return build_trainer(tuned, watcher, seeds, whole_pairs=whole_pairs)
+
+
+def build_preference(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer | None:
+    """What trains a model on preferences, with the train section's options but for those of its own; None without."""
+    method, told = config.prefer.method, config.prefer
+    if method == "none" or method == "dpo" and not config.generate.accept:  # which nothing is preferred in
+        return None
+    rate = told.learning_rate or PREFERENCE_RATES[config.train.method or settings_for(None).method]
+    own = {"learning_rate": rate, "num_train_epochs": told.num_train_epochs, "max_steps": None, "anchors": 0.0}
+    tuned = config.model_copy(update={"train": config.train.model_copy(update={**own, "packing": False})})
+    return build_trainer(tuned, watcher, loss="dpo", beta=told.beta)
 
 
 def in_child(config: Config) -> bool:

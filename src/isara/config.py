@@ -158,11 +158,12 @@ class QuestionsConfig(_Section):
     )
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus mass (our choice)")
     max_new_tokens: int = Field(96, ge=1, description="most tokens of a question (our choice)")
-    from_: Literal["last", "base", "reader"] | None = Field(
+    from_: Literal["last", "base", "reader", "seeds"] | None = Field(
         None,
         alias="from",
-        description="the model that asks: the last iteration's, always the base model, or the reader of answers.from, "
-        "which learns the seeds' questions, too, then; null follows the model's size",
+        description="the model that asks: the last iteration's, always the base model, the reader of answers.from, "
+        "which learns the seeds' questions, too, then, or (seeds) the base model tuned on the seeds to go on with the "
+        "next pair, which asks alone; null follows the model's size",
     )
     focus: Literal["uniform", "worst", "balanced"] = Field(
         "uniform",
@@ -439,6 +440,12 @@ class TrainConfig(_Section):
     seed_weight: float = Field(
         1.0, gt=0, description="loss of a seed's tokens where a generated pair's count once (our choice)"
     )
+    weights: Literal["none", AnswerScore] = Field(
+        "none",
+        title=f"none, {', '.join(get_args(AnswerScore))}",
+        description="the score by which generated pairs count more or less in the loss; it has to be stored by select "
+        "(our choice)",
+    )
     anchors: float = Field(
         0.0,
         ge=0,
@@ -477,6 +484,21 @@ class TrainConfig(_Section):
                 f"`processes: {self.processes}`, which share the rows of a step"
             )
         return self
+
+
+class PreferConfig(_Section):
+    """Whether and how the model learns to prefer good answers to those that it gives by itself."""
+
+    method: Literal["none", "dpo", "spin"] = Field(
+        "none",
+        description="dpo: after each fine-tuning, accepted answers are preferred to those that the same model gave "
+        "without demonstrations; spin: after the first one, in every iteration the seeds' answers to the model's own",
+    )
+    beta: float = Field(0.1, gt=0, description="how strongly the model is held to the one that it starts from")
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; null is 5e-5 for lora and 5e-6 for full (our choice)"
+    )
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the preferences (our choice)")
 
 
 class EvaluateConfig(_Section):
@@ -663,6 +685,7 @@ class Config(_Section):
     filters: FiltersConfig = Field(FiltersConfig(), description="what a pair must pass; null turns a filter off")
     review: ReviewConfig = Field(ReviewConfig(), description="what a person reads before training")
     train: TrainConfig = Field(TrainConfig(), description="how the model is fine-tuned")
+    prefer: PreferConfig = Field(PreferConfig(), description="what the fine-tuned model is to prefer")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
     select: SelectConfig = Field(SelectConfig(), description="which answers are kept")
@@ -674,14 +697,37 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        name = self.train.weights
+        if name != "none" and name not in self.select.measured:
+            raise ValueError(f"{name} among `select.scores` for `train.weights: {name}`, or no pair has that score")
+        return self
+
+    @model_validator(mode="after")
+    def _preferred(self) -> Self:
+        if self.prefer.method == "spin" and (self.generate.accept or self.train.start != "last"):
+            raise ValueError(
+                "`generate.accept: 0` and `train.start: last` for `prefer.method: spin`, which trains on the seeds "
+                "alone and goes on from the last model"
+            )
+        if self.prefer.method == "dpo" and (self.answers.retrieve == "none" or not self.answers.demos):
+            raise ValueError(
+                "`answers.demos` above 0 and `answers.retrieve` nearest or random for `prefer.method: dpo`, or both "
+                "answers are zero-shot"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _served(self) -> Self:
         """Servers at `engine.url` hold the base model's weights and no others."""
         if not self.engine.url or self.iterations == 0:
             return self
-        if self.iterations > 1 or self.answers.from_ == "reader" or self.engine.evaluate_with == "server":
+        other = self.answers.from_ == "reader" or self.questions.from_ == "seeds" or self.prefer.method == "spin"
+        if self.iterations > 1 or other or self.engine.evaluate_with == "server":
             raise ValueError(
                 "`engine.serve` in the place of `engine.url`, whose server has the base model's weights alone, for "
-                "more than one of `iterations`, `answers.from: reader` or `engine.evaluate_with: server`"
+                "more than one of `iterations`, `answers.from: reader`, `questions.from: seeds`, `prefer.method: spin` "
+                "or `engine.evaluate_with: server`"
             )
         return self
 

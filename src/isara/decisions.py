@@ -207,7 +207,7 @@ def check_trained(run: Path, t: int, pairs: Sequence[str]) -> None:
 
 def made_after(run: Path, t: int) -> list[Path]:
     """The folders of a run that depend on what an iteration was trained on, where they are."""
-    stages = [stage_folder(run, t, "train"), stage_folder(run, t, "evaluate")]
+    stages = [stage_folder(run, t, name) for name in ("train", "prefer", "evaluate")]
     later = [stage_folder(run, other, "train").parent for other in iteration_numbers(run) if other > t]
     baseline = [run / BESIDE[SEEDS_ONLY]] if t == 1 else []  # it takes as many steps
     return [path for path in (*stages, *baseline, *later) if path.exists()]

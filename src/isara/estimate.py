@@ -230,11 +230,14 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps
     epochs = train.num_train_epochs or settings_for(None).num_train_epochs
     grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
+    preferred = _preferences(parts, seen, rates, grown)
+    if config.prefer.method == "spin":  # which is fine-tuned once
+        grown = grown[:1]
     if grown and has_baseline(parts):  # which takes the steps of iteration 1
         grown.append(1)
     seeds = _row_tokens(parts, parts.seeds)
     made = _row_tokens(parts, [each.pair for each in seen.candidates if each.rejection is None]) or seeds
-    tokens = seconds = 0.0
+    tokens, seconds = preferred
     for times in grown:
         known = 0 if train.data == "generated" else len(parts.seeds)
         rows = known + config.generate.accept * times
@@ -243,12 +246,34 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
         tokens += steps * size * mean
         # The timed steps were of seeds.
         seconds += rates.training + steps * rates.training_step * mean / seeds
-    if parts.reader is not None and grown:
+    for trainer in (parts.reader, parts.questioner) if grown else ():
+        if trainer is None:
+            continue
         answers = config.answers
         steps = math.ceil(answers.reader_epochs * math.ceil(len(parts.seeds) / size))
         tokens += steps * size * seeds * (1 + answers.demos)
         seconds += rates.training + steps * rates.training_step * (1 + answers.demos)
     return Stage("train", tokens, seconds, training_memory(*_weights(parts)))
+
+
+def _preferences(parts: Parts, seen: Preview, rates: Rates, grown: Sequence[int]) -> tuple[float, float]:
+    """Tokens and seconds of the preference steps: own answers, and training on two answers a row."""
+    config, train = parts.config, parts.config.train
+    if parts.preference is None:
+        return 0.0, 0.0
+    spin = config.prefer.method == "spin"
+    rows = len(parts.seeds) if spin else config.generate.accept
+    answers = [draw for each in seen.candidates for draw in each.answers]
+    written = _mean(_tokens(answers)) or config.answers.max_new_tokens
+    decoded = math.ceil(rows / config.generate.batch) * _longest(answers, config.answers.max_new_tokens)
+    size = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    tokens = seconds = 0.0
+    for times in [min(2, t) for t in range(1, len(grown) + 1)] if spin else grown:
+        steps = math.ceil(config.prefer.num_train_epochs * math.ceil(rows * times / size))
+        tokens += 2 * steps * size * _row_tokens(parts, parts.seeds)
+        seconds += decoded * rates.step + rows * written * rates.row
+        seconds += rates.training + 2 * steps * rates.training_step
+    return tokens, seconds
 
 
 def _evaluation(parts: Parts, asker: Asker, rates: Rates) -> Stage:

@@ -3,13 +3,14 @@
     runs/<name>/  isara.yaml  environment.json  seeds.jsonl  heldout.jsonl  log.txt
                   iteration-00/evaluate/                                      (the base model, before anything)
                   iteration-01/generate/  train/  evaluate/
+                  iteration-01/prefer/                                        (where prefer.method is not none)
                   seeds-only/train/  evaluate/                                (the baseline)
                   reader/train/                                               (where answers.from is reader)
                   final/
 
 A stage is inputs → key → folder. Its key.json holds what everything in it depends on; its DONE, written last, names
 each of its files with size and SHA-256, so a stage is whole, or it is seen what is wrong with it. Every file but
-candidates.jsonl and log.txt is written aside and renamed. Times go to log.txt alone.
+candidates.jsonl, contrast.jsonl and log.txt is written aside and renamed. Times go to log.txt alone.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ FORMAT = 2  # of the folder; runs of format 1 had no stages and no key
 _MOST_SHOWN = 120  # characters of a value in a message
 _MOST_NAMED = 6  # differences
 # Whole batches of these are taken over by a stage that goes on.
-_GROWING = {"candidates.jsonl", "candidates.sums"}
+_GROWING = {"candidates.jsonl", "candidates.sums", "contrast.jsonl", "contrast.sums"}
 # What a run that was cut off in its first moments may have left behind.
 _FIRST_FILES = {".lock", "log.txt"} | {
     name + end for name in ("seeds.jsonl", "heldout.jsonl", "environment.json", "isara.yaml") for end in ("", ".tmp")
@@ -251,6 +252,12 @@ class RunFolder:
 def stage_folder(run: Path, t: int, name: StageName) -> Path:
     """Where a stage of an iteration, or of a model beside them, lies."""
     return run / BESIDE.get(t, f"iteration-{t:02d}") / name
+
+
+def model_stage(run: Path, t: int) -> Path:
+    """Where the stage lies that has made the model of an iteration: its preference step, or its training."""
+    preference = stage_folder(run, t, "prefer")
+    return preference if is_done(preference) else stage_folder(run, t, "train")
 
 
 def is_done(folder: Path) -> bool:

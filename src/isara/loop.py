@@ -1,28 +1,32 @@
 """The algorithm: generate, filter, train, evaluate, repeat."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from isara.asking import Asker
 from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
-from isara.folder import RunFolder, stage_folder
+from isara.folder import RunFolder, model_stage, stage_folder
 from isara.generate import Making
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import READER, SEEDS_ONLY, QAPair
+from isara.records import QUESTIONER, READER, SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
     Model,
+    PreferenceStep,
     claim,
+    earlier_preferences,
     fit,
     has_baseline,
     measure,
+    prefer,
     read_accepted,
     read_by,
     read_figures,
@@ -30,6 +34,7 @@ from isara.stages import (
     stage_figures,
     stepped,
     steps,
+    taught,
     trained,
 )
 from isara.watching import SILENT, Watcher
@@ -94,24 +99,16 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
-                pairs = generate(folder, parts, keys, making, (asker, model), watcher)
-                new = read_accepted(pairs)
-            watcher.figures(t + 1, "generate", stage_figures(pairs / "stats.json"))
+                made = generate(folder, parts, keys, making, (asker, model), watcher)
+            watcher.figures(t + 1, "generate", stage_figures(made / "stats.json"))
+            new = read_accepted(made, config.train.weights)
             # What a person has read is trained on as decided; nothing of the paper's (docs/algorithm.md).
             new = reviewed(parts.out, t + 1, new, config.review.before_training)
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
-            start = base if config.train.start == "base" else model
-            first = [] if config.train.data == "generated" else seeds
-            data = [*first, *(new if config.train.data == "newest" else accepted)]
-            work = partial(fit, parts.trainer, t + 1, data, start, watcher)
-            key = keys.train(data, start)
-            check_trained(parts.out, t + 1, key["pairs"])
-            made = folder.stage(t + 1, "train", key, work)
-            model = trained(made)
-            watcher.figures(t + 1, "train", stage_figures(made / "train.json"))
+            model = learn(folder, parts, keys, t + 1, (new, accepted), (base, model), watcher)
             if t == 0 and has_baseline(parts):
-                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, made, watcher)
+                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
         chosen = best_iteration(figures)
         verdict = judge({number: read_items(place) for number, place in measured.items()}, chosen)
@@ -123,9 +120,52 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
 
 
-def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, made: Path, watcher: Watcher) -> Path:
-    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of the training in `made`."""
-    trainer, base = stepped(parts.trainer, made), Model(parts.model, keys.weights)
+def learn(
+    folder: RunFolder,
+    parts: Parts,
+    keys: Keys,
+    t: int,
+    made: tuple[Sequence[QAPair], Sequence[QAPair]],
+    models: tuple[Model, Model],
+    watcher: Watcher,
+) -> Model:
+    """M_t: fine-tuned on seeds and accepted pairs, and then on preferences where the run has them.
+
+    Args:
+        folder: The run folder.
+        parts: What the run is made of.
+        keys: The keys of its stages.
+        t: The iteration, from 1.
+        made: The pairs accepted in it, and in all so far.
+        models: M_0 and M_{t-1}.
+        watcher: Is told of progress.
+    """
+    config, seeds, (new, accepted), (base, last) = parts.config, list(parts.seeds), made, models
+    start, spin = base if config.train.start == "base" else last, config.prefer.method == "spin"
+    distils = config.train.loss == "distil"
+    reader = beside(folder, parts, keys, READER, watcher) if distils or parts.preference else None
+    if t == 1 or not spin:
+        first = [] if config.train.data == "generated" else seeds
+        data = [*first, *(new if config.train.data == "newest" else accepted)]
+        teacher = reader if distils else None
+        trainer = parts.trainer if teacher is None else taught(parts.trainer, teacher)
+        work, key = partial(fit, trainer, t, data, start, watcher), keys.train(data, start, teacher=teacher)
+        check_trained(parts.out, t, key["pairs"])
+        place = folder.stage(t, "train", key, work)
+        watcher.figures(t, "train", stage_figures(place / "train.json"))
+        start = trained(place)
+    if parts.preference is None:
+        return start
+    # What is preferred: accepted answers to the model's own zero-shot ones, or the seeds' to those of M_t as it is now.
+    pairs, opponent = (seeds, start) if spin else (new, reader or last)
+    step = PreferenceStep(t, pairs, opponent, earlier_preferences(parts, t))
+    work = partial(prefer, parts, step, start, watcher)
+    return trained(folder.stage(t, "prefer", keys.prefer(step, start), work))
+
+
+def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:
+    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of iteration 1's fine-tuning."""
+    trainer, base = stepped(parts.trainer, stage_folder(parts.out, 1, "train")), Model(parts.model, keys.weights)
     work = partial(fit, trainer, SEEDS_ONLY, list(parts.seeds), base, watcher)
     model = trained(folder.stage(SEEDS_ONLY, "train", keys.train(parts.seeds, base, trainer), work))
     with parts.asker(model.path) as asker:
@@ -141,7 +181,7 @@ def export(folder: RunFolder, parts: Parts, chosen: int, verdict: Verdict | None
         said = {"model": model_name(best), "helped": verdict.helped, "verdict": sentence(verdict)}
         log.info("%s", said["verdict"])
     final = folder.export(
-        stage_folder(parts.out, best, "train") / "model" if best else local_folder(parts.model),
+        model_stage(parts.out, best) / "model" if best else local_folder(parts.model),
         best,
         parts.cards(parts.out, best) if parts.cards else {},
         said,
@@ -162,16 +202,26 @@ def generate_pairs(parts: Parts, watcher: Watcher = SILENT) -> Path:
 def generate(
     folder: RunFolder, parts: Parts, keys: Keys, making: Making, last: tuple[Asker, Model], watcher: Watcher
 ) -> Path:
-    """The finished generation of an iteration: M_{t-1} answers, or the reader where there is one."""
+    """The finished generation of an iteration: M_{t-1} asks and answers, or who is there to do it in its place."""
     asker, model = last
-    if parts.reader is None:
+    with ExitStack() as opened:
+        if (reader := beside(folder, parts, keys, READER, watcher)) is not None:
+            making = read_by(making, reader, (asker, model.weights))
+            asker = opened.enter_context(parts.asker(reader.path))
+        if (questioner := beside(folder, parts, keys, QUESTIONER, watcher)) is not None:
+            asking = opened.enter_context(parts.asker(questioner.path))
+            making = replace(making, questions_by=asking, question_weights=questioner.weights)
         return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
+
+
+def beside(folder: RunFolder, parts: Parts, keys: Keys, number: int, watcher: Watcher) -> Model | None:
+    """The READER or the QUESTIONER, M_0 tuned on the seeds alone, once a run; None where the run has none."""
+    trainer = parts.reader if number == READER else parts.questioner
+    if trainer is None:
+        return None
     base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
-    work = partial(fit, parts.reader, READER, seeds, base, watcher)
-    reader = trained(folder.stage(READER, "train", keys.train(seeds, base, parts.reader), work))
-    making = read_by(making, reader, (asker, model.weights))
-    with parts.asker(reader.path) as reading:
-        return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, reading, making, watcher))
+    work = partial(fit, trainer, number, seeds, base, watcher)
+    return trained(folder.stage(number, "train", keys.train(seeds, base, trainer), work))
 
 
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:

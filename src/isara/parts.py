@@ -10,7 +10,7 @@ from isara.config import Config
 from isara.generate import Making, make_pairs
 from isara.keys import part_key
 from isara.models import weights_hash
-from isara.protocols import Embedder, EngineFactory, Filter, Trainer
+from isara.protocols import Embedder, EngineFactory, Filter, PreferenceTrainer, Trainer
 from isara.records import QAPair
 from isara.render import Renderer
 from isara.watching import Watcher
@@ -44,6 +44,9 @@ class Parts:
         page: Writes what people look at into the run folder, as it stands.
         reader: Tunes M_0 on the seeds, each after its nearest others, to read demonstrations; what it makes answers in
             the place of M_{t-1} then. None: M_{t-1} answers.
+        questioner: Tunes M_0 on the seeds to go on with the next pair; what it makes asks in the place of M_{t-1} then.
+            None: M_{t-1} asks, or who the config says.
+        preference: Trains each iteration's model on preferences, after its fine-tuning. None: it stays as it is.
         notes: Lines for the log, such as which settings follow the model's size.
         make: Makes an iteration's pairs. What isn't the loop's own is a part of the key.
         measured_by: Opens a model for evaluation, where that isn't `engine`.
@@ -66,6 +69,8 @@ class Parts:
     notes: Sequence[str] = ()
     make: Make = make_pairs
     reader: Trainer | None = None
+    questioner: Trainer | None = None
+    preference: PreferenceTrainer | None = None
     page: Callable[[Path], None] | None = None
     measured_by: EngineFactory | None = None
 
@@ -99,6 +104,8 @@ class Parts:
             "pair filters": [part_key(check) for check in self.pair_filters],
             "evaluator": part_key(self.evaluator) if self.evaluator else None,
             **({"reader": part_key(self.reader)} if self.reader else {}),
+            **({"questioner": part_key(self.questioner)} if self.questioner else {}),
+            **({"preference": part_key(self.preference)} if self.preference else {}),
             **({"evaluation engine": part_key(self.measured_by)} if self.measured_by else {}),
             **own,
         }

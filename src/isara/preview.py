@@ -1,7 +1,7 @@
 """A few rows through the whole pipeline, before a run: as they would come out, and thrown away."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,10 +65,15 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
 
 
 def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
-    """The candidates in the folder, by the model that a run would have; where that is a reader, it is trained."""
-    if parts.reader is None:
-        return make_pairs(asker, making, SILENT, folder)
-    reader = Model(str(folder / "reader"), "")
-    parts.reader.fit(parts.seeds, parts.model, Path(reader.path))
-    with parts.asker(reader.path) as reading:
-        make_pairs(reading, read_by(making, reader, (asker, "")), SILENT, folder)
+    """The candidates in the folder, by the models that a run would have; a reader or a questioner is trained."""
+    with ExitStack() as opened:
+        if parts.reader is not None:
+            reader = Model(str(folder / "reader"), "")
+            parts.reader.fit(parts.seeds, parts.model, Path(reader.path))
+            making = read_by(making, reader, (asker, ""))
+            asker = opened.enter_context(parts.asker(reader.path))
+        if parts.questioner is not None:
+            place = folder / "questioner"
+            parts.questioner.fit(parts.seeds, parts.model, place)
+            making = replace(making, questions_by=opened.enter_context(parts.asker(str(place))), question_weights="")
+        make_pairs(asker, making, SILENT, folder)

@@ -6,9 +6,20 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from isara.pool import Embedder, Pool, Retrieve
-from isara.records import Candidate, Completion, Prompt, QAPair, Rejection, Sampling, TrainStats
+from isara.records import Candidate, Completion, Preference, Prompt, QAPair, Rejection, Sampling, TrainStats
 
-__all__ = ["Embedder", "Engine", "EngineFactory", "Filter", "Retrieve", "SteppedTrainer", "TokenEngine", "Trainer"]
+__all__ = [
+    "Embedder",
+    "Engine",
+    "EngineFactory",
+    "Filter",
+    "PreferenceTrainer",
+    "Retrieve",
+    "SteppedTrainer",
+    "TaughtTrainer",
+    "TokenEngine",
+    "Trainer",
+]
 
 
 class Engine(Protocol):
@@ -71,10 +82,31 @@ class Trainer(Protocol):
         ...
 
 
+class PreferenceTrainer(Protocol):
+    """Trains a model on preferences."""
+
+    def key(self) -> Mapping[str, Any]:
+        """What the trained model depends on beside preferences and start, JSON-ready."""
+        ...
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """Trains the model at `start` on `preferences` and leaves in `out` a folder that transformers can load."""
+        ...
+
+
 @runtime_checkable
 class SteppedTrainer(Protocol):
     """A trainer that can be told how many optimiser steps to take, which the seeds-only baseline is trained with."""
 
     def with_steps(self, steps: int) -> Trainer:
         """The same trainer with so many steps."""
+        ...
+
+
+@runtime_checkable
+class TaughtTrainer(Protocol):
+    """A trainer that can be told which model shows it what to say after demonstrations."""
+
+    def with_teacher(self, model: str) -> Trainer:
+        """The same trainer with that teacher, a model folder."""
         ...

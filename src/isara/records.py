@@ -12,8 +12,10 @@ Finish: TypeAlias = Literal["stop", "length"]
 SEEDS_ONLY = -1
 # The model that has learnt from the seeds to read demonstrations, and answers in the place of M_{t-1} where wanted.
 READER = -2
+# The model that has learnt the seeds' questions, and asks in the place of M_{t-1} where wanted.
+QUESTIONER = -3
 # What is trained beside the iterations, by what its folder and its stages are called.
-BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader"}
+BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader", QUESTIONER: "questioner"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class QAPair:
         demo_ids: Ids of the demonstrations in the prompt that made the answer, in prompt order (nearest last).
         before: The dialogue's earlier turns, each a question with its answer; empty for a pair that stands alone.
         edited_from: Id of the generated pair that a person wrote this one out of; empty where nobody did.
+        weight: What its loss counts where another generated pair's counts once (`train.weights`).
     """
 
     question: str
@@ -35,6 +38,7 @@ class QAPair:
     demo_ids: tuple[str, ...] = ()
     before: tuple[tuple[str, str], ...] = ()
     edited_from: str = ""
+    weight: float = 1.0
 
     @property
     def id(self) -> str:
@@ -55,9 +59,10 @@ class QAPair:
         return "\n".join(question for question, _ in self.turns)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict with the id first; an empty `before` or `edited_from` is left out."""
+        """A JSON-ready dict with the id first; `before`, `edited_from` and `weight` only where they say something."""
         row = {"id": self.id, **asdict(self), "demo_ids": list(self.demo_ids), "before": list(map(list, self.before))}
-        return {name: value for name, value in row.items() if value or name not in ("before", "edited_from")}
+        silent = {"before": [], "edited_from": "", "weight": 1.0}
+        return {name: value for name, value in row.items() if name not in silent or value != silent[name]}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "QAPair":
@@ -69,6 +74,7 @@ class QAPair:
             tuple(row.get("demo_ids", ())),
             tuple((question, answer) for question, answer in row.get("before", ())),
             row.get("edited_from", ""),
+            row.get("weight", 1.0),
         )
 
 
@@ -220,6 +226,28 @@ class Candidate:
             Rejection(**row["rejection"]) if row["rejection"] else None,
             Draw.from_json(row["second_draw"]) if "second_draw" in row else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to a question, of which the model is to learn the first.
+
+    Attributes:
+        pair: The question with the chosen answer.
+        rejected: The draw of the other one.
+    """
+
+    pair: QAPair
+    rejected: Draw
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict: the pair's own keys and the draw."""
+        return {**self.pair.to_json(), "rejected_draw": self.rejected.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Preference":
+        """The preference that `to_json` wrote; keys that are none of its are ignored."""
+        return cls(QAPair.from_json(row), Draw.from_json(row["rejected_draw"]))
 
 
 @dataclass(frozen=True, slots=True)

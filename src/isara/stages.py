@@ -8,14 +8,16 @@ from typing import Any
 
 from isara.asking import Asker, ItemEvaluator
 from isara.config import Config
-from isara.files import damaged, json_lines, read_json, read_rows, write_json, write_text
-from isara.folder import RunFolder, model_hash
-from isara.generate import Making, stream
+from isara.files import damaged, json_lines, read_json, read_rows, value_hash, write_json, write_text
+from isara.folder import RunFolder, model_hash, stage_folder
+from isara.generate import Making, stream, whole_batches
 from isara.keys import leaves, part_key
 from isara.parts import Parts
 from isara.pool import Pool, ids_hash, other_retriever, retriever
-from isara.protocols import SteppedTrainer, Trainer
-from isara.records import HeldoutRow, QAPair, Sampling
+from isara.preference import ask_alone, check_enough, read_preferences
+from isara.protocols import SteppedTrainer, TaughtTrainer, Trainer
+from isara.records import HeldoutRow, Preference, QAPair, Sampling
+from isara.selection.weights import weights
 from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
 
@@ -30,6 +32,23 @@ class Model:
 
     path: str
     weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceStep:
+    """What the preference step of an iteration learns from.
+
+    Attributes:
+        t: The iteration, from 1.
+        pairs: Questions with the answers to prefer.
+        opponent: The model whose own answers to them are not preferred.
+        earlier: Preferences of earlier iterations.
+    """
+
+    t: int
+    pairs: Sequence[QAPair]
+    opponent: Model
+    earlier: Sequence[Preference] = ()
 
 
 class Keys:
@@ -75,13 +94,32 @@ class Keys:
             **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),
         }
 
-    def train(self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None) -> dict[str, Any]:
-        """Of a fine-tuned model; None for the run's own trainer."""
+    def train(
+        self, data: Sequence[QAPair], start: Model, trainer: Trainer | None = None, teacher: Model | None = None
+    ) -> dict[str, Any]:
+        """Of a fine-tuned model; None for the run's own trainer, and for a teacher that is the start."""
+        weighed = any(pair.weight != 1.0 for pair in data)
         return {
             "start": start.weights,
             "pairs": [pair.id for pair in data],
+            **({"weights of pairs": [pair.weight for pair in data]} if weighed else {}),
+            **({} if teacher is None else {"teacher": teacher.weights}),
             **self._of("trainer", "prompt format"),
             **({} if trainer is None else {"trainer": part_key(trainer)}),
+        }
+
+    def prefer(self, step: "PreferenceStep", start: Model) -> dict[str, Any]:
+        """Of a model that was trained on preferences."""
+        return {
+            "start": start.weights,
+            "iteration": step.t,
+            "pairs": [pair.id for pair in step.pairs],
+            "answered alone by": step.opponent.weights,
+            "earlier": value_hash([each.to_json() for each in step.earlier]),
+            "seed": self.config.seed,
+            "sampling": asdict(self.config.answers.sampling),
+            "batch": self.config.generate.batch,
+            **self._of("preference", "prompt format", "engine"),
         }
 
     def _of(self, *names: str) -> dict[str, Any]:
@@ -188,10 +226,43 @@ def fit(trainer: Trainer, t: int, data: Sequence[QAPair], start: Model, watcher:
         anchors.rename(folder / ANCHORS)
 
 
+def earlier_preferences(parts: Parts, t: int) -> list[Preference]:
+    """The preferences of earlier iterations that iteration t learns from, too.
+
+    With `spin` those of the last one, as in its authors' code; else those of all, as far as `train.data` has them.
+    """
+    config = parts.config
+    first = t - 1 if config.prefer.method == "spin" else t if config.train.data == "newest" else 1
+    folders = [stage_folder(parts.out, number, "prefer") for number in range(max(1, first), t)]
+    return [each for folder in folders for each in read_preferences(folder)]
+
+
+def prefer(parts: Parts, step: PreferenceStep, start: Model, watcher: Watcher, folder: Path) -> None:
+    """The work of prefer: contrast.jsonl, then model/ and prefer.json."""
+    assert parts.preference is not None, "the stage has a trainer"
+    watcher.stage(step.t, "prefer", 0)
+    with parts.asker(step.opponent.path) as asker:
+        ask_alone(asker, step.pairs, parts.config, step.t, step.opponent.weights, folder)
+    preferences = [*step.earlier, *read_preferences(folder)]
+    check_enough(preferences, len(step.earlier) + len(step.pairs), step.t)
+    write_json(folder / "prefer.json", asdict(parts.preference.prefer(preferences, start.path, folder / "model")))
+
+
 def has_baseline(parts: Parts) -> bool:
     """Whether the seeds-only model is measured: it is wanted, it can be, and it isn't what iteration 1 is."""
     options = parts.config
     return options.evaluate.seeds_only and parts.evaluator is not None and options.generate.accept > 0
+
+
+def taught(trainer: Trainer, teacher: Model) -> Trainer:
+    """The trainer with another teacher than the start."""
+    if isinstance(trainer, TaughtTrainer):
+        return trainer.with_teacher(teacher.path)
+    log.warning(
+        "the model that answered does not teach `train.loss: distil`: %s has no method `with_teacher`",
+        type(trainer).__qualname__,
+    )
+    return trainer
 
 
 def stepped(trainer: Trainer, folder: Path) -> Trainer:
@@ -210,9 +281,14 @@ def trained(folder: Path) -> Model:
     return Model(str(folder / "model"), model_hash(folder))
 
 
-def read_accepted(folder: Path) -> list[QAPair]:
-    """The accepted pairs of a finished generation."""
-    return [QAPair.from_json(row) for row in read_rows(folder / "accepted.jsonl")]
+def read_accepted(folder: Path, by: str = "none") -> list[QAPair]:
+    """The accepted pairs of a finished generation, weighted by a score where there is one to weigh by."""
+    pairs = [QAPair.from_json(row) for row in read_rows(folder / "accepted.jsonl")]
+    if by == "none":
+        return pairs
+    rows = [row for row in whole_batches(folder / "candidates.jsonl") if row["accepted"]]
+    scores = [row["answer_draws"][row["chosen"]].get("scores", {}).get(by) for row in rows]
+    return [replace(pair, weight=weight) for pair, weight in zip(pairs, weights(scores), strict=True)]
 
 
 def read_figures(folder: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from isara.records import Candidate
 
-StageName: TypeAlias = Literal["generate", "train", "evaluate"]
+StageName: TypeAlias = Literal["generate", "train", "prefer", "evaluate"]
 
 
 class Watcher(Protocol):

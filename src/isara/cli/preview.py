@@ -32,7 +32,9 @@ def preview(
         say(note, err=True)
     status = console(stderr=True).status
     with parts.asker(parts.model) as asker:
-        with status("training the reader and making rows" if parts.reader else "making rows"):
+        with status(
+            "training who asks or answers and making rows" if parts.reader or parts.questioner else "making rows"
+        ):
             seen = make(parts, asker, rows)
         texts = seen.texts()
         console().print(*(row_panel(each, texts) for each in seen.candidates), sep="\n")

@@ -222,7 +222,7 @@ class _Stage:
         return f"step {self.done}/{self.wanted}" if self.done else ""
 
     def _made(self) -> str:
-        if self.name == "train":
+        if self.name in ("train", "prefer"):
             return "" if self.loss is None else f"loss {self.loss:.3f}"
         prompts = self.prompts + self.call[1]
         if self.name == "evaluate":

@@ -157,7 +157,13 @@ def _rates(config: Config) -> list[float]:
     return [usual * factor for factor in (0.5, 1, 2)]
 
 
+def _scores(config: Config) -> tuple[str, ...]:
+    """The recipe's scores and that of the question's part."""
+    return tuple(dict.fromkeys((*config.select.scores, "question")))
+
+
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
+_NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that no demonstration was shown for
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
@@ -293,12 +299,38 @@ ARMS = (
         shown="nearest",
     ),
     Arm(
+        name="reader-distillation",
+        about="trained towards the distribution of the reader, which asks and answers, after demonstrations",
+        overrides={"questions.from": "reader", "answers.from": "reader", "train.loss": "distil"},
+    ),
+    Arm(
+        name="seeds-ask",
+        about="questions by the base model tuned on the seeds to go on with the next pair, answers by the last model",
+        overrides={"questions.from": "seeds", "answers.from": "last"},
+    ),
+    Arm(
+        name="score-weights",
+        about="generated pairs count in training by how much their answers are about their questions",
+        overrides={"train.weights": "question", "select.scores": _scores},
+    ),
+    Arm(
+        name="dpo",
+        about="the recipe, and after each fine-tuning accepted answers preferred to the model's own zero-shot ones",
+        overrides={"prefer.method": "dpo"},
+    ),
+    Arm(
+        name="spin",
+        about="fine-tuned on the seeds once; then their answers are preferred to the last model's own, again and again",
+        overrides={**_NO_READER, "generate.accept": 0, "train.start": "last", "prefer.method": "spin"},
+    ),
+    Arm(
         name="ssd",
         about="trained on raw zero-shot answers of the base model to the questions it makes, without the seeds",
         overrides={
             **_ONE_SHOT,
             **_ANY_ANSWER,
             **_NO_READER,
+            **_NO_PREFERENCE,
             "answers.retrieve": "none",
             "train.data": "generated",
         },
@@ -313,6 +345,7 @@ ARMS = (
             "questions.demos": 8,
             "questions.temperature": 0.7,
             "questions.top_p": 0.5,
+            **_NO_PREFERENCE,
             "answers.retrieve": "none",
             "filters.novelty": 0.7,
         },
@@ -328,7 +361,7 @@ ARMS = (
     Arm(
         name="i-sheep",
         about="answers zero-shot, keeps what the model itself rates high, trains on the newest",
-        overrides={**_NO_READER, "answers.retrieve": "none", "train.data": "newest"},
+        overrides={**_NO_READER, **_NO_PREFERENCE, "answers.retrieve": "none", "train.data": "newest"},
         steps_of=REFERENCE,
         part=others.self_scored,
         instructions=True,

@@ -45,10 +45,11 @@ def cost(cell: Path) -> Cost:
     """
     iterations = [facts for run in run_folders(cell) for facts in read_run(run, verify=False).iterations]
     candidates = [each.candidate for facts in iterations for each in facts.candidates]
-    stats = [facts.training.stats for facts in iterations if facts.training]
+    stats = [each.stats for facts in iterations for each in facts.trainings]
     return Cost(
         len(candidates),
-        sum(draw.tokens for each in candidates for draw in (each.question, *each.answers)),
+        sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
+        + sum(facts.alone for facts in iterations),
         sum(found.steps for found in stats),
         sum(found.tokens for found in stats),
         sum(each.rejection is None for each in candidates),
@@ -83,7 +84,7 @@ def steps_seen(run: Path) -> list[int]:
         RunError: A record of the run is damaged.
     """
     found = read_run(run, verify=False)  # the run that made it has just checked it
-    taken = [facts.training.stats.steps for facts in found.iterations if facts.training]
+    taken = [facts.steps for facts in found.iterations if facts.trained]
     return list(accumulate(taken)) if found.config.train.start == "last" else taken
 
 

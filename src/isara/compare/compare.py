@@ -21,7 +21,7 @@ from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.evaluate.run import RunEvaluator
 from isara.evaluate.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.files import append_text, locked
-from isara.folder import open_shelf, stage_folder
+from isara.folder import model_stage, open_shelf
 from isara.loop import run
 from isara.parts import Parts
 from isara.records import QAPair
@@ -234,7 +234,7 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
     seen = [0, *steps_seen(result.out)]
     measured = []
     for t in sorted(t for t in result.evaluations if t) or [0]:
-        model = trained(stage_folder(result.out, t, "train")) if t else Model(parts.model, parts.weights(parts.model))
+        model = trained(model_stage(result.out, t)) if t else Model(parts.model, parts.weights(parts.model))
         if bench.task is not None:
             values, answers = bench.task.measure(parts, arm, model, bench.out / "answers")
         else:

@@ -64,7 +64,7 @@ def model_card(run: Run, best: int, license: str | None = None) -> str:
         f"# {escape(run.path.name)}",
         *_origin(run, best, settings),
         "## How to use",
-        *_use(run, run.at(best).training, best),
+        *_use(run, run.at(best).made, best),
         "## Evaluation",
         *_evaluation(run, best),
         "## Limits",
@@ -197,8 +197,26 @@ def _made(run: Run, best: int) -> list[str]:
         *([shown, _fence(first.prompt)] if first else []),
         "Training:",
         _settings_table({**training_settings(run), **_taken(facts.training)}),
-        _merge_note(facts.training),
+        _preferred(run, facts),
+        _merge_note(facts.made),
     ]
+
+
+def _preferred(run: Run, facts: IterationFacts) -> str:
+    """What the preference step was, where there was one."""
+    if facts.preference is None:
+        return ""
+    told, stats = run.config.prefer, facts.preference.stats
+    over = (
+        "the seeds' answers to those of the model that the step started from"
+        if told.method == "spin"
+        else "accepted answers to those that the model which gave them gave without demonstrations"
+    )
+    return (
+        f"Then it was trained for {stats.steps} steps on {stats.rows} pairs of answers to prefer {over} "
+        f"(`prefer.method: {told.method}`, beta {told.beta:g}, "
+        "[arXiv 2305.18290](https://arxiv.org/abs/2305.18290))."
+    )
 
 
 def _taken(training: Training | None) -> dict[str, Any]:
@@ -314,7 +332,7 @@ def _merge_note(training: Training | None) -> str:
     )
     if str((training.adapter or {}).get("base_model_name_or_path", "")).startswith("../"):
         said += (
-            " The adapter alone was trained on an earlier iteration's model, whose folder in the run its config names: "
+            " The adapter alone was trained on another model of the run, whose folder in the run its config names: "
             "it loads while the run lies there. Elsewhere, take the merged model."
         )
     return said

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from isara.config import Config
 from isara.converted import card_value
 from isara.files import json_lines
-from isara.folder import stage_folder
+from isara.folder import model_stage
 from isara.marks import clean
 from isara.report.cards import data_card, model_card
 from isara.report.facts import Run, read_run
@@ -57,12 +57,12 @@ def _adapter_config(run: Run, best: int) -> dict[str, str]:
     The stage's own names it as seen from the adapter, so that a run's bytes don't depend on where it lies; but peft
     takes a relative path from the working directory.
     """
-    training = run.at(best).training
+    training = run.at(best).made
     config = (training.adapter if training else None) or {}
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or PurePosixPath(base).parts[:1] != ("..",):
         return {}
     # By names alone: both folders are the run's own, where no link is followed.
-    there = os.path.abspath(stage_folder(run.path, best, "train") / "model" / "adapter" / base)
+    there = os.path.abspath(model_stage(run.path, best) / "model" / "adapter" / base)
     text = json.dumps({**config, "base_model_name_or_path": there}, indent=2, sort_keys=True)
     return {_ADAPTER: text + "\n"}

@@ -147,8 +147,8 @@ def _rows(run: Run) -> list[_Row]:
         ("accepted", lambda facts: _count(facts, "accepted")),
         *((f"  {name} by a person", _decided(name)) for name in ("accepted", "edited", "rejected")),
         ("  let pass unread", _decided("unread")),
-        ("trained on", lambda facts: f"{facts.training.stats.rows}" if facts.training else ""),
-        ("steps", lambda facts: f"{facts.training.stats.steps}" if facts.training else ""),
+        ("trained on", lambda facts: " + ".join(f"{each.stats.rows}" for each in facts.trainings)),
+        ("steps", lambda facts: " + ".join(f"{each.stats.steps}" for each in facts.trainings)),
         ("loss, first step → last step", _losses),
         *(
             (label, _figure(name))
@@ -171,8 +171,7 @@ def _taken(reason: str) -> Callable[[IterationFacts], str]:
 
 
 def _losses(facts: IterationFacts) -> str:
-    stats = facts.training.stats if facts.training else None
-    return f"{stats.first_loss:.2f} → {stats.last_loss:.2f}" if stats else ""
+    return "; ".join(f"{each.stats.first_loss:.2f} → {each.stats.last_loss:.2f}" for each in facts.trainings)
 
 
 def _gain(run: Run, rival: Rival) -> Callable[[IterationFacts], str]:

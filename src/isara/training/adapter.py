@@ -10,6 +10,8 @@ from isara.files import write_json
 from isara.loading import reason
 from isara.training.options import TrainOptions
 
+_STAGES = {"train", "prefer"}  # that leave a model in a run's folder
+
 
 def lora_config(options: TrainOptions) -> Any:
     """The adapter as peft is told of it."""
@@ -71,7 +73,7 @@ def base_name(start: str, folder: Path) -> str:
     """The name of the base model for an adapter; its path from the adapter's folder where both are of one run."""
     base, model = Path(start).resolve(), folder.resolve().parent
     # RUN/iteration-01/train/model and its successor
-    if base.is_dir() and base.parents[2:3] == model.parents[2:3] and base.parent.name == model.parent.name:
+    if base.is_dir() and base.parents[2:3] == model.parents[2:3] and {base.parent.name, model.parent.name} <= _STAGES:
         return os.path.relpath(base, folder.resolve())
     return start
 

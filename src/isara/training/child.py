@@ -8,7 +8,7 @@ from typing import Any
 
 from isara.errors import TrainingError
 from isara.process import Child, module_command, serve
-from isara.records import QAPair, TrainStats
+from isara.records import Preference, QAPair, TrainStats
 from isara.training.messages import LogSender, recalled_from, shown_to
 from isara.training.options import OnStep
 from isara.training.sft import SupervisedTrainer
@@ -38,9 +38,16 @@ class ChildTrainer:
 
     def with_steps(self, steps: int) -> "ChildTrainer":
         """The same trainer with so many optimiser steps."""
+        return self._changed(max_steps=steps)
+
+    def with_teacher(self, model: str) -> "ChildTrainer":
+        """The same trainer whose teacher of `loss="distil"` is that model."""
+        return self._changed(taught_by=model)
+
+    def _changed(self, **option: Any) -> "ChildTrainer":
         told = self.trainer
         functions = {"on_step": self.on_step, "retrieve": told.retrieve, "teach": told.teach}
-        return ChildTrainer(**told.options() | functions | {"max_steps": steps})
+        return ChildTrainer(**told.options() | functions | option)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """What `SupervisedTrainer.fit` does and returns.
@@ -50,16 +57,23 @@ class ChildTrainer:
             ModelError: As there.
             ConfigError: As there.
         """
-        job = {
-            "trainer": self.trainer.options(),
-            "pairs": [pair.to_json() for pair in pairs],
-            "start": start,
-            "out": str(out),
-            "shown": shown_to(self.trainer, pairs),
-        }
+        shown = shown_to(self.trainer, pairs)
+        return self._done(pairs=[pair.to_json() for pair in pairs], start=start, out=str(out), shown=shown)
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """What `SupervisedTrainer.prefer` does and returns.
+
+        Raises:
+            TrainingError: As there, or the child process ended before its work was done.
+            ModelError: As there.
+            ConfigError: As there.
+        """
+        return self._done(preferences=[each.to_json() for each in preferences], start=start, out=str(out), shown={})
+
+    def _done(self, **job: Any) -> TrainStats:
         child = Child(module_command("isara.training.child"), "the training process", TrainingError)
         try:
-            for message in child.ask(**job):
+            for message in child.ask(trainer=self.trainer.options(), **job):
                 if "stats" in message:
                     return TrainStats(**message["stats"])
                 if "log" in message:
@@ -81,7 +95,11 @@ def _work(next_request: Callable[[], dict[str, Any]], send: Callable[..., None])
     log.setLevel(logging.INFO)
     job = next_request()
     trainer = SupervisedTrainer(**job["trainer"] | recalled_from(job["shown"]) | {"on_step": step})
-    stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], job["start"], Path(job["out"]))
+    start, out = job["start"], Path(job["out"])
+    if "preferences" in job:
+        stats = trainer.prefer([Preference.from_json(row) for row in job["preferences"]], start, out)
+    else:
+        stats = trainer.fit([QAPair.from_json(row) for row in job["pairs"]], start, out)
     send(stats=asdict(stats))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from isara.config import TrainConfig
+from isara.config import PreferConfig, TrainConfig
 from isara.errors import ConfigError
 from isara.keys import part_key
 from isara.pool import Retrieve
@@ -13,14 +13,18 @@ from isara.training.anchors import anchors_key
 from isara.training.compute import LARGE, compute_dtype, training_device
 
 OnStep = Callable[[int, int, float], None]
-_CHOICES = {"method": ("lora", "full"), "loss": ("sft", "distil"), "dtype": ("auto", "bfloat16", "float16", "float32")}
+_CHOICES = {
+    "method": ("lora", "full"),
+    "loss": ("sft", "distil", "dpo"),
+    "dtype": ("auto", "bfloat16", "float16", "float32"),
+}
 _POSITIVE = (
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("max_length", "lora_r", "max_steps", "seed_weight"),
+    *("max_length", "lora_r", "max_steps", "seed_weight", "beta"),
 )
 _FUNCTIONS = ("retrieve", "teach", "on_step")
 _NO_MATTER = ("trust_remote_code", "launcher", "processes")  # to what the weights become, up to rounding
-_DEFAULT = TrainConfig()
+_DEFAULT, _PREFER = TrainConfig(), PreferConfig()
 _USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
 
 
@@ -55,7 +59,9 @@ class TrainOptions:
         trust_remote_code: Runs code that comes with the model.
         max_steps: Optimiser steps to make instead of `num_train_epochs`.
         loss: "sft" is the log-likelihood of the answers; "distil" is that for seeds, and for a generated answer the
-            divergence of its tokens from what the start model says after demonstrations (arXiv 2209.15189).
+            divergence of its tokens from what the start model says after demonstrations (arXiv 2209.15189). "dpo" is
+            that of preferences (arXiv 2305.18290), without dropout, the start model being the reference.
+        beta: Of `loss="dpo"`: how strongly the model is held to the start.
         seed_weight: Loss of a seed's answer tokens relative to a generated pair's; the mean over all tokens stays 1.
         anchors: Share of rows in [0, 1) that are the start model's own answers to everyday questions, against
             forgetting (arXiv 2402.13669).
@@ -66,6 +72,7 @@ class TrainOptions:
         teach: Gives a generated pair the demonstrations that the start model reads for `loss="distil"`.
         launcher: "torchrun" or "accelerate" trains on several processes of this machine; None in this one.
         processes: How many; they share the rows of each optimiser step.
+        taught_by: The model that reads these; None is the start model.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
     Raises:
@@ -94,7 +101,8 @@ class TrainOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     max_steps: int | None = _DEFAULT.max_steps
-    loss: Literal["sft", "distil"] = _DEFAULT.loss
+    loss: Literal["sft", "distil", "dpo"] = _DEFAULT.loss
+    beta: float = _PREFER.beta
     seed_weight: float = _DEFAULT.seed_weight
     anchors: float = _DEFAULT.anchors
     launcher: Literal["torchrun", "accelerate"] | None = _DEFAULT.launcher
@@ -102,6 +110,7 @@ class TrainOptions:
     retrieve: Retrieve | None = field(default=None, repr=False)
     whole_pairs: bool = False
     teach: Retrieve | None = field(default=None, repr=False)
+    taught_by: str | None = None
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -126,7 +135,9 @@ class TrainOptions:
         self.check_teacher()
         device = training_device(self.device)
         meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
-        options = {name: value for name, value in self.options().items() if name not in _NO_MATTER}
+        unused: tuple[str, ...] = () if self.loss == "dpo" else ("beta",)
+        unused += () if self.taught_by else ("taught_by",)
+        options = {name: value for name, value in self.options().items() if name not in (*_NO_MATTER, *unused)}
         given = {"demonstrations": self.retrieve, "teacher": self.teach}
         shown = {name: part_key(retrieve) for name, retrieve in given.items() if retrieve is not None}
         if self.anchors:

@@ -7,7 +7,7 @@ from typing import Any
 
 from isara.errors import ModelError, TrainingError
 from isara.pool import Retrieve
-from isara.records import QAPair, TrainingRow
+from isara.records import Preference, QAPair, TrainingRow
 from isara.render import Renderer
 
 log = logging.getLogger("isara")
@@ -31,7 +31,8 @@ def make_rows(
         max_length: Most tokens of a row. Longer ones are left out and not cut: a cut answer teaches to break off.
         vocabulary: How many tokens the model knows.
         retrieve: Gives a row the demonstrations before its question; without, it has none.
-        seed_weight: Weight of a seed's tokens where a generated pair's have 1, before the mean is brought to 1.
+        seed_weight: Weight of a seed's tokens where a generated pair's have its own, which is 1 where nothing else is
+            said, before the mean is brought to 1.
         anchors: Pairs that are rows of weight 1 and without demonstrations, after all others.
         whole_pairs: Puts the question to what carries loss, in rows with demonstrations.
 
@@ -43,7 +44,9 @@ def make_rows(
         raise TrainingError("expected pairs to train on, found none: give some, or lower the filters' thresholds")
     rows = [
         # Of a generated dialogue, each turn is generated.
-        replace(row, pair=replace(row.pair, iteration=pair.iteration), weight=1.0 if pair.iteration else seed_weight)
+        replace(
+            row, pair=replace(row.pair, iteration=pair.iteration), weight=pair.weight if pair.iteration else seed_weight
+        )
         for pair in pairs
         for row in renderer.training_rows(pair)
     ]
@@ -55,13 +58,58 @@ def make_rows(
     if retrieve is not None:
         rows = [_demonstrated(row, renderer, retrieve, max_length, whole_pairs) for row in rows]
     rows = _weighed([*rows, *kept])
+    _check_known(rows, vocabulary)
+    return rows
+
+
+def make_preference_rows(
+    preferences: Sequence[Preference], renderer: Renderer, max_length: int, vocabulary: int
+) -> list[tuple[TrainingRow, TrainingRow]]:
+    """The rows of the chosen and the rejected answer to each question, asked alone.
+
+    A rejected answer that was cut has no end, since the model gave none. Of a dialogue the last answer counts.
+
+    Args:
+        preferences: The answers.
+        renderer: Makes the rows, by the code that makes prompts.
+        max_length: Most tokens of a row; where one of the two has more, both are left out.
+        vocabulary: How many tokens the model knows.
+
+    Raises:
+        TrainingError: There are none, or all are too long.
+        ModelError: A row has a token that the model doesn't know.
+    """
+    both = [(renderer.training_rows(each.pair)[-1], _rejected(each, renderer)) for each in preferences]
+    fitting = [rows for rows in both if max(len(row.ids) for row in rows) <= max_length]
+    if not fitting:
+        raise TrainingError(
+            f"expected preferences of at most {max_length} tokens an answer, found none among {len(both)}: raise "
+            "train.max_length, or lower answers.max_new_tokens"
+        )
+    if len(fitting) < len(both):
+        log.warning(
+            "preferences leave out %d of %d pairs with more than %d tokens in one of their answers",
+            *(len(both) - len(fitting), len(both), max_length),
+        )
+    _check_known([row for rows in fitting for row in rows], vocabulary)
+    return fitting
+
+
+def _rejected(preference: Preference, renderer: Renderer) -> TrainingRow:
+    pair = replace(preference.pair, answer=preference.rejected.text)
+    prompt = renderer.answer((), pair)
+    if preference.rejected.finish == "length":
+        return TrainingRow(pair, prompt.ids, renderer.answer_ids(prompt, pair.answer))
+    return TrainingRow(pair, prompt.ids, renderer.continuation(prompt, renderer.ended(pair.answer)))
+
+
+def _check_known(rows: Sequence[TrainingRow], vocabulary: int) -> None:
     for row in rows:
         if max(row.ids) >= vocabulary:
             raise ModelError(
                 f"the tokenizer makes token {max(row.ids)} of {row}, and the model knows {vocabulary}: "
                 "use the tokenizer that belongs to the model"
             )
-    return rows
 
 
 def turns(pair: QAPair) -> list[QAPair]:

@@ -6,13 +6,14 @@ the steps are TRL's. The libraries are imported inside functions: the parent of 
 
 import logging
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from isara.errors import TrainingError
 from isara.files import disk_errors, json_lines, write_text
@@ -20,7 +21,7 @@ from isara.hardware import free_memory, is_out_of_memory
 from isara.loading import check_finite, load_model, meta_model
 from isara.models import find_model
 from isara.process import alone
-from isara.records import QAPair, TrainingRow, TrainStats
+from isara.records import Preference, QAPair, TrainingRow, TrainStats
 from isara.render import open_renderer, tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
@@ -28,8 +29,17 @@ from isara.training.compute import compute_dtype, training_device
 from isara.training.export import Export
 from isara.training.launch import launched, share_of
 from isara.training.options import TrainOptions
-from isara.training.rows import check_labels, make_rows
-from isara.training.trl import Passes, Targets, first_batch, sft_trainer, trained_model
+from isara.training.rows import check_labels, make_preference_rows, make_rows
+from isara.training.trl import (
+    Passes,
+    Targets,
+    check_preferences,
+    chosen_labels,
+    first_batch,
+    preference_trainer,
+    sft_trainer,
+    trained_model,
+)
 
 log = logging.getLogger("isara")
 
@@ -46,15 +56,22 @@ class SupervisedTrainer(TrainOptions):
         """Tries the adapter on the modules of the model at `start`, without its weights: seconds before hours of a run.
 
         Raises:
+            TrainingError: The installed TRL can't do it.
             ConfigError: `lora_target_modules` names a layer that the model doesn't have or that can't have an adapter.
             ModelError: The model's config makes no model.
         """
+        if self.loss == "dpo":
+            check_preferences()
         if self.method == "lora":
             check_targets(meta_model(find_model(start), self.trust_remote_code), self)
 
     def with_steps(self, steps: int) -> "SupervisedTrainer":
         """The same trainer with so many optimiser steps."""
         return replace(self, max_steps=steps)
+
+    def with_teacher(self, model: str) -> "SupervisedTrainer":
+        """The same trainer whose teacher of `loss="distil"` is that model."""
+        return replace(self, taught_by=model)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains the model at `start` on the pairs and leaves a folder that transformers can load in `out`.
@@ -72,9 +89,34 @@ class SupervisedTrainer(TrainOptions):
         _check_out(out, start)
         self.check_teacher()
         self.check(start)
+        anchors = self._anchors(start, len(pairs))
+        train = train_once if self.launcher is None else launched
+        return self._whole(out, lambda place, sizes: train(self, pairs, anchors, start, place, sizes))
+
+    def prefer(self, preferences: Sequence[Preference], start: str, out: Path) -> TrainStats:
+        """Trains the model at `start`, which is the reference, on preferences, in one process; all else is as in `fit`.
+
+        Raises:
+            TrainingError: As `fit`.
+            ModelError: As `fit`.
+            ConfigError: As `fit`.
+            RunError: As `fit`.
+        """
+        _check_out(out, start)
+        self.check(start)
+        told = replace(self, launcher=None, processes=1)
+
+        def train(place: Path, sizes: tuple[int, int]) -> TrainStats:
+            with _quiet():
+                return _Training(told, start, place).prefer(preferences, *sizes)
+
+        return told._whole(out, train)
+
+    def _whole(self, out: Path, work: "_Work") -> TrainStats:
+        """Lets `out` appear when everything in it is written."""
         partial = out.with_name(out.name + ".partial")
         try:
-            stats = self._until_it_fits(pairs, start, out, partial, self._anchors(start, len(pairs)))
+            stats = self._until_it_fits(out, partial, work)
             with disk_errors(out):
                 shutil.rmtree(out, ignore_errors=True)
                 partial.rename(out)
@@ -93,9 +135,7 @@ class SupervisedTrainer(TrainOptions):
         finally:
             free_memory()
 
-    def _until_it_fits(
-        self, pairs: Sequence[QAPair], start: str, out: Path, partial: Path, anchors: Sequence[QAPair]
-    ) -> TrainStats:
+    def _until_it_fits(self, out: Path, partial: Path, work: "_Work") -> TrainStats:
         """Trains with fewer and fewer rows a pass, until memory holds one."""
         sizes = self.per_device_train_batch_size, self.gradient_accumulation_steps
         micro, accumulation = share_of(*sizes, self.processes)
@@ -103,7 +143,7 @@ class SupervisedTrainer(TrainOptions):
             with disk_errors(out):  # before the training, not after it
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            stats = self._attempt(pairs, anchors, start, partial, (micro, accumulation))
+            stats = _attempt(partial, work, (micro, accumulation))
             if stats is not None:
                 return stats
             if micro == 1:
@@ -116,21 +156,22 @@ class SupervisedTrainer(TrainOptions):
                 "out of memory: training starts over with %d rows a pass, %d passes a step", micro, accumulation
             )
 
-    def _attempt(
-        self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], start: str, out: Path, sizes: tuple[int, int]
-    ) -> TrainStats | None:
-        """Statistics of a whole training, or None where memory ran out."""
-        if self.launcher is not None:
-            return launched(self, pairs, anchors, start, out, sizes)
-        try:
-            with alone():
-                return train_once(self, pairs, anchors, start, out, sizes)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-        finally:
-            free_memory()  # after the handler, so that the failed attempt's tensors are free
+
+def _attempt(out: Path, work: "_Work", sizes: tuple[int, int]) -> TrainStats | None:
+    """Statistics of a whole training, or None where memory ran out."""
+    try:
+        with alone():
+            return work(out, sizes)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        free_memory()  # after the handler, so that the failed attempt's tensors are free
+
+
+# Trains the model for a folder, with so many rows of a pass and passes of a step; None where memory ran out elsewhere.
+_Work: TypeAlias = "Callable[[Path, tuple[int, int]], TrainStats | None]"
 
 
 def train_once(
@@ -199,6 +240,30 @@ class _Training:
         targets = self._targets(rows, micro)
         trainer = sft_trainer(told, passes, self.model, self.tokenizer, rows, self.out, self._watch, targets)
         check_labels(first_batch(trainer, min(micro, len(rows))), rows, self.tokenizer, self.renderer.format.end)
+        stats = self._train(trainer, [[row] for row in rows], micro)
+        if anchors and trainer.is_world_process_zero():
+            with _writing(self.out):
+                write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
+        return stats
+
+    def prefer(self, preferences: Sequence[Preference], micro: int, accumulation: int) -> TrainStats:
+        """The same on preferences."""
+        limit = min(self.options.max_length, self.renderer.context_length)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        rows = make_preference_rows(preferences, self.renderer, limit, vocabulary)
+        if self.device == "cpu":  # where a pass holds both answers
+            longest = 2 * max(len(row.ids) for both in rows for row in both)
+            micro, accumulation = held_at_once(longest, micro, accumulation)
+        passes = Passes(self.device, self.compute, False, micro, accumulation)
+        trainer = preference_trainer(self.options, passes, self.model, self.tokenizer, rows, self.out, self._watch)
+        chosen = [row for row, _ in rows]
+        check_labels(
+            chosen_labels(first_batch(trainer, min(micro, len(rows)))), chosen, self.tokenizer, self.renderer.format.end
+        )
+        return self._train(trainer, rows, micro)
+
+    def _train(self, trainer: Any, rows: Sequence[Sequence[TrainingRow]], micro: int) -> TrainStats:
+        """Takes the steps, checks what came of them, and writes it down; a row of data may be several to the model."""
         trainer.train()
         model = trained_model(trainer)
         if self.plain is not None:
@@ -211,25 +276,35 @@ class _Training:
             steps=trainer.state.global_step,
             first_loss=self.losses[0],
             last_loss=self.losses[-1],
-            tokens=round(trainer.state.epoch * sum(len(row.ids) for row in rows)),
-            answer_tokens=round(trainer.state.epoch * sum(len(row.answer) for row in rows)),
+            tokens=round(trainer.state.epoch * sum(len(row.ids) for both in rows for row in both)),
+            answer_tokens=round(trainer.state.epoch * sum(len(row.answer) for both in rows for row in both)),
             micro_batch=micro,
             parameters=sum(tensor.numel() for tensor in trained),
         )
         if trainer.is_world_process_zero():
             with _writing(self.out):
-                self._write(model, rows[0])
-                if anchors:
-                    write_text(self.out / FILE, json_lines(pair.to_json() for pair in anchors))
+                self._write(model, rows[0][0])
         return stats
 
     def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:
-        """What the start model says after demonstrations, as the loss wants it."""
+        """What the teacher says after demonstrations, as the loss wants it."""
         if self.options.loss == "sft" or self.options.teach is None:
             return None
         from isara.training.teacher import targets
 
-        return targets(self.model.to(self.device), rows, self.renderer, self.options.teach, micro)
+        teacher = self.model if self.options.taught_by is None else self._teacher(self.options.taught_by)
+        return targets(teacher.to(self.device), rows, self.renderer, self.options.teach, micro)
+
+    def _teacher(self, name: str) -> Any:
+        """Another model than the start, which computes as that one does."""
+        model, _ = load_model(find_model(name), "auto", self.options.trust_remote_code)
+        if self.plain is not None:
+            from isara.training.products import multiply_in_bfloat16
+
+            multiply_in_bfloat16(model)
+        elif self.compute == "float32":
+            model.float()
+        return model
 
     def _watch(self, step: int, steps: int, figures: dict[str, float]) -> None:
         """Keeps each step's loss, tells of it, and stops a training that diverges."""
@@ -338,6 +413,8 @@ def _quiet() -> Iterator[None]:
     constants.HF_HUB_DISABLE_TELEMETRY = True  # read at every call, the environment only at import
     levels = {name: logging.getLogger(name).level for name in _NOISY}
     bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    bar = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # the one way to TRL's own bar
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     datasets.disable_progress_bars()
     try:
@@ -349,6 +426,10 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+        if bar is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = bar
         if bars[0]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
         if bars[1]:

@@ -1,11 +1,15 @@
-"""TRL's SFTTrainer: the one room that knows TRL's names and those of transformers' own trainer."""
+"""TRL's SFTTrainer and DPOTrainer: the one room that knows TRL's names and those of transformers' own trainer."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from packaging.version import Version
+
+from isara.errors import TrainingError
 from isara.records import TrainingRow
 from isara.training.options import TrainOptions
 from isara.training.rows import segments
@@ -13,6 +17,7 @@ from isara.training.rows import segments
 if TYPE_CHECKING:
     from isara.training.teacher import Target
 
+_PREFERS_IDS = "0.29.1"  # the first version of TRL that was seen to
 # Told of each optimiser step: the step, the number of all steps, and the figures of the log by name.
 StepWatch = Callable[[int, int, dict[str, float]], None]
 # What a row's answer tokens are to become, by the row's ids; None is their likelihood.
@@ -56,8 +61,7 @@ def sft_trainer(
 
     from isara.training.adapter import lora_config
 
-    if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    _set_padding(tokenizer)
     blank = _blank(rows[0])
     given = rows if passes.processes == 1 else [*rows, blank]
     trainer: Any = _trainer_class()(
@@ -72,10 +76,69 @@ def sft_trainer(
     trainer.passes = passes
     trainer.targets = targets
     trainer.remove_callback(PrinterCallback)
-    if _steps(options, passes, len(trainer.train_dataset) - (passes.processes > 1)) == 1:
-        # The first step of a warm-up has the rate 0 and changes nothing. transformers 4 reads the ratio, 5 steps.
-        trainer.args.warmup_steps = trainer.args.warmup_ratio = 0
-    return trainer
+    return _without_idle_step(trainer, options, passes)
+
+
+def preference_trainer(
+    options: TrainOptions,
+    passes: Passes,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[tuple[TrainingRow, TrainingRow]],
+    out: Path,
+    watch: StepWatch,
+) -> Any:
+    """TRL's trainer on preferences, ready to train: its loss, with the model as it is now for the reference."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from isara.training.adapter import lora_config
+
+    class PreferenceTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
+            return dataset  # it is ids already, made by the code that makes prompts
+
+    _set_padding(tokenizer)
+    own = {"beta": options.beta, "precompute_ref_log_probs": True, "max_length": None}
+    trainer: Any = PreferenceTrainer(
+        model=model,
+        args=_arguments(DPOConfig, options, passes, out, own),
+        train_dataset=Dataset.from_list(
+            [
+                {
+                    "prompt_ids": list(chosen.prompt),
+                    "chosen_ids": list(chosen.answer),
+                    "rejected_ids": list(rejected.answer),
+                }
+                for chosen, rejected in rows
+            ]
+        ),
+        processing_class=tokenizer,
+        peft_config=lora_config(options) if options.method == "lora" else None,
+        callbacks=[_callback(watch)],
+    )
+    for module in model.modules():  # what is no layer (as in OPT), TRL does not turn off
+        for name in ("dropout", "activation_dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    trainer.remove_callback(PrinterCallback)
+    return _without_idle_step(trainer, options, passes)
+
+
+def check_preferences() -> None:
+    """Whether the installed TRL takes preferences as ids.
+
+    Raises:
+        TrainingError: It is too old.
+    """
+    found = version("trl")
+    if Version(found) < Version(_PREFERS_IDS):
+        raise TrainingError(
+            f"expected trl {_PREFERS_IDS} or newer for the preferences of `prefer`, found {found}: install it, or set "
+            "prefer.method to none"
+        )
 
 
 def first_batch(trainer: Any, rows: int) -> dict[str, Any]:
@@ -83,6 +146,14 @@ def first_batch(trainer: Any, rows: int) -> dict[str, Any]:
     dataset = trainer.train_dataset
     batch: dict[str, Any] = trainer.data_collator([dataset[index] for index in range(min(rows, len(dataset)))])
     return batch
+
+
+def chosen_labels(batch: dict[str, Any]) -> dict[str, Any]:
+    """The chosen half of a batch of preferences, as a batch with labels."""
+    half = len(batch["input_ids"]) // 2
+    ids, mask = batch["input_ids"][:half], batch["completion_mask"][:half]
+    labels = ids.masked_fill(mask == 0, -100)
+    return {"input_ids": ids, "labels": labels, "attention_mask": batch["attention_mask"][:half]}
 
 
 def trained_model(trainer: Any) -> Any:
@@ -158,6 +229,18 @@ def _columns(row: TrainingRow) -> dict[str, list[int]]:
     }
 
 
+def _set_padding(tokenizer: Any) -> None:
+    if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _without_idle_step(trainer: Any, options: TrainOptions, passes: Passes) -> Any:
+    """The trainer, whose first step of a warm-up has the rate 0, and changes nothing, unless it is the only one."""
+    if _steps(options, passes, len(trainer.train_dataset) - (passes.processes > 1)) == 1:  # less the blank row
+        trainer.args.warmup_steps = trainer.args.warmup_ratio = 0  # transformers 4 reads the ratio, 5 steps
+    return trainer
+
+
 def _steps(options: TrainOptions, passes: Passes, rows: int) -> int:
     """Optimiser steps that transformers makes of so many rows."""
     in_epoch = math.ceil(math.ceil(rows / passes.micro) / (passes.processes * passes.accumulation))
@@ -168,6 +251,19 @@ def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
     from trl.trainer.sft_config import SFTConfig
 
     known = {option.name for option in fields(SFTConfig)}
+    own: dict[str, Any] = {
+        "completion_only_loss": True,
+        "packing": passes.packing,
+        "max_length": options.max_length if passes.packing else None,  # no row is longer
+        # Rows of like length meet in a batch, which spares padding.
+        **({"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}),
+    }
+    return _arguments(SFTConfig, options, passes, out, own)
+
+
+def _arguments(kind: Any, options: TrainOptions, passes: Passes, out: Path, own: dict[str, Any]) -> Any:
+    """What a trainer of TRL is told, as its config class takes it; `own` is of that class alone."""
+    known = {option.name for option in fields(kind)}
 
     def name(*names: str) -> str:
         """The name that the installed versions of transformers and TRL have for an argument."""
@@ -176,8 +272,6 @@ def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
     moved: dict[str, Any] = {
         name("warmup_ratio", "warmup_steps"): min(options.warmup_ratio, 0.999),  # 1 or more would be steps
         name("activation_checkpointing", "gradient_checkpointing"): options.gradient_checkpointing,
-        # Rows of like length meet in a batch, which spares padding.
-        **({"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}),
     }
     same: dict[str, Any] = {
         "output_dir": str(out),
@@ -190,9 +284,6 @@ def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
         "weight_decay": options.weight_decay,
         "max_grad_norm": options.max_grad_norm,
         "seed": options.seed,
-        "completion_only_loss": True,
-        "packing": passes.packing,
-        "max_length": options.max_length if passes.packing else None,  # no row is longer
         "use_cpu": passes.device == "cpu",
         "bf16": passes.compute == "bfloat16",
         "fp16": passes.compute == "float16",
@@ -204,7 +295,7 @@ def _sft_config(options: TrainOptions, passes: Passes, out: Path) -> Any:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would show the last finite loss instead
     }
-    config = SFTConfig(**same, **moved)
+    config = kind(**same, **moved, **own)
     config._n_gpu = min(config.n_gpu, 1)  # several GPUs in one process would mean DataParallel
     return config
 
