@@ -22,7 +22,7 @@ FLOORS = [
     {"stages"},
     {"loop", "verbs"},
     {"report"},
-    {"build", "estimate", "scaffold", "preview", "tracking", "tune"},
+    {"build", "estimate", "scaffold", "preview", "budget", "tracking", "tune"},
     {"compare"},
     {"cli", "isara", "__main__"},
 ]

@@ -12,7 +12,7 @@ from isara.errors import ConfigError
 from isara.scaffold import reference
 
 KEYS = "model, seeds, out, seed, iterations, prompt_format, columns, heldout, licence, track, questions, answers, "
-KEYS += "retrieve, generate, filters, review, train, prefer, evaluate, engine, select"
+KEYS += "retrieve, generate, filters, review, train, prefer, evaluate, engine, select, budget"
 
 
 @pytest.fixture

@@ -386,6 +386,15 @@ class ReviewConfig(_Section):
     )
 
 
+class BudgetConfig(_Section):
+    """What one command may take; it then stops at the end of a batch or before a stage."""
+
+    minutes: float | None = Field(None, gt=0, description="minutes; null is no limit", json_schema_extra=_FREE)
+    tokens: int | None = Field(
+        None, ge=1, description="tokens of generated questions and answers; null is no limit", json_schema_extra=_FREE
+    )
+
+
 class TrainConfig(_Section):
     """How the model is fine-tuned; names and meanings are those of transformers, trl and peft."""
 
@@ -689,6 +698,7 @@ class Config(_Section):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="what is measured after each iteration")
     engine: EngineConfig = Field(EngineConfig(), description="how a model is run")
     select: SelectConfig = Field(SelectConfig(), description="which answers are kept")
+    budget: BudgetConfig = Field(BudgetConfig(), description="when `isara run` stops before it is done")
 
     @model_validator(mode="after")
     def _draws(self) -> Self:

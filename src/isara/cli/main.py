@@ -78,6 +78,7 @@ def run(
     The same command goes on where it was cut off.
     """
     from isara import loop
+    from isara.budget import Budgeted
     from isara.build import build_parts
     from isara.cli.progress import Bars
     from isara.report.facts import read_run
@@ -92,8 +93,9 @@ def run(
         return
     with (
         Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars,
-        tracked(bars, settings) as watcher,
+        tracked(bars, settings) as tracker,
     ):
+        watcher = Budgeted(tracker, settings.budget)
         parts = build_parts(settings, watcher)
         for note in parts.notes:
             say(note, err=True)
