@@ -131,11 +131,12 @@ KEPT = "isara: stopped; every finished batch and stage stays in the run folder; 
 # A command that says where it stands: when its first line of Python is run, and when its libraries are loaded.
 AT = """
 import sys, signal, time
-from isara.cli import guard
+from isara.cli.guard import guarded
+from isara.cli.stop import Stop
 def command():
     {body}
 sys.argv = ["isara", "run", "recipe"]
-guard.guarded(command)
+guarded(command, Stop())
 """
 
 

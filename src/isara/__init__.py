@@ -3,10 +3,10 @@
 What a user imports stands here; each name is loaded when it is first asked for, so that `import isara` is instant.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as of `typing`, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from isara.build import assemble as assemble
     from isara.build import build_parts as build_parts
     from isara.build import build_run as build_run
@@ -51,13 +51,15 @@ _WHERE = {
 __all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":  # reading the package's metadata takes as long as all else here
         from importlib.metadata import version
 
         return version("isara")
     if name not in _WHERE:
         raise AttributeError(f"module 'isara' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_WHERE[name]), name)
 
 

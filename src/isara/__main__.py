@@ -1,11 +1,20 @@
-"""`isara`, also as `python -m isara`: nothing large is imported before signals and streams are taken care of."""
+"""`isara`, also as `python -m isara`: nothing large is imported before signals are taken care of."""
 
-from isara.cli.guard import guarded
+import os
+
+try:
+    from isara.cli.stop import Stop
+except KeyboardInterrupt:  # its own import takes milliseconds
+    os.write(2, b"isara: stopped; nothing was begun; give the same command again\n")
+    os._exit(130)
 
 
 def main() -> None:
     """The command line."""
-    guarded(_command_line)
+    stop = Stop()
+    from isara.cli.guard import guarded
+
+    guarded(_command_line, stop)
 
 
 def _command_line() -> None:

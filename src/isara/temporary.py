@@ -1,8 +1,8 @@
 """Temporary folders, named after the process: one that is stopped can remove its own without having kept a list."""
 
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as of `typing`, which takes longer to import than all else here
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 

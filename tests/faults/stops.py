@@ -10,6 +10,7 @@ whole group of processes, as a terminal sends it, or to the command alone.
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -53,8 +54,8 @@ def wrong(code: int, said: str, number: signal.Signals) -> str | None:
     lines = [line for line in said.splitlines() if line.startswith("isara: stopped; ")]
     if "Traceback" in said or "Exception ignored" in said:
         # Before the command's first line Python is alone: what it says while it starts is not ours.
-        own = [line for line in said.splitlines() if f"{os.sep}isara{os.sep}" in line or "<frozen isara" in line]
-        return f"a traceback: {said[-600:]}" if own or "<frozen site>" not in said else None
+        ours = f"{os.sep}isara{os.sep}" in said or not re.search("<frozen (site|runpy|importlib)", said)
+        return f"a traceback: {said[-900:]}" if ours else None
     if code in (0, 1) and not lines:
         return None
     if code == -number and not said:

@@ -1,78 +1,19 @@
-"""Signals and standard streams: how a command ends when somebody stops it or nobody can read it.
-
-Ctrl-C and SIGTERM end a command in one line, whenever they come, imports included. An output that can't be written ends
-in one line, too; a reader that goes away, as `head` does, in none.
-"""
+"""Standard streams: an output that can't be written ends a command in one line, and one that nobody reads in none."""
 
 import errno
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType
 from typing import Any
 
-from isara.temporary import temporary_prefix
+from isara.cli.stop import Stop
 
 _PIPE_CLOSED = 141  # 128 + SIGPIPE, as shells report it
-_AGAIN = "nothing was changed; give the same command again"
-_KEPT = {
-    "run": "every finished batch and stage stays in the run folder; the same command goes on from there",
-    "generate": "every finished batch stays in the run folder; the same command goes on from there",
-    "compare": "every finished batch and stage stays in the comparison's folder; the same command goes on from there",
-    "evaluate": "every finished batch of answers and verdicts stays in its folder; the same command goes on from there",
-    "train": "nothing is kept of an unfinished training; the same command begins it anew",
-    "tune": "nothing is kept of unfinished measurements; the same command begins them anew",
-    "judge": "nothing is kept of an unfinished check; the same command begins it anew",
-    "export": "nothing is kept of an unfinished export; the same command begins it anew",
-    "init": "if its folder is there already, remove it, and give the same command again",
-    "report": "the page is as it was; the same command writes it anew",
-}
 
 
 class Unwritable(BaseException):
     """Standard output can't be written; no library takes it for an error of a file."""
-
-
-class _Stop:
-    """What happens at SIGINT and SIGTERM while a command runs: a line, and the process ends.
-
-    It ends at once, as if it were killed, for which every file is written anyway: an exception that is thrown wherever
-    Python happens to be is swallowed by destructors and bare excepts, and aborts native code that called Python.
-    """
-
-    def __init__(self) -> None:
-        # What ignores Ctrl-C, as a shell's background job does, goes on ignoring it.
-        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._asked) for number in heard}
-
-    def over(self) -> None:
-        """Signals mean again what they did."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _asked(self, number: int, frame: FrameType | None) -> None:
-        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        line = f"isara: stopped; {_KEPT.get(verb, _AGAIN)}\n"
-        try:
-            with suppress(OSError):  # there may be nobody to tell
-                # A bar that is being drawn is taken away, and the cursor that it hid comes back.
-                os.write(2, (("\r\x1b[K\x1b[?25h" if os.isatty(2) else "") + line).encode())
-            _remove_temporary()
-        finally:
-            os._exit(128 + number)
-
-
-def _remove_temporary() -> None:
-    """Removes this process's temporary folders, which may hold a whole model."""
-    tempfile, shutil = sys.modules.get("tempfile"), sys.modules.get("shutil")
-    if tempfile is None or shutil is None:  # then there are none
-        return
-    for path in os.scandir(tempfile.gettempdir()):
-        if path.name.startswith(temporary_prefix()):
-            shutil.rmtree(path.path, ignore_errors=True)
 
 
 class _Output(io.FileIO):
@@ -95,11 +36,10 @@ class _Messages(io.FileIO):
             return len(data)
 
 
-def guarded(command: Callable[[], None]) -> None:
-    """Calls a command, and ends the process where a signal or an output that can't be written does."""
+def guarded(command: Callable[[], None], stop: Stop) -> None:
+    """Calls a command, and ends the process where an output that can't be written does; then signals are let go."""
     _open_closed()
     sys.stdout, sys.stderr = _own(sys.stdout, _Output), _own(sys.stderr, _Messages)
-    stop = _Stop()
     try:
         try:
             command()

@@ -23,6 +23,7 @@ from isara.cli.preview import preview
 from isara.cli.report import report
 from isara.cli.review import review
 from isara.cli.seeds import app as seeds_app
+from isara.cli.stop import Stop
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, Paused, RunError
 from isara.marks import clean, visible
@@ -253,7 +254,7 @@ app.add_typer(seeds_app, name="seeds")
 
 def main() -> None:
     """The command line, for a caller that has imported it."""
-    guarded(command_line)
+    guarded(command_line, Stop())
 
 
 def command_line() -> None:
