@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from isara.config import BudgetConfig
 from isara.errors import Paused
-from isara.records import Candidate, Draw
+from isara.records import Candidate
 from isara.watching import StageName, Watcher
 
 
@@ -41,7 +41,7 @@ class Budgeted:
             Paused: The budget is spent.
         """
         self._watcher.batch(candidates, accepted)
-        self._tokens += sum(draw.tokens for candidate in candidates for draw in _draws(candidate))
+        self._tokens += sum(draw.tokens for candidate in candidates for draw in candidate.draws)
         if candidates:  # else it tells of batches that an earlier command has made
             self._check()
 
@@ -63,10 +63,6 @@ class Budgeted:
             raise _paused(f"{minutes:.3g} minutes, and budget.minutes is {self._budget.minutes:g}")
         if self._budget.tokens is not None and self._tokens >= self._budget.tokens:
             raise _paused(f"{self._tokens:,} generated tokens, and budget.tokens is {self._budget.tokens:,}")
-
-
-def _draws(candidate: Candidate) -> Sequence[Draw]:
-    return [candidate.question, *candidate.answers, *([candidate.second] if candidate.second else [])]
 
 
 def _paused(spent: str) -> Paused:

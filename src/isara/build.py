@@ -195,8 +195,13 @@ def _local_engine(config: Config, watcher: Watcher | None, place: Place | None =
 def _gpus_each(config: Config) -> int:
     """GPUs that a worker of vLLM's has for itself; 0 for one of transformers, of which a GPU may hold several."""
     options = config.engine.options
-    sizes = (int(options.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
-    return math.prod(sizes) if config.engine.kind == "vllm" else 0
+    if config.engine.kind != "vllm":
+        return 0
+    sizes = {name: options.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ConfigError(f"engine.options.{name}: expected a whole number of at least 1, found {size!r}")
+    return math.prod(sizes.values())
 
 
 def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> EngineFactory:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from isara.errors import Paused, RunError
-from isara.files import append_text, cut_to, json_lines, make_folder, parse_line, read_bytes, read_json
-from isara.folder import iteration_numbers, stage_folder
+from isara.files import append_text, cut_to, json_lines, make_folder, parse_line, read_bytes, read_json, remove
+from isara.folder import is_done, iteration_numbers, stage_folder
 from isara.generate import stream
 from isara.records import BESIDE, SEEDS_ONLY, QAPair
 
@@ -171,7 +171,7 @@ def reviewed(run: Path, t: int, accepted: Sequence[QAPair], wanted: int) -> list
         RunError: The file of decisions is damaged, or is about other rows.
     """
     decisions = read_decisions(review_file(run, t), accepted)
-    trained = (stage_folder(run, t, "train") / "key.json").exists()
+    trained = is_done(stage_folder(run, t, "train"))
     missing = [pair for pair in drawn(accepted, wanted) if pair.id not in decisions]
     if t == 1 and missing and not trained:
         log.info("stopped before training for a review: %d rows wait to be read", len(missing))
@@ -194,8 +194,12 @@ def check_trained(run: Path, t: int, pairs: Sequence[str]) -> None:
     Raises:
         RunError: It was trained before some of the decisions were made; which folders to take away.
     """
-    key = stage_folder(run, t, "train") / "key.json"
+    folder = stage_folder(run, t, "train")
+    key = folder / "key.json"
     if not key.exists() or read_json(key).get("pairs") == list(pairs):
+        return
+    if not is_done(folder) and review_file(run, t).exists():  # it had begun when rows were decided, and nothing is lost
+        remove(folder)
         return
     changed = [review_file(run, other) for other in range(1, t + 1) if review_file(run, other).exists()]
     if changed:

@@ -208,6 +208,11 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stag
     read += answered * prompt
     generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
     steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
+    if second := [each.second for each in seen.candidates if each.second]:
+        again = options.batch * len(second) / len(seen.candidates)
+        read += again * _mean(asker.renderer.count([draw.prompt for draw in second]))
+        generated += again * _mean(_tokens(second))
+        steps += _longest(second, config.answers.max_new_tokens)
     seconds = read / rates.reading + steps * rates.step + generated * rates.row
     whole = config.iterations * batches
     weights, _ = _weights(parts)

@@ -160,7 +160,9 @@ def learn(
     pairs, opponent = (seeds, start) if spin else (new, reader or last)
     step = PreferenceStep(t, pairs, opponent, earlier_preferences(parts, t))
     work = partial(prefer, parts, step, start, watcher)
-    return trained(folder.stage(t, "prefer", keys.prefer(step, start), work))
+    place = folder.stage(t, "prefer", keys.prefer(step, start), work)
+    watcher.figures(t, "prefer", stage_figures(place / "prefer.json"))
+    return trained(place)
 
 
 def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:

@@ -203,6 +203,11 @@ class Candidate:
         """The draw that gave the pair's answer; None while the question filters run."""
         return self.answers[self.chosen] if self.answers else None
 
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """All that was drawn for it."""
+        return (self.question, *self.answers, *((self.second,) if self.second else ()))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict: the pair's own keys, what became of it, and its draws."""
         return {

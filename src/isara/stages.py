@@ -245,6 +245,7 @@ def prefer(parts: Parts, step: PreferenceStep, start: Model, watcher: Watcher, f
         ask_alone(asker, step.pairs, parts.config, step.t, step.opponent.weights, folder)
     preferences = [*step.earlier, *read_preferences(folder)]
     check_enough(preferences, len(step.earlier) + len(step.pairs), step.t)
+    watcher.stage(step.t, "prefer", 0)  # the training begins, unless a budget was spent on the answers
     write_json(folder / "prefer.json", asdict(parts.preference.prefer(preferences, start.path, folder / "model")))
 
 

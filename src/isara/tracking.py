@@ -53,8 +53,8 @@ class Tracked:
 
     def stage(self, iteration: int, name: StageName, total: int) -> None:
         """Passes it on; steps that follow are counted after those of earlier trainings."""
-        if name == "train":
-            self._training = BESIDE.get(iteration, "train")
+        if name in ("train", "prefer"):
+            self._training = BESIDE.get(iteration, name)
             self._before = self._step
         self._watcher.stage(iteration, name, total)
 

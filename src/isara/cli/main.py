@@ -259,7 +259,7 @@ def main() -> None:
 
 def command_line() -> None:
     """Runs the command line; what a user can mend ends in one line and exit code 1, a bug keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding can't show is replaced
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # what is no text, or can't be shown, is replaced
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     # Children and libraries read these; nothing here phones home.

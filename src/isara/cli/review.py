@@ -1,9 +1,11 @@
 """`isara review`: a person goes through rows before they are trained on."""
 
+import contextlib
+import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,10 +92,8 @@ def _pass_unread(desk: "Desk") -> None:
 def _in_terminal(desk: "Desk") -> None:
     from isara.report.review.terminal import review as go_through
 
-    try:
+    with _ctrl_c_ends_it():
         go_through(desk, console().print, _line)
-    except KeyboardInterrupt:
-        say("")
 
 
 def _line(prompt: str) -> str | None:
@@ -108,12 +108,23 @@ def _serve(desk: "Desk", port: int, open_page: bool) -> None:
     """Shows the desk as a page until Done is pressed there or Ctrl-C here."""
     from isara.report.review.server import ReviewServer
 
-    with ReviewServer(desk, port) as server:
-        try:
-            say(f"{desk.said()}. Go on at {server.url}")
-            say("The address is a secret of this machine's; Ctrl-C here or Done there ends.")
-            if open_page:
-                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            say("")
+    with ReviewServer(desk, port) as server, _ctrl_c_ends_it():
+        say(f"{desk.said()}. Go on at {server.url}")
+        say("The address is a secret of this machine's; Ctrl-C here or Done there ends.")
+        if open_page:
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+        server.serve_forever(poll_interval=0.2)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ends_it() -> Iterator[None]:
+    """Ctrl-C ends what is going on and not the command: what was decided is still to be told and written."""
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        signal.signal(signal.SIGINT, before)

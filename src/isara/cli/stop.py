@@ -20,6 +20,7 @@ _KEPT = {
     "judge": "nothing is kept of an unfinished check; the same command begins it anew",
     "export": "nothing is kept of an unfinished export; the same command begins it anew",
     "init": "if its folder is there already, remove it, and give the same command again",
+    "review": "every decision is kept; the same command goes on with those that are left",
     "report": "the page is as it was; the same command writes it anew",
 }
 

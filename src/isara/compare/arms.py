@@ -163,11 +163,12 @@ def _scores(config: Config) -> tuple[str, ...]:
 
 
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
-_NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that no demonstration was shown for
+_NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
     **dict.fromkeys(("filters.repetition", "filters.echo", "filters.copied", "filters.balance"), None),
+    "filters.agreement": None,
     **dict.fromkeys(("filters.unsupported_numbers", "filters.unsupported_contacts"), False),
 }
 _UNFILTERED: dict[str, Setting] = {
@@ -244,6 +245,7 @@ ARMS = (
     Arm(
         name="shuffled-answers",
         about="trained on questions with the answers of others",
+        overrides=_NO_PREFERENCE,
         part=ShuffledAnswers.instead,
     ),
     Arm(
@@ -369,6 +371,7 @@ ARMS = (
     Arm(
         name="humpback",
         about="keeps what the model itself rates high, with tags for seed and generated pairs",
+        overrides=_NO_PREFERENCE,
         part=others.curated,
         instructions=True,
     ),

@@ -48,8 +48,7 @@ def cost(cell: Path) -> Cost:
     stats = [each.stats for facts in iterations for each in facts.trainings]
     return Cost(
         len(candidates),
-        sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
-        + sum(facts.alone for facts in iterations),
+        sum(draw.tokens for each in candidates for draw in each.draws) + sum(facts.alone for facts in iterations),
         sum(found.steps for found in stats),
         sum(found.tokens for found in stats),
         sum(each.rejection is None for each in candidates),
@@ -77,14 +76,20 @@ def iterations(cell: Path) -> list[dict[str, Any]]:
     ]
 
 
-def steps_seen(run: Path) -> list[int]:
+def steps_seen(run: Path, *, preferences: bool = True) -> list[int]:
     """Optimiser steps that the model of each trained iteration has seen since it was the base model.
+
+    Args:
+        run: The run folder.
+        preferences: Whether those of the preference step count.
 
     Raises:
         RunError: A record of the run is damaged.
     """
     found = read_run(run, verify=False)  # the run that made it has just checked it
-    taken = [facts.steps for facts in found.iterations if facts.trained]
+    trained = [facts for facts in found.iterations if facts.trained]
+    tuned = [facts.training.stats.steps if facts.training else 0 for facts in trained]
+    taken = [facts.steps for facts in trained] if preferences else tuned
     return list(accumulate(taken)) if found.config.train.start == "last" else taken
 
 

@@ -216,7 +216,8 @@ def _measure(bench: Bench, arm: Arm, seed: int) -> list[Measured]:
     if arm.steps_of is None:
         return _run(bench, arm, parts)
     reference = bench.folder(arm.steps_of, seed)
-    seen = steps_seen(reference)
+    # An arm with a preference step of its own takes the reference's steps before that one.
+    seen = steps_seen(reference, preferences=parts.preference is None)
     if parts.config.generate.accept:
         return _run(bench, arm, replace(parts, trainer=_equal_steps(bench, arm, parts.config, seen)))
     best = read_run(reference, verify=False).chosen

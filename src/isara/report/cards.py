@@ -182,17 +182,23 @@ def _made(run: Run, best: int) -> list[str]:
     seeds = 0 if options.data == "generated" else len(run.seeds)
     start = f", starting from the model of iteration {best - 1}" if options.start == "last" and best > 1 else ""
     trained = sum(each.trained for each in run.iterations)
+    spin = run.config.prefer.method == "spin"
+    how = (
+        "the model was fine-tuned on them once, and then taught again and again to prefer their answers to its own"
+        if spin
+        else "the model made more pairs for itself from retrieved demonstrations, was fine-tuned on those that passed "
+        "the filters, and this was repeated"
+    )
     answered = (draw for stored in facts.candidates if (draw := stored.candidate.answer))
     first = next(answered, None)
     shown = "A prompt is demonstrations and an open question, and no instruction. One of them:"
     return [
         f"`{shown_model(run.config.model)}`, aligned to a new domain with {_ISARA} from {len(run.seeds)} "
-        "question-answer pairs: the model made more pairs for itself from retrieved demonstrations, was fine-tuned on "
-        "those that passed the filters, and this was repeated.",
+        f"question-answer pairs: {how}.",
         "## How it was made",
         f"This is the model of iteration {best} of {trained}, trained on {accepted} generated and {seeds} seed pairs "
         f"with loss on the answers alone{start} ({_PAPER}). The generated pairs were written by the model itself; "
-        f"{_read(run, used)}.",
+        f"{_read(run, used)}.{_weighed(options.weights)}",
         _drops(used),
         *([shown, _fence(first.prompt)] if first else []),
         "Training:",
@@ -200,6 +206,10 @@ def _made(run: Run, best: int) -> list[str]:
         _preferred(run, facts),
         _merge_note(facts.made),
     ]
+
+
+def _weighed(score: str) -> str:
+    return "" if score == "none" else f" The loss of each is weighed by its score `{score}` (1/4 to 4 times)."
 
 
 def _preferred(run: Run, facts: IterationFacts) -> str:

@@ -22,7 +22,7 @@ from isara.kinds import KindShare
 from isara.loop import best_iteration
 from isara.marks import clean
 from isara.preference import FILE as CONTRAST
-from isara.records import READER, SEEDS_ONLY, Candidate, Draw, HeldoutRow, QAPair, TrainStats
+from isara.records import QUESTIONER, READER, SEEDS_ONLY, Candidate, Draw, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
 from isara.stages import read_items
 from isara.watching import StageName
@@ -315,6 +315,7 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         _seeds_only(run, verify),
         _training(run, READER, verify),
     )
+    _training(run, QUESTIONER, verify)  # nothing shows it; a damaged one is named
     for facts in found.all:
         if facts.items and [row.id for row in facts.items] != [pair.id for pair in found.heldout]:
             path = stage_folder(run, facts.number, "evaluate") / "items.jsonl"
@@ -401,7 +402,7 @@ def _row_id(row: Mapping[str, Any]) -> str:
 def _is_typed(stored: StoredCandidate, number: int) -> bool:
     """Whether each field of a row is of its type and range: JSON can hold anything."""
     each, pair = stored.candidate, stored.pair
-    draws = (each.question, *each.answers)
+    draws = each.draws
     texts = [
         stored.weights,
         stored.question_weights or "",

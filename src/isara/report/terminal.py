@@ -299,6 +299,8 @@ def _origin(run: Run, stored: StoredCandidate) -> list[RenderableType]:
         "answer seed": each.answer.seed if each.answer else "none",
         "fate": _fate(each, texts),
     }
+    if each.second is not None:
+        facts["second answer, after other demonstrations"] = clean(each.second.text, _MOST_SHOWN)
     decided = run.at(stored.pair.iteration).decisions.get(stored.pair.id)
     if decided is not None:
         facts["review"] = in_words(decided)

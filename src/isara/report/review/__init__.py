@@ -20,7 +20,7 @@ from isara.decisions import (
     write_decisions,
 )
 from isara.errors import RunError
-from isara.folder import stage_folder
+from isara.folder import is_done, stage_folder
 from isara.marks import broken_characters, special_token
 from isara.pool import Embedder, Pool
 from isara.records import QAPair
@@ -182,7 +182,7 @@ def _iteration(run: Run, number: int | None) -> IterationFacts:
 
 
 def _notice(run: Run, facts: IterationFacts) -> str:
-    if not (stage_folder(run.path, facts.number, "train") / "key.json").exists():
+    if not is_done(stage_folder(run.path, facts.number, "train")):
         return ""
     return (
         f"Iteration {facts.number} is trained already. A decision that changes a row asks for training anew: remove "
