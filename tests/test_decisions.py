@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from isara.errors import Paused, RunError
 from isara.files import read_json
 from isara.folder import stage_folder
 from isara.loop import generate_pairs, run
-from isara.records import QAPair
+from isara.records import QAPair, TrainStats
 from isara.report.cards import data_card, model_card
 from isara.report.facts import read_run
 from isara.report.publish import final_files
@@ -130,6 +131,25 @@ def test_decisions_after_training_name_what_to_remove(tmp_path: Path) -> None:
         shutil.rmtree(path)
     align(out)
     assert row.id not in json.loads((out / "iteration-02/train/model/weights.json").read_text())
+
+
+class DiesBeforeTraining(CountingTrainer):
+    """A trainer that is killed at once: the stage has begun, and nothing was trained."""
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        raise Crash
+
+
+def test_a_training_that_only_began_is_no_training(tmp_path: Path) -> None:
+    out, trainer = tmp_path / "run", CountingTrainer()
+    with pytest.raises(Crash):
+        align(out, trainer=DiesBeforeTraining())
+    assert (out / "iteration-01/train/key.json").exists()
+    with pytest.raises(Paused):  # the review that is asked for now still comes before it
+        align(out, STOP, trainer=trainer)
+    decide(out)
+    align(out, STOP, trainer=trainer)
+    assert trainer.calls == [(4 + 11, "base/model"), (4 + 23, "base/model")]
 
 
 def test_a_torn_last_line_is_no_decision_and_is_cut_off_before_the_next(tmp_path: Path) -> None:

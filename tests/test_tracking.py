@@ -64,6 +64,15 @@ def test_steps_of_trainings_follow_each_other() -> None:
     assert tracker.sent == [(n, {name: 0.5 + 0.5 * ((n - 1) % 2)}) for n, name in enumerate(names, 1)]
 
 
+def test_a_preference_step_has_a_curve_of_its_own() -> None:
+    tracker = Recorder()
+    with Tracked(SILENT, lambda: tracker) as watcher:
+        for name in ("train", "prefer"):
+            watcher.stage(1, name, 0)
+            watcher.step(1, 1, 0.5)
+    assert tracker.sent == [(1, {"train/loss": 0.5}), (2, {"prefer/loss": 0.5})]
+
+
 def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = Recorder(most=2)
     align(tmp_path / "run", tracker)

@@ -178,7 +178,7 @@ def read_batches(path: Path, of: str = "") -> tuple[list[dict[str, Any]], int, i
         if not line.endswith(b"\n"):  # a kill came between a batch and the end of its sum
             break
         batch = data[end : end + int(size)] if size.isdecimal() and len(size) < 20 else b""
-        if not batch or _batch_hash(batch, of) != digest:
+        if not batch or str(len(batch)) != size or _batch_hash(batch, of) != digest:
             raise damaged(path)
         end, taken = end + len(batch), taken + len(line)
     rows = [parse_line(line) for line in data[:end].split(b"\n") if line]

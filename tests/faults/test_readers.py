@@ -1,6 +1,7 @@
 """Readers of what comes from outside hold for anything: they return, or raise one clean line of the project's own."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,16 @@ def test_of_a_file_that_a_kill_has_cut_whole_batches_are_read(
     rows, size, noted = read_batches(path, "key")
     assert (size, noted) == (before, sums)
     assert len(rows) == sum(sizes[: cut % len(sizes)])
+
+
+@pytest.mark.parametrize("size", ["9{}", "0{}", "+{}", " {}", "{}0", "{}_0"])
+def test_a_size_that_only_reaches_beyond_the_end_is_damage(tmp_path: Path, size: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_batch(path, [{"batch": 0}], "key")
+    noted = sums_file(path).read_text()
+    sums_file(path).write_text(size.format(noted.partition(" ")[0]) + " " + noted.partition(" ")[2])
+    with pytest.raises(RunError, match=re.escape(str(path))):
+        read_batches(path, "key")
 
 
 @given(text=st.text(), limit=st.integers(1, 50))
