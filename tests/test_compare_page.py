@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import typer
 from typer.testing import CliRunner
 
 from isara.cli.report import report
+from isara.compare.arms import find_arms
+from isara.compare.compare import compare
 from isara.compare.page import content, refresh_page, write_page
 from isara.errors import RunError
 from isara.files import json_lines, read_json, read_rows, write_json, write_text
+from isara.records import QAPair
 from tests.browser import Browser, browsing, can_browse
-from tests.test_compare import lay_out
+from tests.doubles import SEEDS
+from tests.test_compare import lay_out, recipe
+from tests.test_compare_tasks import ITEMS, safety
 from tests.test_page import HOSTILE, data_of
 
 ARMS = "zero-shot,icl-knn,urial,isara,sft-seeds-equal"
@@ -82,6 +88,37 @@ def test_report_of_a_comparison(folder: Path, tmp_path: Path) -> None:
     app.command()(report)
     written = CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "page.html")])
     assert written.output == f"{tmp_path}/page.html opens in any browser, without a network.\n"
+
+
+def test_report_of_neither_a_run_nor_a_comparison_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as error:
+        report(tmp_path)
+    assert str(error.value) == (
+        f"expected a run folder with an isara.yaml or a comparison with a compare.yaml at {tmp_path}, found neither: "
+        "give the --out of a run or of a comparison"
+    )
+
+
+def test_a_tasks_items_are_its_questions_and_what_gives_them_away_is_named(tmp_path: Path) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    base = replace(base, seeds=[*SEEDS, QAPair(ITEMS[0].prompt, "You don't.")])
+    compare(base, find_arms(["icl-knn"]), [0], tmp_path / "out", tests=safety(), make=make)
+    found = content(tmp_path / "out")
+    assert {question["q"] for question in found["questions"]} == {item.prompt for item in ITEMS}
+    [near] = [question for question in found["questions"] if "near" in question]
+    assert near["q"] == ITEMS[0].prompt and near["near"].startswith(f"{ITEMS[0].prompt} (8 words in a row")
+    assert found["arms"][0]["contaminated"] is True
+
+
+def test_a_harness_question_is_what_the_harness_asked(folder: Path, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        for row in rows:
+            del row["question"], row["answer"]
+            row |= {"id": f"doc {row['id']}", "arguments": [["Who?", " Link"]], "resps": [[-1.5, True]], "target": 0}
+
+    found = content(copied(folder, tmp_path / "out", change))
+    assert found["texts"] == ["[[-1.5, true]]"]
+    assert [found["questions"][0][name] for name in ("q", "wanted")] == ['[["Who?", " Link"]]', "0"]
 
 
 def test_files_that_dont_fit_together_are_named(folder: Path, tmp_path: Path) -> None:
@@ -191,6 +228,20 @@ def test_hostile_answers_are_text(folder: Path, tmp_path: Path, opened: Callable
     )
     assert browser.run("return window.hit === undefined && document.scripts.length") == 2
     assert browser.log("browser") == []
+
+
+def test_where_every_arm_failed_the_page_says_why(
+    folder: Path, tmp_path: Path, opened: Callable[[Path], Browser]
+) -> None:
+    def change(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        rows.clear()
+        figures["arms"], figures["iterations"] = [], []
+        figures["costs"] = dict.fromkeys(figures["costs"], [])
+        figures["failures"] = [{"arm": "isara", "seed": 1, "message": "too few pairs pass"}]
+
+    browser = opened(copied(folder, tmp_path / "out", change))
+    assert "isara, seed 1: too few pairs pass" in browser.run("return document.getElementById('story').innerText")
+    assert browser.run("return document.querySelectorAll('section').length") == 1
 
 
 def test_tens_of_thousands_of_answers_stay_quick(

@@ -46,11 +46,10 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         RunError: It can't be written.
     """
-    write_text(path, json_text(value))
+    write_text(path, _json_text(value))
 
 
-def json_text(value: Any) -> str:
-    """A value as JSON, indented, in the one form that the project's own files have."""
+def _json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=_plain_number) + "\n"
 
 
@@ -118,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     value = parse_line(text)
-    if value is None or json_text(value) != text:
+    if value is None or _json_text(value) != text:
         raise damaged(path)
     return value
 
@@ -145,7 +144,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def _seal(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_text(value).encode()).hexdigest()
+    return hashlib.sha256(_json_text(value).encode()).hexdigest()
 
 
 def append_batch(path: Path, rows: Iterable[Mapping[str, Any]], of: str = "") -> None:

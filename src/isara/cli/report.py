@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from isara.cli.options import say
+from isara.errors import RunError
 
 
 def report(
@@ -22,8 +23,15 @@ def report(
     """
     from isara.compare.page import is_comparison
 
-    said = _comparison(folder, out) if is_comparison(folder) else _run(folder, out)
-    say(said)
+    if is_comparison(folder):
+        say(_comparison(folder, out))
+    elif (folder / "isara.yaml").is_file():
+        say(_run(folder, out))
+    else:
+        raise RunError(
+            f"expected a run folder with an isara.yaml or a comparison with a compare.yaml at {folder}, found neither: "
+            "give the --out of a run or of a comparison"
+        )
 
 
 def _comparison(folder: Path, out: Path | None) -> str:

@@ -1,5 +1,6 @@
 """report.html of a comparison: arms with their intervals, and every model's answer to each question side by side."""
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from isara.compare.budget import run_folders
 from isara.compare.figures import Measured, matched
 from isara.compare.store import FILE_NAME as PLAN
 from isara.errors import RunError
-from isara.files import json_text, read_json, read_rows, read_text, write_text
+from isara.files import read_json, read_rows, read_text, write_text
 from isara.marks import clean
 from isara.records import QAPair
 from isara.report.page.html import compose
@@ -252,4 +253,4 @@ def _answer(row: Mapping[str, Any], columns: Sequence[str], texts: dict[str, int
 def _said(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """The first of these that a row has, as a text; nothing where it has none of them."""
     value = next((row[name] for name in names if name in row), "")
-    return value if isinstance(value, str) else json_text(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

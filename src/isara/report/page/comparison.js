@@ -4,7 +4,11 @@ const ARMS = Object.fromEntries(D.arms.map((arm) => [arm.name, arm]));
 const PAGES = D.arms.some((arm) => arm.runs.length);
 const arms = D.lines.map((line, index) => index).filter((index) => D.lines[index].t === null);
 const shownAs = (value) => value === null || value === undefined ? "–" : D.percent ? `${Math.round(100 * value)} %` : figure(value);
-const change = (value) => value === null ? "?" : value === 0 ? "0" : D.percent ? `${value < 0 ? "−" : "+"}${Math.abs(Math.round(100 * value))}` : signed(value);
+const change = (value) => {
+  if (value === null) return "?";
+  const size = D.percent ? String(Math.abs(Math.round(100 * value))) : figure(Math.abs(value));
+  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
+};
 const unit = D.percent ? " points" : "";
 const interval = (ends, show) => `[${show(ends.low)}, ${show(ends.high)}]`;
 const once = (values) => [...new Set(values)].join(", ");
@@ -74,7 +78,8 @@ function tables() {
   const leaks = near ? el("p", {}, "‡ Contaminated: ", link(`${plural(near, "test question")} near a seed pair`, () => openAnswers(state.line, 0, "given", "near")), ", which these arms' models have seen.") : "";
   at("arms").append(table(arms, "arm", true), el("div", { class: "notes soft" }, notes.map((note) => el("p", {}, note)), leaks));
   const iterations = D.lines.map((line, index) => index).filter((index) => D.lines[index].t !== null);
-  section("iterations", iterations, table(iterations, "arm, iteration", false));
+  section("iterations", iterations, el("details", { open: iterations.length <= PAGE }, el("summary", {}, `${plural(iterations.length, "iteration")} of the arms that train`),
+    table(iterations, "arm, iteration", false)));
 }
 
 // ---- the plot
@@ -90,7 +95,7 @@ function plot(name) {
   const ends = shown.flatMap((index) => [of(index).value, of(index).interval.low, of(index).interval.high, ...of(index).seeds]).filter((value) => value !== null);
   let least = Math.min(...ends), most = Math.max(...ends);
   const pad = (most - least) * 0.05 || Math.abs(most) * 0.1 || 0.1;
-  least -= pad; most += pad;
+  [least, most] = D.percent ? [Math.max(0, least - pad), Math.min(1, most + pad)] : [least - pad, most + pad];
   const x = (value) => 300 * (value - least) / (most - least);
   const base = shown.find((index) => D.lines[index].arm === D.baseline);
   return el("div", {}, shown.map((index) => {
