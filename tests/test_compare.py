@@ -888,7 +888,10 @@ def test_the_command_compares_on_a_real_model_and_goes_on(domain: Path, tmp_path
     text = (tmp_path / "out/table.md").read_text()
     assert "| zero-shot | -" in text and "| isara | -" in text and text in first.output
     assert (tmp_path / "out/arms.svg").exists()
-    assert f"{tmp_path / 'out/table.md'} holds this table, scores.jsonl beside it every answer." in first.output
+    assert (
+        f"{tmp_path / 'out/table.md'} holds this table, scores.jsonl beside it every answer, report.html both."
+        in first.output
+    )
     assert command(*arguments).exception is None
     assert (tmp_path / "out/table.md").read_text() == text
 

@@ -181,7 +181,7 @@ class _Work:
             )
         say(table(comparison))
         _draw(comparison)
-        say(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer.")
+        say(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer, report.html both.")
         return comparison
 
 

@@ -13,6 +13,7 @@ from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.guards import Guard, one_source
+from isara.compare.page import refresh_page
 from isara.compare.store import claim, write
 from isara.compare.tasks import HarnessScore, TaskScore, columns
 from isara.compare.trainers import Choice, EqualSteps, Tuned
@@ -148,6 +149,7 @@ def compare(
             progress={name: [iterations(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
         )
         write(comparison, measured)
+        refresh_page(out)
     return comparison
 
 

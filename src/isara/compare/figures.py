@@ -112,7 +112,7 @@ def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured:
         tuple(model.steps for model in models),
         {name: _mean([model.values[name] for model in models]) for name in models[0].values},
     )
-    pairs = [] if arm == BASELINE else _pairs(models, measured)
+    pairs = [] if arm == BASELINE else matched(models, measured)
     if not pairs:
         return line
     column = next(iter(line.columns))
@@ -122,7 +122,7 @@ def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured:
     return replace(line, difference=found, baseline_steps=tuple(model.steps for _, model in pairs))
 
 
-def _pairs(models: Sequence[Measured], measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
+def matched(models: Sequence[Measured], measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
     """Each model with the baseline's of the same seed that has seen as many steps, or of the nearest number."""
     own = [model for model in measured if model.arm == BASELINE]
     exported = {model.seed: model for model in own if model.exported}

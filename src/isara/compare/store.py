@@ -6,6 +6,7 @@ comparisons/<name>/  compare.yaml                     what is compared, on what
                      answers/                         what each model answered, by the key of what made it
                      scores.jsonl                     every answer with its values
                      comparison.json  table.md  arms.svg
+                     report.html                      all of it as one page
                      log.txt                          the one place with times
 """
 

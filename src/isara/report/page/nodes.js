@@ -5,6 +5,9 @@ const LONG = 20000;
 const at = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en");
 const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
+const figure = (n) => Math.abs(n) >= 100 ? n.toFixed(0) : n.toFixed(3);
+const percent = (share) => `${Math.round(100 * share)} %`;
+const signed = (value) => `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
 
 // What has no shape or turns the reading order stands as its code; joiners that scripts need stay.
 const HIDDEN = /(?![\n\t\u200c\u200d])[\p{C}\p{Zl}\p{Zp}\u{e0100}-\u{e01ef}]/gu;
@@ -33,3 +36,22 @@ function text(value, most = LONG, tag = "p") {
   return el("div", {}, node, more);
 }
 
+// A step back and forth through a long list.
+function pager(total, size, state, draw, what) {
+  const last = Math.max(0, Math.ceil(total / size) - 1);
+  const turn = (step) => el("button", { type: "button", disabled: state.page + step < 0 || state.page + step > last,
+    onclick: () => { state.page += step; draw(); } }, step < 0 ? "Earlier" : "Later");
+  return total > size ? el("div", { class: "pager" }, turn(-1), el("span", { class: "soft" },
+    `${count(state.page * size + 1)}–${count(Math.min(total, (state.page + 1) * size))} of ${plural(total, what)}`), turn(1)) : "";
+}
+
+function jump(id) {
+  at(id).scrollIntoView();
+  at(id).setAttribute("tabindex", "-1");
+  at(id).focus({ preventScroll: true });
+}
+
+// A section with nothing to show is left out, and so is its link.
+function section(id, what, ...children) {
+  if (what.length) at(id).append(...children.filter((child) => child !== "")); else at(id).remove();
+}

@@ -1,7 +1,5 @@
 // Draws the page of a run from its data.
 const ROWS = D.rows, PAGE = 25, PAIRS = 6, CLIP = 300;
-const figure = (n) => Math.abs(n) >= 100 ? n.toFixed(0) : n.toFixed(3);
-const percent = (share) => `${Math.round(100 * share)} %`;
 const modelName = (t) => (D.models.find((model) => model.number === t) || { name: `iteration ${t}` }).name;
 
 // ---- the story
@@ -56,7 +54,6 @@ function gainLines(gains) {
       el("span", { class: "number" }, said, el("span", { class: "soft" }, ` n ${gain.n}`)));
   });
 }
-const signed = (value) => `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
 
 // ---- the funnel, kinds
 
@@ -194,14 +191,6 @@ function openAnswers(t) {
   jump("answers");
 }
 
-function pager(total, size, state, draw, what) {
-  const last = Math.max(0, Math.ceil(total / size) - 1);
-  const turn = (step) => el("button", { type: "button", disabled: state.page + step < 0 || state.page + step > last,
-    onclick: () => { state.page += step; draw(); } }, step < 0 ? "Earlier" : "Later");
-  return total > size ? el("div", { class: "pager" }, turn(-1), el("span", { class: "soft" },
-    `${count(state.page * size + 1)}–${count(Math.min(total, (state.page + 1) * size))} of ${plural(total, what)}`), turn(1)) : "";
-}
-
 // ---- the map
 
 function map() {
@@ -308,12 +297,6 @@ function openRows(changes) {
   jump("rows");
 }
 
-function jump(id) {
-  at(id).scrollIntoView();
-  at(id).setAttribute("tabindex", "-1");
-  at(id).focus({ preventScroll: true });
-}
-
 // ---- one row
 
 function openRow(index) {
@@ -381,11 +364,6 @@ function prompt(title, draw) {
 }
 
 // ---- all of it
-
-// A section with nothing to show is left out, and so is its link.
-function section(id, what, ...children) {
-  if (what.length) at(id).append(...children.filter((child) => child !== "")); else at(id).remove();
-}
 
 function begin() {
   at("name").textContent = visible(D.name);
