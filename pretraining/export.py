@@ -39,10 +39,13 @@ def export(checkpoints: Sequence[Path], rows: Path, out: Path) -> None:
 
 
 def _name_portably(path: Path) -> None:
-    """Name the tokenizer's class as transformers 4 and 5 both know it, and leave out how it was loaded here."""
+    """Name the tokenizer's class as transformers 4 and 5 both know it, and leave out how it was loaded here.
+
+    What the model takes is written out: transformers 4 would add `token_type_ids`, which `generate` refuses.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in config.items() if key not in ("backend", "is_local", "local_files_only")}
-    kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    kept |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 

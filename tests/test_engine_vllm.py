@@ -1,5 +1,6 @@
 """vLLM in a process of its own: what is asked of it, what is lost without seeds, and that nothing stays behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,12 +14,13 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # it has no types of its own
 import pytest
 
-from isara.build import VLLMEngines, build_engine, build_measuring_engine, build_parts
+from isara.build import VLLMEngines, build_engine, build_measuring_engine, build_parts, build_run
 from isara.config import load_config
 from isara.engines.vllm.engine import VLLMEngine, VLLMOptions
 from isara.errors import ConfigError, IsaraError, ModelError
 from isara.loop import run
 from isara.records import Completion, Prompt, Sampling
+from isara.verbs import answer
 
 FAKE = Path(__file__).with_name("fake_vllm")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=8, stop=("\n",))
@@ -229,3 +231,30 @@ def test_two_iterations_of_a_recipe_by_vllm(tmp_path: Path) -> None:
     assert log.count("prompts go as ids") >= 2
     ours = [each for each in psutil.process_iter(["pid", "cmdline"]) if each.pid not in before]
     assert not [each for each in ours if any("vllm" in word.lower() for word in each.info["cmdline"] or [])]
+
+
+_CHAT = """
+import json, sys
+from vllm import LLM, SamplingParams
+model = LLM(sys.argv[1], dtype="float32", max_model_len=512, max_num_seqs=4, enforce_eager=True)
+asked = [[{"role": "user", "content": question}] for question in json.loads(sys.argv[2])]
+outputs = model.chat(asked, SamplingParams(temperature=0.0, max_tokens=24))
+print("ANSWERS" + json.dumps([output.outputs[0].text for output in outputs]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("ISARA_VLLM_PYTHON" not in os.environ, reason="no ISARA_VLLM_PYTHON with vLLM")
+def test_an_export_answers_by_its_chat_template_in_vllm_as_here(tmp_path: Path) -> None:
+    settings = [*("iterations=1", "generate.accept=8", "generate.batch=16", "train.max_steps=3", "heldout=0.1")]
+    settings += ["evaluate.seeds_only=false", "retrieve.embedder=lexical", "answers.max_new_tokens=24"]
+    settings += ["engine.dtype=float32"]
+    shop = Path(__file__).parents[1] / "recipes" / "shop"
+    run(build_parts(load_config(shop, [*settings, "evaluate.score=null"], out=str(tmp_path / "run"))))
+    questions = [json.loads(line)["question"] for line in (shop / "heldout.jsonl").read_text().splitlines()[:8]]
+    ours = [draw.text for draw in answer(build_run(tmp_path / "run"), questions) if draw]
+    command = [os.environ["ISARA_VLLM_PYTHON"], "-c", _CHAT, str(tmp_path / "run" / "final"), json.dumps(questions)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    theirs = json.loads(said.partition("ANSWERS")[2])
+    assert [text.split("\n\nQuestion:")[0].strip() for text in theirs] == ours
