@@ -56,6 +56,19 @@ def test_a_comparison_writes_its_page_and_the_same_bytes_again(folder: Path, tmp
     assert data_of(write_page(folder, tmp_path / "page.html").read_text())["arms"][0]["runs"] == []
 
 
+def test_the_pages_of_the_runs_are_linked_where_they_are(folder: Path, tmp_path: Path) -> None:
+    place = copied(folder, tmp_path / "out", lambda rows, figures: None)
+    for run in ("isara/seed-1", "sft-seeds-equal/seed-0/steps-10"):
+        (place / "arms" / run).mkdir(parents=True)
+        (place / "arms" / run / "report.html").touch()
+    (place / "arms/isara/seed-1/isara.yaml").touch()
+    runs = {arm["name"]: arm["runs"] for arm in content(place)["arms"] if arm["runs"]}
+    assert runs == {
+        "isara": [{"said": "seed 1", "href": "arms/isara/seed-1/report.html"}],
+        "sft-seeds-equal": [{"said": "seed 0, steps 10", "href": "arms/sft-seeds-equal/seed-0/steps-10/report.html"}],
+    }
+
+
 def test_every_figure_is_the_mean_of_the_answers_that_it_opens(folder: Path) -> None:
     found = content(folder)
     held = 0

@@ -58,7 +58,7 @@ function row(index, differ, extra) {
     const spread = new Set(value.seeds).size > 1 ? `seeds ${shownAs(Math.min(...value.seeds))} to ${shownAs(Math.max(...value.seeds))}` : "";
     return cell(shownAs(value.value), () => openAnswers(index, D.columns.indexOf(name), "given"), interval(value.interval, shownAs), spread);
   };
-  const unequal = line.pairs.length && line.steps.some(Boolean) && once(line.steps) !== once(line.baseline_steps) ? `against ${once(line.baseline_steps)}` : "";
+  const unequal = line.pairs.length && line.steps.some(Boolean) && String(line.steps) !== String(line.baseline_steps) ? `against ${once(line.baseline_steps)}` : "";
   const cost = (name) => el("td", {}, arm.cost ? count(Math.round(arm.cost[name])) : "–");
   return el("tr", {}, head(lineName(line), extra && arm, () => openAnswers(index, 0, "given")), score(D.columns[0]),
     differ ? [found ? cell(`${change(found.mean)}${unit}`, () => openAnswers(index, 0, found.mean < 0 ? "down" : "up"), interval(found.interval, change)) : el("td", {}, "–"),
