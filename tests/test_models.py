@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -432,18 +433,24 @@ def test_long_texts_of_libraries_are_cut(text: str, reason: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_file_that_another_user_may_not_read_is_named(folder: Path, name: str) -> None:
-    for place in (folder, *folder.parents[:3]):
-        place.chmod(place.stat().st_mode | 0o055)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", ""])
+def test_a_file_that_another_user_may_not_read_is_named(
+    folder: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    public = Path(tempfile.mkdtemp(prefix="isara-test-"))  # others may not enter where pytest's folders are
+    request.addfinalizer(lambda: shutil.rmtree(public))
+    public.chmod(0o755)
+    folder = Path(shutil.copytree(folder, public / "model"))
     for path in folder.iterdir():  # the library writes weights for their owner alone
         path.chmod(0o600 if path.name == name else 0o644)
+    folder.chmod(0o755 if name else 0o700)
     code = (
         "import os\nfrom pathlib import Path\nfrom isara.errors import ModelError\n"
         "from isara.loading import check_folder\nos.setgroups([])\nos.setresuid(12345, 12345, 12345)\n"
         f"try: check_folder(Path({str(folder)!r}))\nexcept ModelError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    rights = "a+r" if name else "a+rx"
     assert done.stdout == (
-        f"{folder / name} may not be read by this user: mend its rights (`chmod a+r`), or take a copy\n"
+        f"{folder / name} may not be read by this user: mend its rights (`chmod {rights}`), or take a copy\n"
     ), done.stderr

@@ -263,6 +263,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         ModelError: Something is missing, or its weights are pickled.
     """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ModelError(f"{folder} may not be read by this user: mend its rights (`chmod a+rx`), or take a copy")
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
         inside = sorted(name for name in names if name.endswith(".gguf"))
