@@ -224,6 +224,10 @@ HELP = "; `isara --help` lists commands and options"
             ["show", "nowhere"],
             "expected a run folder with an isara.yaml at nowhere, found none: give the --out of a run",
         ),
+        (
+            ["chat", "nowhere"],
+            "expected a run folder with an isara.yaml at nowhere, found none: give the --out of a run",
+        ),
         (["init", "."], "expected a new or empty folder, found files in .: name another one"),
         (
             ["answer", "Is it far?", "--demos", "3"],

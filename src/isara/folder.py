@@ -340,6 +340,8 @@ def read_environment(run: Path) -> dict[str, Any]:
     """
     path = run / "environment.json"
     if not path.is_file():
+        if not (run / "isara.yaml").is_file():
+            raise _no_run(run)
         raise RunError(
             f"{run} holds an isara.yaml and is no run folder, or has lost its environment.json: give the --out of a run"
         )
@@ -359,6 +361,10 @@ def read_environment(run: Path) -> dict[str, Any]:
     return found
 
 
+def _no_run(run: Path) -> RunError:
+    return RunError(f"expected a run folder with an isara.yaml at {run}, found none: give the --out of a run")
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """The config that a run folder was started with.
 
@@ -367,7 +373,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / "isara.yaml"
     if not path.is_file():
-        raise RunError(f"expected a run folder with an isara.yaml at {run}, found none: give the --out of a run")
+        raise _no_run(run)
     try:
         config = parse_yaml(read_text(path))
     except YamlError:
