@@ -11,10 +11,19 @@ except KeyboardInterrupt:  # its own import takes milliseconds
 
 def main() -> None:
     """The command line."""
-    stop = Stop()
+    stop, status = Stop(), 0
     from isara.cli.guard import guarded
 
-    guarded(_command_line, stop)
+    try:
+        guarded(_command_line, stop)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+        raise
+    except BaseException:
+        status = 1
+        raise
+    finally:
+        stop.done(status)
 
 
 def _command_line() -> None:

@@ -42,6 +42,11 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def done(self, status: int) -> None:
+        """The command has ended with this status: what is asked for now only hastens the interpreter's end."""
+        for number in self._before:
+            signal.signal(number, lambda *_: os._exit(status))
+
     def _asked(self, number: int, frame: object) -> None:
         verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         line = f"isara: stopped; {_KEPT.get(verb, _AGAIN)}\n"
