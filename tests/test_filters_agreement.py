@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from isara.compare.arms import ARMS
+from isara.config import load_config
 from isara.filters import Agreement
 from isara.filters.agreement import content_weights, shared_content
 from isara.loop import generate_pairs
@@ -114,3 +116,15 @@ def test_a_run_asks_again_where_it_has_to(tmp_path: Path, least: float | None) -
         assert json.loads(json.dumps(Candidate.from_json(row).to_json()))["second_draw"] == second
     if least:
         assert any((row["rejection"] or {}).get("reason") == "agreement" for row in answered)
+
+
+def test_a_second_answer_is_one_of_what_was_drawn() -> None:
+    assert [draw.text for draw in candidate(REPAIR, ALSO).draws] == [REPAIR, REPAIR, ALSO]
+    assert len(candidate(REPAIR, None).draws) == 2
+
+
+@pytest.mark.parametrize("name", ["no-filters", "ssd"])
+def test_arms_without_filters_are_without_this_one(tmp_path: Path, name: str) -> None:
+    arm = next(arm for arm in ARMS if arm.name == name)
+    recipe = load_config(None, ["filters.agreement=0.4"], out=str(tmp_path))
+    assert arm.config(recipe, 0, tmp_path / "arm").filters.agreement is None
