@@ -187,7 +187,7 @@ def test_a_training_in_bf16_learns_and_leaves_the_checkpoints_dtype(
 
 def test_bf16_is_taken_for_large_models_where_the_processor_multiplies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for able, large in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(compute, "_multiplies_in_bfloat16", lambda able=able: able)
+        monkeypatch.setattr(compute, "multiplies_in_bfloat16", lambda able=able: able)
         assert compute_dtype("auto", "cpu", LARGE) == large
         assert compute_dtype("auto", "cpu", LARGE - 1) == "float32"
         assert compute_dtype("float32", "cpu", LARGE) == "float32"

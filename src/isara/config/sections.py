@@ -468,7 +468,7 @@ class EngineConfig(Section):
 
     device: Device = Field("auto", title=DEVICE, description="where the model runs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="number format of the weights; auto is bfloat16 where the hardware has it"
+        "auto", description="number format of the weights; auto is bfloat16 where that is the faster"
     )
     use: Place | None = Field(
         None,

@@ -1,7 +1,7 @@
 """Where a training computes, and in which number format."""
 
 from isara.errors import ModelError
-from isara.hardware import find_device
+from isara.hardware import find_device, multiplies_in_bfloat16
 
 # Parameters from which products in bf16 are worth their rounding: smaller models gain nothing (docs/training.md).
 LARGE = 50_000_000
@@ -27,7 +27,7 @@ def compute_dtype(dtype: str, device: str, parameters: int) -> str:
     Args:
         dtype: "auto" or a name.
         device: cpu, cuda or mps.
-        parameters: Of the model. On a CPU "auto" is bfloat16 from `LARGE` on, if the processor multiplies in it.
+        parameters: Of the model. On a CPU "auto" is bfloat16 from `LARGE` on, if the processor multiplies faster in it.
     """
     import torch
 
@@ -35,11 +35,4 @@ def compute_dtype(dtype: str, device: str, parameters: int) -> str:
         return dtype if device == "cuda" or dtype != "float16" else "float32"
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if device == "cpu" and parameters >= LARGE and _multiplies_in_bfloat16() else "float32"
-
-
-def _multiplies_in_bfloat16() -> bool:
-    """Whether the processor has instructions for it; without, torch would do the same more slowly than fp32."""
-    import torch
-
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if device == "cpu" and parameters >= LARGE and multiplies_in_bfloat16() else "float32"

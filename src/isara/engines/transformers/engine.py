@@ -38,7 +38,7 @@ class TransformersEngine:
     Args:
         model: A model folder, "embedded", or a hub name.
         device: "auto" is CUDA, else MPS, else the CPU.
-        dtype: "auto" is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+        dtype: "auto" is bfloat16 where that is the faster, else float16 on a GPU and float32 on a CPU.
         tokens_per_batch: Most tokens of cache, prompts and completions together; None takes it from the memory. Halved
             when memory runs out, for the rest of the engine's life.
         trust_remote_code: Runs code that comes with the model.
