@@ -38,6 +38,9 @@ class FakeServer:
         cuts: Whether it cuts what is longer, silently.
         echoes: Whether it gives log-probabilities of a prompt.
         delay: Seconds that a request takes, by its seed.
+        loads: Whether it loads adapters.
+        stale: Whether it goes on with its own weights where an adapter is asked for.
+        adapters: The model folder of each adapter that it has loaded, by its name.
         asked: The bodies of all completions asked for.
     """
 
@@ -51,16 +54,24 @@ class FakeServer:
         self.key: str | None = None
         self.context = 10**6
         self.delay: Callable[[int], float] = lambda seed: 0.0
+        self.loads = self.stale = False
+        self.adapters: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self._over = threading.Event()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                fake._answer(self, 200, {"data": [{"id": name, "owned_by": fake.owner} for name in fake.names]})
+                whole = [{"id": name, "owned_by": fake.owner} for name in fake.names]
+                beside = [{"id": name, "owned_by": fake.owner, "parent": fake.names[0]} for name in fake.adapters]
+                fake._answer(self, 200, {"data": whole + beside})
 
             def do_POST(self) -> None:
-                fake._complete(self, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path.endswith("/completions"):
+                    fake._complete(self, body)
+                else:
+                    fake._answer(self, *fake._adapter(self.path, body))
 
             def log_message(self, *_: Any) -> None:
                 return
@@ -94,7 +105,18 @@ class FakeServer:
             return
         self._answer(handler, *(self.says or self._said(body)))
 
+    def _adapter(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if not self.loads:
+            return 404, {"detail": "Not Found"}
+        if path.endswith("/unload_lora_adapter"):
+            del self.adapters[body["lora_name"]]
+        else:
+            self.adapters[body["lora_name"]] = str(Path(body["lora_path"]).parent)
+        return 200, b"Success: the adapter"
+
     def _said(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if body["model"] not in (*self.names, *self.adapters):
+            return 404, {"error": {"message": f"no model {body['model']}"}}
         prompt, most = body["prompt"], body["max_tokens"]
         if isinstance(prompt, list):
             if self.ids is None:
@@ -108,7 +130,8 @@ class FakeServer:
         if words + most > self.context and not self.cuts:
             return 400, {"error": {"message": f"the context has {self.context} tokens"}}
         sampling = Sampling(body["temperature"], body["top_p"], min(most, self.context - words), tuple(body["stop"]))
-        [done] = self.engine.generate([Prompt(prompt, ())], sampling, [body["seed"]])
+        loaded = None if self.stale else self.adapters.get(body["model"])
+        [done] = (hyrule(loaded) if loaded else self.engine).generate([Prompt(prompt, ())], sampling, [body["seed"]])
         usage = {"prompt_tokens": words, "completion_tokens": done.tokens}
         return 200, {"choices": [{"text": done.text, "finish_reason": done.finish}], "usage": usage}
 

@@ -423,6 +423,61 @@ def test_a_run_has_each_model_served_once(tmp_path: Path, start: Start) -> None:
     assert rows == same
 
 
+# Adapters that servers load at run time.
+
+
+def adapter_of(tmp_path: Path) -> str:
+    """A model that was trained from M0, as a training leaves it."""
+    model = tmp_path / "iteration-01" / "train" / "model"
+    (model / "adapter").mkdir(parents=True)
+    return str(model)
+
+
+def loading(url: str, model: str, **options: Any) -> ServerEngine:
+    around = Around(local=hyrule, special_tokens=lambda model: ["</s>"], write_gguf=no_gguf, base="M0")
+    return ServerEngines(ServerOptions(url=(url,), load=True, **{**QUICK, **options}), around)(model)
+
+
+def test_a_server_loads_the_adapter_of_the_model_and_lets_go_of_it(tmp_path: Path, start: Start) -> None:
+    server, model = start(loads=True), adapter_of(tmp_path)
+    server.adapters["of somebody else"] = "M7"
+    drawn = [seed % 2**31 for seed in seeds()]
+    with loading(server.url, model) as opened:
+        assert opened.generate(prompts(), SAMPLING, seeds()) == hyrule(model).generate(prompts(), SAMPLING, drawn)
+        [first] = set(server.adapters) - {"of somebody else"}
+        assert server.adapters[first] == model and {body["model"] for body in server.asked} == {first}
+    assert list(server.adapters) == ["of somebody else"]
+    with loading(server.url, model) as opened:
+        opened.generate(prompts(), SAMPLING, seeds())
+        assert first not in server.adapters, "a name is new each time, so that no cache of the server's has it"
+    assert ask(loading(server.url, "M0")) == expected()
+    assert list(server.adapters) == ["of somebody else"] and server.asked[-1]["model"] == "hylian"
+
+
+def test_a_server_whose_adapter_is_stale_is_found_out(tmp_path: Path, start: Start) -> None:
+    server = start(loads=True, stale=True)
+    said = fault(loading(server.url, adapter_of(tmp_path)))
+    assert "has other weights or another tokenizer than" in said and not server.adapters
+
+
+def test_a_server_without_adapters_is_one_line(tmp_path: Path, start: Start) -> None:
+    said = fault(loading(start().url, adapter_of(tmp_path)))
+    assert "HTTP 404 (Not Found)" in said and "start vLLM with --enable-lora" in said and "\n" not in said
+
+
+def test_a_model_without_an_adapter_is_not_taken_for_the_base_model(tmp_path: Path, start: Start) -> None:
+    said = fault(loading(start(loads=True).url, folder(tmp_path)))
+    assert said.endswith("for `engine.load`, found none: train with `train.method: lora`")
+
+
+def test_one_that_keeps_an_adapter_is_told_of(tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    server = start(loads=True)
+    with loading(server.url, adapter_of(tmp_path)) as opened:
+        opened.generate(prompts(), SAMPLING, seeds())
+        server.loads = False
+    assert "keeps the adapter isara-" in caplog.text
+
+
 # From the config.
 
 
@@ -431,6 +486,8 @@ def test_the_config_chooses(start: Start) -> None:
     config = load_config(None, ["engine.kind=server", f"engine.url=['{url}']", "iterations=1"])
     assert isinstance(build_engine(config), ServerEngines)
     assert isinstance(build_measuring_engine(config), ModelEngine)
+    config = load_config(None, ["engine.kind=server", f"engine.url=['{url}']", "engine.load=true"])
+    assert config.iterations > 1 and isinstance(build_engine(config), ServerEngines)
     config = load_config(None, ["engine.kind=server", f"engine.serve={SERVE}", "engine.evaluate_with=server"])
     assert isinstance(build_measuring_engine(config), ServerEngines)
 
@@ -441,7 +498,12 @@ def test_the_config_chooses(start: Start) -> None:
         (["engine.kind=server"], "expected `url` or `serve`, one of them, for `kind: server`"),
         (["engine.url=['http://a']"], "expected `kind: server` beside `url` (it is transformers)"),
         (["engine.kind=server", "engine.serve=vllm serve"], "expected a command with {port} and {model} or {gguf}"),
-        (["engine.kind=server", "engine.url=['http://a']"], "expected `engine.serve` in the place of `engine.url`"),
+        (["engine.kind=server", "engine.url=['http://a']"], "expected `engine.serve` or `engine.load`"),
+        (["engine.kind=server", f"engine.serve={SERVE}", "engine.load=true"], "expected `url` beside `load`"),
+        (
+            ["engine.kind=server", "engine.url=['http://a']", "engine.load=true", "train.start=last"],
+            "expected `train.method: lora` and `train.start: base` for `engine.load`",
+        ),
     ],
 )
 def test_a_config_that_makes_no_sense_is_one_line(settings: list[str], said: str) -> None:

@@ -213,7 +213,14 @@ def build_measuring_engine(config: Config, watcher: Watcher | None = None) -> En
 
 def _with_transformers(config: Config) -> Config:
     """The config with the engine of transformers in the place of another kind."""
-    other = {"kind": "transformers", "url": (), "serve": None, "python": None, "evaluate_with": "transformers"}
+    other = {
+        "kind": "transformers",
+        "url": (),
+        "load": False,
+        "serve": None,
+        "python": None,
+        "evaluate_with": "transformers",
+    }
     engine = config.engine.model_copy(update=other)
     return config.model_copy(update={"engine": engine})
 
@@ -228,6 +235,7 @@ def _server_engine(config: Config, watcher: Watcher | None) -> EngineFactory:
         local=build_engine(_with_transformers(config)),
         special_tokens=partial(_special_tokens, config),
         write_gguf=_write_gguf,
+        base=find_model(config.model),
         on_progress=watcher.tokens if watcher else None,
     )
     return ServerEngines(options, around)

@@ -111,8 +111,18 @@ class HttpClient:
         """
         self._exchange(path, bodies, keep)
 
-    def _exchange(self, path: str, bodies: Sequence[Mapping[str, Any] | None], keep: Keep) -> None:
-        batch = self._batch(path, keep)
+    def tell(self, path: str, body: Mapping[str, Any]) -> None:
+        """Posts a body to a path below the base whose reply says nothing but yes or no.
+
+        Raises:
+            ModelError, ConfigError: As `post_all`.
+        """
+        self._exchange(path, [body], lambda number, reply: None, silent=True)
+
+    def _exchange(
+        self, path: str, bodies: Sequence[Mapping[str, Any] | None], keep: Keep, silent: bool = False
+    ) -> None:
+        batch = self._batch(path, keep, silent)
         try:
             # A thread with its own event loop: a notebook's thread has one at work.
             with start_blocking_portal() as portal:
@@ -120,13 +130,13 @@ class HttpClient:
         finally:
             self.retried += batch.retried
 
-    def _batch(self, path: str, keep: Keep) -> "_Batch":
+    def _batch(self, path: str, keep: Keep, silent: bool = False) -> "_Batch":
         read_key(self.service.key_variable)  # one clear error rather than one from each request
         proxy = proxy_for(self._url)
         for name in ("httpx2", "httpcore2"):
             # Their lines hold what a server sends, and it may repeat the key.
             logging.getLogger(name).setLevel(logging.WARNING)
-        return _Batch(self.service, f"{self._url}{path}", keep, proxy)
+        return _Batch(self.service, f"{self._url}{path}", keep, proxy, silent)
 
     def get(self, path: str) -> dict[str, Any]:
         """The reply to a GET of a path below the base.
@@ -240,13 +250,14 @@ def proxy_for(url: httpx2.URL) -> httpx2.Proxy | None:
 class _Batch:
     """Bodies on their way to one address; everything here runs in one event loop."""
 
-    def __init__(self, service: Service, url: str, keep: Keep, proxy: httpx2.Proxy | None) -> None:
+    def __init__(self, service: Service, url: str, keep: Keep, proxy: httpx2.Proxy | None, silent: bool) -> None:
         self.retried = 0
         self.failures: list[Exception] = []
         self._service = service
         self._url = url
         self._keep = keep
         self._proxy = proxy
+        self._silent = silent
         self._jitter = random.Random()
 
     async def run(self, bodies: Sequence[Mapping[str, Any] | None]) -> None:
@@ -331,7 +342,7 @@ class _Batch:
             raise ModelError(
                 f"{self._base} sends a reply of more than {self._service.largest} bytes, which is none: check the URL"
             )
-        return _parsed(said)
+        return {} if self._silent else _parsed(said)
 
     def _refused(self, response: httpx2.Response, said: bytes) -> Exception:
         status = response.status_code

@@ -503,6 +503,11 @@ class EngineConfig(Section):
         json_schema_extra=FREE,
     )
     url: Names = Field((), description="servers of the base model's weights, one or several", json_schema_extra=FREE)
+    load: bool = Field(
+        False,
+        description="have the servers of `url` load the adapter of each of the run's models, as vLLM does",
+        json_schema_extra=FREE,
+    )
     serve: Command | None = Field(
         None, title=COMMAND, description="starts a server of {model} (a folder) or {gguf}, for each model once"
     )
@@ -543,6 +548,8 @@ class EngineConfig(Section):
             raise ValueError(f"`kind: server` beside `{named[0]}` (it is {self.kind})")
         if self.kind == "server" and len(named) != 1:
             raise ValueError("`url` or `serve`, one of them, for `kind: server`")
+        if self.load and not self.url:
+            raise ValueError("`url` beside `load`, whose servers run already")
         if self.kind != "transformers" and self.use:
             raise ValueError(f"`use: null` for `kind: {self.kind}`, which is an engine itself")
         if self.evaluate_with not in ("transformers", self.kind):
@@ -639,10 +646,14 @@ class Config(Section):
         """Servers at `engine.url` hold the base model's weights and no others."""
         if not self.engine.url or self.iterations == 0:
             return self
+        if self.engine.load:
+            if self.train.method == "full" or self.train.start == "last":
+                raise ValueError("`train.method: lora` and `train.start: base` for `engine.load`: it loads adapters")
+            return self
         other = self.answers.from_ == "reader" or self.questions.from_ == "seeds" or self.prefer.method == "spin"
         if self.iterations > 1 or other or self.engine.evaluate_with == "server":
             raise ValueError(
-                "`engine.serve` in the place of `engine.url`, whose server has the base model's weights alone, for "
+                "`engine.serve` or `engine.load`, as a server of `engine.url` has the base model's weights alone, for "
                 "more than one of `iterations`, `answers.from: reader`, `questions.from: seeds`, `prefer.method: spin` "
                 "or `engine.evaluate_with: server`"
             )

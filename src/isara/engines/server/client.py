@@ -79,7 +79,7 @@ def base_url(url: str) -> str:
 
 
 def identify(client: HttpClient, wanted: str | None) -> Identity:
-    """What the server says of its model: the wanted one, or the only one that it names.
+    """What the server says of its model: the wanted one, or the only one that it names beside adapters.
 
     Raises:
         ModelError: It names no model, others, or several.
@@ -89,8 +89,9 @@ def identify(client: HttpClient, wanted: str | None) -> Identity:
     rows = [row for row in rows if isinstance(row, dict) and row.get("id")] if isinstance(rows, list) else []
     found = {str(row["id"]): str(row.get("owned_by") or "") for row in rows}
     said = ", ".join(clean(name, 100) for name in list(found)[:_MOST_NAMES]) or "none"
-    if wanted is None and len(found) == 1:
-        wanted = next(iter(found))
+    whole = [str(row["id"]) for row in rows if not row.get("parent")]
+    if wanted is None and len(whole) == 1:
+        wanted = whole[0]
     if wanted is None:
         raise ModelError(
             f"expected one model at {client.address}, found {said}: name the one that is meant as `engine.served_model`"

@@ -4,13 +4,18 @@ The servers hold the weights of one model: the base model's where they are given
 model of the run in turn where a command starts one for each. Before a row is kept, each server goes on greedily with a
 few of the prompts that it is asked, and so do the run's own weights in transformers: a server of other weights, with
 another tokenizer or with a template of its own is found out by that.
+
+With `load` the servers that are given by their addresses load the adapter of each of the run's models beside the base
+model, by vLLM's `/v1/load_lora_adapter`.
 """
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -39,6 +44,7 @@ SAME = 0.5  # mean share of the text, up to the first difference, that has to be
 _POLL, _POLL_TIMEOUT = 0.25, 30.0  # seconds between two looks at a server that starts, and of one look
 _SHOWN = 60  # characters of a text in an error message
 _BAD_REQUEST, _NOT_FOUND = (400, 413, 422), 404
+_LOAD, _UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,7 @@ class ServerOptions:
 
     Attributes:
         url: Their addresses; empty where `serve` is given.
+        load: Whether they load the adapters of the run's models.
         serve: The command that starts one for a model.
         served_model: Its name at the server.
         prompt: "ids", "text", or "auto".
@@ -60,6 +67,7 @@ class ServerOptions:
     """
 
     url: tuple[str, ...] = ()
+    load: bool = False
     serve: str | None = None
     served_model: str | None = None
     prompt: str = "auto"
@@ -84,12 +92,14 @@ class Around:
         local: Opens the run's own weights, for the comparison.
         special_tokens: Gives the special tokens of a model's tokenizer, before which a text ends.
         write_gguf: Makes {gguf}.
+        base: The model that servers of `url` have been started with.
         on_progress: Is called with the tokens generated and the rows done so far in a call.
     """
 
     local: EngineFactory
     special_tokens: Callable[[str], Sequence[str]]
     write_gguf: WriteGGUF
+    base: str = ""
     on_progress: Callable[[int, int], None] | None = None
 
 
@@ -100,6 +110,7 @@ class _Open:
     clients: list[HttpClient]
     asked: Asked
     special_tokens: Sequence[str] = ()
+    adapter: str | None = None  # its name at the servers
     checked: bool = False
     dead: list[HttpClient] = field(default_factory=list)
 
@@ -227,9 +238,12 @@ class ServerEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process, self._process, self._open = self._process, None, None
+        process, self._process = self._process, None
+        opened, self._open = self._open, None
         if process is not None:
             process.close()
+        if opened is not None and opened.adapter is not None:
+            _unload(opened.clients, opened.adapter)
 
     def _post(
         self,
@@ -290,6 +304,8 @@ class ServerEngine:
             clients, identity = self._waited(self._process)
         else:
             clients, identity = _identified([HttpClient(options.service(url)) for url in options.url], options)
+        adapter = _load(clients, self.model, self._around.base) if options.load else None
+        identity = replace(identity, model=adapter or identity.model)
         ids = options.prompt == "ids" or (
             options.prompt == "auto" and all(_takes_ids(each, identity, few[0], greedy) for each in clients)
         )
@@ -299,7 +315,7 @@ class ServerEngine:
             clean(identity.model, 200),
             "ids" if ids else "text",
         )
-        return _Open(clients, Asked(identity, ids), self._around.special_tokens(self.model))
+        return _Open(clients, Asked(identity, ids), self._around.special_tokens(self.model), adapter)
 
     def _waited(self, process: ServedModel) -> tuple[list[HttpClient], Identity]:
         """The server that was started, as soon as it completes a word.
@@ -407,6 +423,39 @@ def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[
             + ": serve one model, or name what all of them have as `engine.served_model`"
         )
     return list(said), found.pop()
+
+
+def _load(clients: Sequence[HttpClient], model: str, base: str) -> str | None:
+    """Has the servers load a model's adapter under a name that is new each time; None for the base model.
+
+    Raises:
+        ModelError: A server loads none, or the model has none.
+    """
+    if model == base:
+        return None
+    folder = Path(model).resolve() / "adapter"
+    if not folder.is_dir():
+        raise ModelError(
+            f"expected an adapter of {clean(model, 200)} for `engine.load`, found none: train with `train.method: lora`"
+        )
+    name = f"isara-{secrets.token_hex(8)}"
+    for client in clients:
+        try:
+            client.tell(_LOAD, {"lora_name": name, "lora_path": str(folder)})
+        except Refused as error:
+            raise ModelError(
+                f"{error}; for `engine.load` start vLLM with --enable-lora, a --max-lora-rank of at least "
+                f"`train.lora_r` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read {folder}"
+            ) from error
+    return name
+
+
+def _unload(clients: Sequence[HttpClient], name: str) -> None:
+    for client in clients:
+        try:
+            client.tell(_UNLOAD, {"lora_name": name})
+        except IsaraError as error:  # it takes room at the server and changes nothing here
+            log.warning("%s keeps the adapter %s: %s", client.address, name, error)
 
 
 def _takes_ids(client: HttpClient, identity: Identity, prompt: Prompt, greedy: Sampling) -> bool:
