@@ -283,6 +283,19 @@ def test_what_the_terminal_cannot_show_is_replaced(seeds: Path, tmp_path: Path, 
     assert done.stdout.decode(encoding).startswith("0.50 ")
 
 
+def test_bytes_that_are_no_text_are_replaced_in_what_is_typed(seeds: Path) -> None:
+    code = (
+        "import sys; from isara.cli import main as cli\n"
+        "@cli.app.command()\n"
+        "def heard() -> None: print(ascii(sys.stdin.readline()))\n"
+        "sys.argv = ['isara', 'heard']; cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=b"Wo ist K\xf6nig Rhoam?\n", capture_output=True, env=environment)
+    assert done.stdout.decode() == "'Wo ist K\\ufffdnig Rhoam?\\n'\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
