@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,31 @@ def test_help_loads_no_heavy_library() -> None:
     assert done.stderr.strip() == "HEAVY []"
     for verb in ("run", "generate", "train", "answer", "evaluate", "compare", "judge", "models", "show", "init"):
         assert verb in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("own", "heard"),
+    [
+        ({}, ("PASSIVE", "3000")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", "30000000000")),
+        ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
+    ],
+)
+def test_threads_that_wait_for_each_other_soon_sleep(own: dict[str, str], heard: tuple[str, str]) -> None:
+    code = (
+        "import sys; from isara.cli import main as cli\n"
+        "@cli.app.command()\n"
+        "def load() -> None: import torch\n"
+        "sys.argv = ['isara', 'load']; cli.main()\n"
+    )
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"OMP_DISPLAY_ENV": "verbose", **own}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    found = dict(re.findall(r"(\w+) = '(\w+)'", done.stderr))
+    if "GOMP_SPINCOUNT" not in found:
+        pytest.skip("torch's OpenMP is not GNU's here")
+    assert (found["OMP_WAIT_POLICY"], found["GOMP_SPINCOUNT"]) == heard
 
 
 def test_importing_isara_loads_neither_torch_nor_transformers() -> None:
@@ -281,6 +307,19 @@ def test_what_the_terminal_cannot_show_is_replaced(seeds: Path, tmp_path: Path, 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode(encoding).startswith("0.50 ")
+
+
+def test_bytes_that_are_no_text_are_replaced_in_what_is_typed(seeds: Path) -> None:
+    code = (
+        "import sys; from isara.cli import main as cli\n"
+        "@cli.app.command()\n"
+        "def heard() -> None: print(ascii(sys.stdin.readline()))\n"
+        "sys.argv = ['isara', 'heard']; cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=b"Wo ist K\xf6nig Rhoam?\n", capture_output=True, env=environment)
+    assert done.stdout.decode() == "'Wo ist K\\ufffdnig Rhoam?\\n'\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,12 @@ def test_who_has_no_workers_is_told(settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, ["engine.workers=2", *settings])
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tensor_parallel_size", "pipeline_parallel_size"])
+@pytest.mark.parametrize(("size", "said"), [("0", "0"), ("two", "'two'"), ("1.5", "1.5"), ("true", "True")])
+def test_a_size_of_a_model_over_gpus_is_a_whole_number(name: str, size: str, said: str) -> None:
+    settings = ["engine.kind=vllm", "engine.workers=2", f"engine.options={{{name}: {size}}}"]
+    with pytest.raises(ConfigError) as caught:
+        build_engine(load_config(None, settings))
+    assert str(caught.value) == f"engine.options.{name}: expected a whole number of at least 1, found {said}"

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from isara.compare.arms import ARMS
+from isara.compare.budget import cost
 from isara.config import load_config
 from isara.filters import Agreement
 from isara.filters.agreement import content_weights, shared_content
-from isara.loop import generate_pairs
+from isara.loop import generate_pairs, run
 from isara.pool import Pool, other_retriever, retriever
 from isara.records import Candidate, Draw, QAPair
+from isara.report.facts import read_run
 from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, hyrule
 from tests.test_loop import parts
@@ -128,3 +130,12 @@ def test_arms_without_filters_are_without_this_one(tmp_path: Path, name: str) ->
     arm = next(arm for arm in ARMS if arm.name == name)
     recipe = load_config(None, ["filters.agreement=0.4"], out=str(tmp_path))
     assert arm.config(recipe, 0, tmp_path / "arm").filters.agreement is None
+
+
+def test_second_answers_are_part_of_what_a_run_has_cost(tmp_path: Path) -> None:
+    run(parts(tmp_path / "run", "filters.agreement=0.01", "iterations=1"))
+    [facts] = read_run(tmp_path / "run").iterations
+    candidates = [stored.candidate for stored in facts.candidates]
+    second = sum(each.second.tokens for each in candidates if each.second)
+    first = sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
+    assert second > 0 and cost(tmp_path / "run").generated == first + second

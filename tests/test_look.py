@@ -131,6 +131,22 @@ def test_the_estimate_adds_up(tiny_llama: Path, seeds: Path, tmp_path: Path) -> 
     assert evaluating.tokens > 0 and generating.memory < training.memory
 
 
+def test_second_answers_are_in_the_estimate(tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811
+    from isara import build_parts, load_config
+
+    made = build_parts(load_config(None, FAST, model=str(tiny_llama), seeds=str(seeds), out=str(tmp_path / "run")))
+    twice = [replace(each, second=each.answer) for each in FIRST]
+    with made.asker(made.model) as asker:
+        once, again = (
+            estimate(made, asker, Preview(rows, made.seeds), Rates(1e12, 1.0, 0.0, 2.0, 7.0))[0]
+            for rows in (FIRST, twice)
+        )
+    asked = sum(each.question.tokens for each in FIRST)
+    answered = sum(draw.tokens for each in FIRST for draw in each.answers)
+    assert again.tokens / once.tokens == pytest.approx((asked + 2 * answered) / (asked + answered))
+    assert again.seconds > 1.3 * once.seconds  # as many steps of decoding again
+
+
 def test_the_verb_shows_rows_and_an_estimate_and_writes_nothing(
     isara: Command,  # noqa: F811
     tiny_llama: Path,

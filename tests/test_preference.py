@@ -331,3 +331,24 @@ def test_arms_of_a_comparison(tmp_path: Path) -> None:
     assert len(trained_on(world, "spin")) == 1 and steps_of(tmp_path / "out", "spin") == [len(MORE)]
     assert [line.arm for line in found.lines] == ["isara", "dpo", "spin"]
     assert found.costs["dpo"][0].generated > found.costs["isara"][0].generated
+
+
+def test_equal_steps_are_those_before_the_preference_step(tmp_path: Path) -> None:
+    world = Comparing()
+    base, make = recipe(tmp_path / "recipe", DPO, "generate.accept=10", world=world)
+
+    def prefers(config: Config, found: Any) -> Any:
+        return replace(make(config, found), preference=Preferring())
+
+    base = replace(base, preference=Preferring())
+    found = compare(base, find_arms(["isara", "generated-only"]), [0], tmp_path / "out", make=prefers)
+    assert not found.failures
+    # The arm has a step of preferences of its own behind them.
+    assert steps_of(tmp_path / "out", "generated-only") == steps_of(tmp_path / "out", "isara") == [14, 24]
+    assert [each.steps for each in found.measured if each.arm == "generated-only"] == [15, 25]
+
+
+@pytest.mark.parametrize("name", ["shuffled-answers", "humpback", "i-sheep", "ssd", "self-instruct"])
+def test_arms_whose_answers_are_not_to_be_preferred_have_no_such_step(tmp_path: Path, name: str) -> None:
+    base = load_config(None, [DPO], out=str(tmp_path))
+    assert find_arms([name])[0].config(base, 0, tmp_path / "arm").prefer.method == "none"

@@ -9,7 +9,7 @@ import pytest
 
 from isara.build import build_parts
 from isara.config import load_config
-from isara.errors import ConfigError
+from isara.errors import ConfigError, RunError
 from isara.folder import stage_folder
 from isara.loop import generate_pairs, run
 from isara.records import READER
@@ -155,6 +155,14 @@ def test_who_learnt_the_seeds_asks_and_the_last_model_answers(tmp_path: Path, ca
     assert key["weights"] == row["weights"] != row["question_weights"] == key["question weights"]
     align(tmp_path / "whole", settings, questioner=Reading())
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_a_damaged_questioner_is_named(tmp_path: Path) -> None:
+    align(tmp_path / "run", "questions.from=seeds", "iterations=1", questioner=Reading())
+    read_run(tmp_path / "run")
+    (tmp_path / "run/questioner/train/model/weights.json").write_text("[]")
+    with pytest.raises(RunError, match=r"questioner/train/model/weights.json has 2 bytes instead of "):
+        read_run(tmp_path / "run")
 
 
 def test_who_asks_alone_is_tuned_as_a_reader_that_asks(tmp_path: Path) -> None:

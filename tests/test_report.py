@@ -226,6 +226,10 @@ def nested(key: str, **values: Any) -> Callable[[Any], Any]:
     return lambda rows: [{**rows[0], key: {**rows[0][key], **values}}, *rows[1:]]
 
 
+def second(**values: Any) -> Callable[[Any], Any]:
+    return lambda rows: [{**rows[0], "second_draw": {**rows[0]["answer_draws"][0], **values}}, *rows[1:]]
+
+
 GENERATE, EVALUATE = "iteration-01/generate", "iteration-01/evaluate"
 NOT_STORED = f"holds a row {FIRST[0].pair.id} that is not what was stored"
 LONG_ID = f"holds a row [31m{'0' * 55}… that is not what was stored"
@@ -252,6 +256,9 @@ def changed(**values: Any) -> Callable[[Any], Any]:
         (GENERATE, "candidates.jsonl", nested("question_draw", tokens="5"), NOT_STORED),
         (GENERATE, "candidates.jsonl", nested("question_draw", finish="tired"), NOT_STORED),
         (GENERATE, "candidates.jsonl", nested("question_draw", similarities=[1.0, 1.0]), NOT_STORED),
+        (GENERATE, "candidates.jsonl", second(tokens="5"), NOT_STORED),
+        (GENERATE, "candidates.jsonl", second(finish="tired"), NOT_STORED),
+        (GENERATE, "candidates.jsonl", second(text=None), NOT_STORED),
         (GENERATE, "candidates.jsonl", lambda rows: rows[:-1], ""),
         (GENERATE, "accepted.jsonl", lambda rows: [], OTHER_PAIRS),
         (GENERATE, "accepted.jsonl", first_row(answer_seed=9), OTHER_PAIRS),
@@ -293,6 +300,12 @@ def test_finished_stages_are_compared_with_what_done_says(finished: Path, tmp_pa
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         read_run(run, verify)
+
+
+def test_a_second_answer_of_the_right_types_is_read(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    edited(run, GENERATE, "candidates.jsonl", second())
+    assert read_run(run).iterations[0].candidates[0].candidate.second == FIRST[0].answer
 
 
 @pytest.mark.parametrize(("iteration", "said"), [(9, "9"), ("two", "two"), (True, "True"), (-1, "-1")])

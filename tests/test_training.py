@@ -714,6 +714,25 @@ class TestExport:
         (start / "generation_config.json").write_text('{"eos_token_id":2}')
         assert (exported(tmp_path, start) / "generation_config.json").read_text() == '{"eos_token_id":2}'
 
+    @pytest.mark.parametrize(
+        ("told", "names"),
+        [
+            ({"tokenizer_class": "PreTrainedTokenizerFast"}, ["input_ids", "attention_mask"]),
+            ({"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids"]}, ["input_ids"]),
+            ({"tokenizer_class": "GPT2Tokenizer"}, None),
+        ],
+    )
+    def test_transformers_4_is_told_what_the_model_takes(
+        self, tiny_llama: Path, tmp_path: Path, told: dict[str, Any], names: list[str] | None
+    ) -> None:
+        start = tmp_path / "start"
+        shutil.copytree(tiny_llama, start)
+        path = start / "tokenizer_config.json"
+        usual = {name: value for name, value in json.loads(path.read_text()).items() if name != "model_input_names"}
+        path.write_text(json.dumps(usual | told))
+        found = json.loads((exported(tmp_path, start) / "tokenizer_config.json").read_text())
+        assert found == usual | told | ({"model_input_names": names} if names else {})
+
     def test_a_start_without_generation_config_gets_one(self, tiny_llama: Path, tmp_path: Path) -> None:
         start = tmp_path / "start"
         shutil.copytree(tiny_llama, start)

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from isara.config import BudgetConfig
 from isara.errors import Paused
-from isara.records import Candidate
+from isara.records import Candidate, Draw
 from isara.watching import StageName, Watcher
 
 
 class Budgeted:
     """A watcher that passes on what it is told, and stops the run where its budget is spent.
 
-    It stops at the end of a batch of candidates and before a stage, where nothing is lost; a training or an evaluation
-    that has begun is finished first.
+    It stops at the end of a batch of candidates or of own answers and before a stage, where nothing is lost; a training
+    or an evaluation that has begun is finished first.
 
     Args:
         watcher: Is told of everything.
@@ -41,9 +41,17 @@ class Budgeted:
             Paused: The budget is spent.
         """
         self._watcher.batch(candidates, accepted)
-        self._tokens += sum(draw.tokens for candidate in candidates for draw in candidate.draws)
         if candidates:  # else it tells of batches that an earlier command has made
-            self._check()
+            self._spend([draw for candidate in candidates for draw in candidate.draws])
+
+    def alone(self, draws: Sequence[Draw]) -> None:
+        """Passes it on and counts the batch's tokens.
+
+        Raises:
+            Paused: The budget is spent.
+        """
+        self._watcher.alone(draws)
+        self._spend(draws)
 
     def tokens(self, tokens: int, done: int) -> None:
         """Passes it on."""
@@ -56,6 +64,10 @@ class Budgeted:
     def figures(self, iteration: int, name: StageName, figures: Mapping[str, float]) -> None:
         """Passes it on."""
         self._watcher.figures(iteration, name, figures)
+
+    def _spend(self, draws: Sequence[Draw]) -> None:
+        self._tokens += sum(draw.tokens for draw in draws)
+        self._check()
 
     def _check(self) -> None:
         minutes = (self._clock() - self._begun) / 60

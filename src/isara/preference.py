@@ -15,6 +15,7 @@ from isara.errors import TrainingError
 from isara.files import damaged
 from isara.generate import resume_batches, store_batch, stream, whole_batches
 from isara.records import Preference, QAPair
+from isara.watching import Watcher
 
 log = logging.getLogger("isara")
 
@@ -22,7 +23,9 @@ FILE = "contrast.jsonl"
 LEAST = 8  # preferences, the rows of one optimiser step (our choice)
 
 
-def ask_alone(asker: Asker, pairs: Sequence[QAPair], config: Config, t: int, weights: str, folder: Path) -> None:
+def ask_alone(
+    asker: Asker, pairs: Sequence[QAPair], config: Config, t: int, weights: str, watcher: Watcher, folder: Path
+) -> None:
     """The model's zero-shot answers to the pairs' questions, with the sampling of all answers, into contrast.jsonl.
 
     Args:
@@ -31,6 +34,7 @@ def ask_alone(asker: Asker, pairs: Sequence[QAPair], config: Config, t: int, wei
         config: Says how answers are drawn, and how many questions make a batch.
         t: The iteration.
         weights: Hash of the model's weights, stored with each row.
+        watcher: Is told of each batch.
         folder: Where the file grows; whole batches that lie there are taken over.
 
     Raises:
@@ -51,6 +55,7 @@ def ask_alone(asker: Asker, pairs: Sequence[QAPair], config: Config, t: int, wei
                 for pair, draw in zip(batch, draws, strict=True)
             ],
         )
+        watcher.alone([draw for draw in draws if draw])
 
 
 def read_preferences(folder: Path) -> list[Preference]:

@@ -242,7 +242,7 @@ def prefer(parts: Parts, step: PreferenceStep, start: Model, watcher: Watcher, f
     assert parts.preference is not None, "the stage has a trainer"
     watcher.stage(step.t, "prefer", 0)
     with parts.asker(step.opponent.path) as asker:
-        ask_alone(asker, step.pairs, parts.config, step.t, step.opponent.weights, folder)
+        ask_alone(asker, step.pairs, parts.config, step.t, step.opponent.weights, watcher, folder)
     preferences = [*step.earlier, *read_preferences(folder)]
     check_enough(preferences, len(step.earlier) + len(step.pairs), step.t)
     watcher.stage(step.t, "prefer", 0)  # the training begins, unless a budget was spent on the answers

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from isara.config import Config
 from isara.errors import ConfigError
 from isara.keys import leaves
-from isara.records import BESIDE, Candidate
+from isara.records import BESIDE, Candidate, Draw
 from isara.watching import StageName, Watcher
 
 log = logging.getLogger("isara")
@@ -61,6 +61,10 @@ class Tracked:
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
         """Passes it on."""
         self._watcher.batch(candidates, accepted)
+
+    def alone(self, draws: Sequence[Draw]) -> None:
+        """Passes it on."""
+        self._watcher.alone(draws)
 
     def tokens(self, tokens: int, done: int) -> None:
         """Passes it on."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from isara.records import Candidate
+from isara.records import Candidate, Draw
 
 StageName: TypeAlias = Literal["generate", "train", "prefer", "evaluate"]
 
@@ -17,6 +17,10 @@ class Watcher(Protocol):
 
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
         """A batch has been filtered; `accepted` counts the whole iteration."""
+        ...
+
+    def alone(self, draws: Sequence[Draw]) -> None:
+        """A batch of a model's own answers is stored, which the preference step learns from."""
         ...
 
     def tokens(self, tokens: int, done: int) -> None:
@@ -39,6 +43,9 @@ class Silent:
         """Shows nothing."""
 
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
+        """Shows nothing."""
+
+    def alone(self, draws: Sequence[Draw]) -> None:
         """Shows nothing."""
 
     def tokens(self, tokens: int, done: int) -> None:

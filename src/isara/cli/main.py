@@ -29,6 +29,7 @@ from isara.errors import ConfigError, IsaraError, Paused, RunError
 from isara.marks import clean, visible
 
 _MOST_SHOWN = 5000  # characters of an error
+_SPINS = "3000"  # tenths of a millisecond: longer than between two products, shorter than another process's turn
 
 app = typer.Typer(
     name="isara",
@@ -266,6 +267,7 @@ def command_line() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _wait_briefly()
     # Typer carries its own copy of click's exceptions, so its base class is taken from one that it exports.
     usage_error: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     try:
@@ -281,6 +283,16 @@ def command_line() -> None:
     except usage_error as error:
         sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _wait_briefly() -> None:
+    """Has OpenMP's threads sleep soon while they wait for each other, unless the user has said how they wait.
+
+    GNU's spin 300,000 times by default, some milliseconds that other processes could have; the spins that are left
+    last as long as the next product takes to come. Its library and LLVM's read this when torch loads them.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=_SPINS)
 
 
 def _answering(model: str | None, seeds: str | None, demos: int, overrides: list[str] | None) -> Any:

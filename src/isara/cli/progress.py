@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from isara.records import BESIDE, Candidate
+from isara.records import BESIDE, Candidate, Draw
 from isara.watching import StageName
 
 log = logging.getLogger("isara")
@@ -68,6 +68,9 @@ class Bars:
                 self._stage.end_batch(candidates, accepted)
                 self._draw(self._stage)
                 self._tell(self._stage)
+
+    def alone(self, draws: Sequence[Draw]) -> None:
+        """Shows nothing: the engine has told of their tokens."""
 
     def tokens(self, tokens: int, done: int) -> None:
         """Takes what the engine has generated so far in one call, in which it counts from zero."""

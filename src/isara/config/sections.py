@@ -300,7 +300,10 @@ class BudgetConfig(Section):
 
     minutes: float | None = Field(None, gt=0, description="minutes; null is no limit", json_schema_extra=FREE)
     tokens: int | None = Field(
-        None, ge=1, description="tokens of generated questions and answers; null is no limit", json_schema_extra=FREE
+        None,
+        ge=1,
+        description="tokens of generated questions and answers, those for preferences included; null is no limit",
+        json_schema_extra=FREE,
     )
 
 

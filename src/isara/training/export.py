@@ -65,6 +65,7 @@ class Export:
         model.save_pretrained(out)
         for path in self.tokenizer_files:
             _copy(path, out / path.relative_to(self.source))
+        _name_inputs(out / "tokenizer_config.json")
         if self._config_is_kept():
             _copy(self.source / "config.json", out / "config.json")
         self._write_generation_config(out)
@@ -125,6 +126,13 @@ def _told(config: Any) -> Any:
     if isinstance(config, dict):
         return {name: _told(value) for name, value in config.items() if name not in _LOADING}
     return config
+
+
+def _name_inputs(path: Path) -> None:
+    """Says what the model takes where transformers 4 would guess: `token_type_ids`, too, which `generate` refuses."""
+    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if config.get("tokenizer_class") == "PreTrainedTokenizerFast" and "model_input_names" not in config:
+        write_json(path, {**config, "model_input_names": ["input_ids", "attention_mask"]})
 
 
 def _write_template(template: str, out: Path) -> None:
