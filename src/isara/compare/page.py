@@ -19,7 +19,7 @@ from isara.errors import RunError
 from isara.files import read_json, read_rows, read_text, write_text
 from isara.marks import clean
 from isara.records import QAPair
-from isara.report.page.html import compose
+from isara.report.page.html import page
 from isara.yaml_text import YamlError, parse_yaml
 
 log = logging.getLogger("isara")
@@ -51,7 +51,7 @@ def write_page(folder: Path, out: Path | None = None) -> Path:
     """
     path = folder / FILE_NAME if out is None else out
     data = content(folder, linked=path.resolve().parent == folder.resolve())
-    write_text(path, compose("comparison", data, f"{folder.resolve().name} · ISARA")[0])
+    write_text(path, page("comparison", data, f"{folder.resolve().name} · ISARA"))
     return path
 
 

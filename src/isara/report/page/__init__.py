@@ -27,7 +27,7 @@ def write_page(run: Run, embedder: Embedder, out: Path | None = None) -> Path:
         RunError: It can't be written.
     """
     path = run.path / FILE_NAME if out is None else out
-    write_text(path, page(content(run, embedder), f"{run.path.name} · ISARA"))
+    write_text(path, page("run", content(run, embedder), f"{run.path.name} · ISARA"))
     return path
 
 
