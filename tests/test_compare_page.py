@@ -103,15 +103,6 @@ def test_report_of_a_comparison(folder: Path, tmp_path: Path) -> None:
     assert written.output == f"{tmp_path}/page.html opens in any browser, without a network.\n"
 
 
-def test_report_of_neither_a_run_nor_a_comparison_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunError) as error:
-        report(tmp_path)
-    assert str(error.value) == (
-        f"expected a run folder with an isara.yaml or a comparison with a compare.yaml at {tmp_path}, found neither: "
-        "give the --out of a run or of a comparison"
-    )
-
-
 def test_a_tasks_items_are_its_questions_and_what_gives_them_away_is_named(tmp_path: Path) -> None:
     base, make = recipe(tmp_path / "recipe")
     base = replace(base, seeds=[*SEEDS, QAPair(ITEMS[0].prompt, "You don't.")])

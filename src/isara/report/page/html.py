@@ -7,10 +7,19 @@ import base64
 import hashlib
 import html
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from isara.marks import clean
+
+log = logging.getLogger("isara")
+
+FILE_NAME = "report.html"
 
 # What would end or open an element in the middle of the data, and line ends that only JSON allows in a string.
 # A half of a surrogate pair can't be written as UTF-8 at all.
@@ -67,6 +76,21 @@ def _script(name: str) -> str:
 
 def _style(name: str) -> str:
     return _part("frame.css") + _part(f"{name}.css")
+
+
+@contextmanager
+def refreshing(folder: Path) -> Iterator[None]:
+    """Around the writing of a folder's page: where that fails, a line in the log says why, and the work goes on."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, hours of work must not be lost for a picture of them
+        log.warning(
+            "%s was not written (%s: %s); `isara report %s` writes it again",
+            folder / FILE_NAME,
+            type(error).__name__,
+            clean(str(error), 200),
+            folder,
+        )
 
 
 def safe_json(data: Any) -> str:

@@ -7,7 +7,13 @@ const count = (n) => n.toLocaleString("en");
 const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 const figure = (n) => Math.abs(n) >= 100 ? n.toFixed(0) : n.toFixed(3);
 const percent = (share) => `${Math.round(100 * share)} %`;
-const signed = (value) => `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
+// A score and a change of one, in percent where the page's scores are shares.
+const shownAs = (value) => value === null || value === undefined ? "–" : D.percent ? `${Math.round(100 * value)} %` : figure(value);
+const change = (value) => {
+  if (value === null) return "?";
+  const size = D.percent ? String(Math.abs(Math.round(100 * value))) : figure(Math.abs(value));
+  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
+};
 
 // What has no shape or turns the reading order stands as its code; joiners that scripts need stay.
 const HIDDEN = /(?![\n\t\u200c\u200d])[\p{C}\p{Zl}\p{Zp}\u{e0100}-\u{e01ef}]/gu;
@@ -98,22 +104,23 @@ function ticks(least, most) {
 }
 
 // Points with their intervals, each of which opens what is behind it. A point has a value, low and high or none, a name, a tick
-// below it and `open`; `also` are the values of another line, drawn dashed.
+// below it and `open`; `also` are the values of something else, a dashed mark each.
 function chart({ title, note, points, zero, ends, also = [], joined }, show = figure) {
   const W = 340, H = 170, left = 44, right = 12, top = 18, bottom = 26;
   const [least, most] = ends || range([...points.flatMap((p) => [p.value, p.low, p.high]), ...also, zero ? 0 : null], 0.15);
   const y = (value) => top + (H - top - bottom) * (most - value) / (most - least);
   const x = (index) => left + (W - left - right) * (index + 0.5) / points.length;
-  const way = (values) => values.map((value, index) => value === null ? "" : `${x(index)},${y(value)}`).filter(Boolean).join(" ");
+  const way = points.map((p, index) => p.value === null ? "" : `${x(index)},${y(p.value)}`).filter(Boolean).join(" ");
   const dense = points.length > 6;
   const parts = ticks(least, most).map((value) => [svg("line", { class: "axis", x1: left, x2: W - right, y1: y(value), y2: y(value) }),
-    svg("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, String(value))]);
+    svg("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, show === figure ? String(value) : show(value))]);
   if (zero) parts.push(svg("line", { class: "zero", x1: left, x2: W - right, y1: y(0), y2: y(0) }));
-  if (also.length) parts.push(svg("polyline", { class: "also", points: way(also) }));
-  if (joined) parts.push(svg("polyline", { class: "way", points: way(points.map((p) => p.value)) }));
+  if (joined) parts.push(svg("polyline", { class: "way", points: way }));
   points.forEach((p, index) => {
     const known = p.low !== undefined && p.low !== null;
     const said = p.value === null ? `${p.name}: nothing measured` : `${p.name}: ${show(p.value)}${known ? `, 95 % interval ${show(p.low)} to ${show(p.high)}` : ""}`;
+    const other = also[index] ?? null;
+    if (other !== null) parts.push(svg("line", { class: "also", x1: x(index) - 18, x2: x(index) + 18, y1: y(other), y2: y(other) }));
     if (p.value !== null) {
       parts.push(svg("g", p.open ? { role: "button", tabindex: 0, "aria-label": said, onclick: p.open,
         onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); p.open(); } } } : { role: "img", "aria-label": said },

@@ -43,7 +43,7 @@ function gainLines(gains) {
   const ends = range(gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]), 0.02);
   return intervals(gains.map((gain) => ({ ...gain, shown: gain.low > 0,
     label: [`than ${gain.over}`, gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`)],
-    said: [`${signed(gain.value)} [${gain.low === null ? "?" : signed(gain.low)}, ${gain.high === null ? "?" : signed(gain.high)}]`, el("span", { class: "soft" }, ` n ${gain.n}`)] })), 0, ends);
+    said: [`${change(gain.value)} [${change(gain.low)}, ${change(gain.high)}]`, el("span", { class: "soft" }, ` n ${gain.n}`)] })), 0, ends);
 }
 
 // ---- the funnel, kinds
