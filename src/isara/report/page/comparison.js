@@ -3,12 +3,6 @@ const PAGE = 6, CLIP = 900, WIDE = 8;
 const ARMS = Object.fromEntries(D.arms.map((arm) => [arm.name, arm]));
 const PAGES = D.arms.some((arm) => arm.runs.length);
 const arms = D.lines.map((line, index) => index).filter((index) => D.lines[index].t === null);
-const shownAs = (value) => value === null || value === undefined ? "–" : D.percent ? `${Math.round(100 * value)} %` : figure(value);
-const change = (value) => {
-  if (value === null) return "?";
-  const size = D.percent ? String(Math.abs(Math.round(100 * value))) : figure(Math.abs(value));
-  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
-};
 const unit = D.percent ? " points" : "";
 const interval = (ends, show) => `[${show(ends.low)}, ${show(ends.high)}]`;
 const once = (values) => [...new Set(values)].join(", ");
@@ -236,3 +230,6 @@ story();
 if (D.lines.length) for (const draw of [tables, plots, answers]) draw();
 ready({ story: "What came out", arms: "Arms", plot: "Intervals", iterations: "Iterations", answers: "Answers" },
   "question", D.questions.map((question) => question.id), openQuestion);
+// The page of several comparisons leads to an arm's answers.
+const asked = arms.find((index) => address("arm", D.lines[index].arm) === location.hash);
+if (asked !== undefined) openAnswers(asked, 0, "given");
