@@ -1,4 +1,7 @@
-"""A real browser without a window, driven over WebDriver (W3C) with the standard library alone."""
+"""A real browser without a window, driven over WebDriver (W3C) with the standard library alone.
+
+What every page is asked is asked here: that it is alone, fits, and is no trouble to a screen reader.
+"""
 
 import base64
 import json
@@ -13,12 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
 
 
-def can_browse() -> bool:
-    """Whether Chromium and its driver are on this machine."""
-    return bool(shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("google-chrome")))
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    if not (shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("google-chrome"))):
+        pytest.skip("no chromium with chromedriver on this machine")
+    with browsing(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 class Browser:
@@ -29,6 +37,21 @@ class Browser:
 
     def open(self, url: str) -> None:
         self._ask("POST", "url", {"url": url})
+
+    def fresh(self, url: str) -> "Browser":
+        """Opens a page in a window of the usual size; what was asked for and logged before is forgotten."""
+        self.open("about:blank")
+        self.resize(1280, 900)
+        self.log("performance"), self.log("browser")
+        self.open(url)
+        return self
+
+    def alone(self, page: Path) -> "Browser":
+        """Opens a page from disk, which asks for nothing else and logs no error."""
+        self.fresh(page.as_uri())
+        assert self.requests() == [page.as_uri()]
+        assert self.log("browser") == []
+        return self
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self._ask("POST", "execute/sync", {"script": script, "args": list(arguments)})
@@ -53,6 +76,41 @@ class Browser:
         self._devtools("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def fits(self, width: int) -> bool:
+        """Whether nothing of the page is wider than a window of that width."""
+        self.resize(width, 900)
+        return bool(self.run("return document.documentElement.scrollWidth <= innerWidth"))
+
+    def serious(self, dark: bool, *openings: str) -> list[str]:
+        """What axe-core finds serious on the page, and after each of these scripts."""
+        axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
+        self.resize(1280, 900, dark)
+        self.run((Path(axe.__file__).parent / "axe.min.js").read_text() + "; window.axe = axe")
+        found: list[str] = []
+        for opening in ("", *openings):
+            self.run(
+                f"{opening}; window.found = null; axe.run().then((all) => {{ window.found = all.violations.filter("
+                "(each) => ['serious', 'critical'].includes(each.impact)).map((each) => each.id); })"
+            )
+            end = time.monotonic() + 60
+            while (ids := self.run("return window.found")) is None and time.monotonic() < end:
+                time.sleep(0.05)
+            found += ["axe-core did not end"] if ids is None else ids
+        return found
+
+    def choose(self, box: str, value: str) -> None:
+        """Takes a value in the list of that id."""
+        self.run(
+            "const list = document.getElementById(arguments[0]); list.value = arguments[1]; "
+            "list.dispatchEvent(new Event('change'))",
+            box,
+            value,
+        )
+
+    def text(self, box: str) -> str:
+        """What the element of that id shows."""
+        return str(self.run("return document.getElementById(arguments[0]).innerText", box))
 
     def picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("GET", "screenshot")))

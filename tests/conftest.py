@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser as browser
+
 # A shell's background job ignores Ctrl-C, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

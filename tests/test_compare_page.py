@@ -1,7 +1,7 @@
 """report.html of a comparison: its figures are those of its answers, and what a browser makes of it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from isara.compare.page import content, refresh_page, write_page
 from isara.errors import RunError
 from isara.files import json_lines, read_json, read_rows, write_json, write_text
 from isara.records import QAPair
-from tests.browser import Browser, browsing, can_browse
+from tests.browser import Browser
 from tests.doubles import SEEDS
 from tests.test_compare import lay_out, recipe
 from tests.test_compare_tasks import ITEMS, safety
@@ -103,15 +103,6 @@ def test_report_of_a_comparison(folder: Path, tmp_path: Path) -> None:
     assert written.output == f"{tmp_path}/page.html opens in any browser, without a network.\n"
 
 
-def test_report_of_neither_a_run_nor_a_comparison_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunError) as error:
-        report(tmp_path)
-    assert str(error.value) == (
-        f"expected a run folder with an isara.yaml or a comparison with a compare.yaml at {tmp_path}, found neither: "
-        "give the --out of a run or of a comparison"
-    )
-
-
 def test_a_tasks_items_are_its_questions_and_what_gives_them_away_is_named(tmp_path: Path) -> None:
     base, make = recipe(tmp_path / "recipe")
     base = replace(base, seeds=[*SEEDS, QAPair(ITEMS[0].prompt, "You don't.")])
@@ -154,37 +145,13 @@ def test_files_that_dont_fit_together_are_named(folder: Path, tmp_path: Path) ->
 # ---- in a real browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not can_browse():
-        pytest.skip("no chromium with chromedriver on this machine")
-    with browsing(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 @pytest.fixture
 def opened(browser: Browser) -> Callable[[Path], Browser]:
-    def show(folder: Path) -> Browser:
-        browser.open("about:blank")
-        browser.log("performance"), browser.log("browser")
-        path = write_page(folder)
-        browser.open(path.as_uri())
-        assert browser.requests() == [path.as_uri()]
-        assert browser.log("browser") == []
-        return browser
-
-    return show
+    return lambda folder: browser.alone(write_page(folder))
 
 
 def status(browser: Browser) -> str:
-    return str(browser.run("return document.getElementById('answers-count').textContent"))
-
-
-def choose(browser: Browser, name: str, value: str) -> None:
-    script = (
-        "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    )
-    browser.run(script, f"answers-{name}", value)
+    return browser.text("answers-count")
 
 
 def test_a_number_a_search_and_a_filter_lead_to_their_answers(folder: Path, opened: Callable[[Path], Browser]) -> None:
@@ -204,15 +171,15 @@ def test_a_number_a_search_and_a_filter_lead_to_their_answers(folder: Path, open
     assert first == found["questions"][int(best)]["q"]
     focus = browser.run("return document.querySelector('.card.focus').innerText")
     assert focus.startswith("isara") and found["texts"][found["answers"][line["models"][0]][int(best)]["a"]] in focus
-    choose(browser, "show", "up")
+    browser.choose("answers-show", "up")
     assert status(browser) == f"{sum(gain > 0 for gain in gains)} of 9 questions"
-    choose(browser, "show", "all")
+    browser.choose("answers-show", "all")
     browser.run("document.getElementById('answers-words').focus()")
     browser.press(found["questions"][3]["id"].upper())
     said = "return document.getElementById('answers-count').textContent"
     assert browser.settle(said, "1 of 9 questions") == "1 of 9 questions"
     browser.run("document.querySelector('#answers-list button').click()")
-    shown = browser.run("return document.getElementById('question').innerText")
+    shown = browser.text("question")
     assert shown.count("seed 1") == len(found["models"]) / 2 and "There you pay in rupees." in shown
     browser.press("\ue00c")  # Escape
     assert browser.settle("return document.getElementById('question').open", False) is False
@@ -228,7 +195,7 @@ def test_hostile_answers_are_text(folder: Path, tmp_path: Path, opened: Callable
         figures["model"] = HOSTILE[0]
 
     browser = opened(copied(folder, tmp_path / "<b>out", change))
-    assert "<svg onload=window.hit=1>" in browser.run("return document.getElementById('story').innerText")
+    assert "<svg onload=window.hit=1>" in browser.text("story")
     for number, text in enumerate(HOSTILE[:2]):
         assert text in browser.run(
             "openQuestion(arguments[0]); return document.getElementById('question').innerText", number
@@ -253,7 +220,7 @@ def test_where_every_arm_failed_the_page_says_why(
         figures["failures"] = [{"arm": "isara", "seed": 1, "message": "too few pairs pass"}]
 
     browser = opened(copied(folder, tmp_path / "out", change))
-    assert "isara, seed 1: too few pairs pass" in browser.run("return document.getElementById('story').innerText")
+    assert "isara, seed 1: too few pairs pass" in browser.text("story")
     assert browser.run("return document.querySelectorAll('section').length") == 1
 
 
@@ -276,23 +243,9 @@ def test_tens_of_thousands_of_answers_stay_quick(
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(folder: Path, opened: Callable[[Path], Browser], width: int) -> None:
-    browser = opened(folder)
-    browser.resize(width, 900)
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-    browser.resize(1280, 900)
+    assert opened(folder).fits(width)
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_has_no_serious_finding(folder: Path, opened: Callable[[Path], Browser], dark: bool) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text()
-    browser = opened(folder)
-    browser.resize(1280, 900, dark)
-    browser.run(f"{script}; window.axe = axe")
-    for opening in ("", "openQuestion(0);"):
-        browser.run(
-            f"{opening} window.found = null; axe.run().then((all) => {{ window.found = all.violations.filter("
-            "(each) => ['serious', 'critical'].includes(each.impact)).map((each) => each.id); })"
-        )
-        assert browser.settle("return window.found", [], 60) == []
-    browser.resize(1280, 900)
+    assert opened(folder).serious(dark, "openQuestion(0)") == []

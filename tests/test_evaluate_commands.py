@@ -22,6 +22,7 @@ from isara.pool import Pool
 from isara.records import QAPair
 from isara.render import open_renderer
 from isara.testing import HashEmbedder
+from tests.test_page import data_of
 
 PAIRS = [
     {"question": "What is the capital of Hyrule?", "answer": "Hyrule Castle Town."},
@@ -78,7 +79,7 @@ def test_all_tasks_on_a_base_and_on_a_chat_model(tiny_llama: Path, tiny_chat: Pa
         ):
             assert name in text
         assert "judge isara-offline-refusal#" in text
-        assert f"Every item is kept in {out}" in text
+        assert f"Every item is kept in {out}; report.html shows them." in text
         assert len((out / "safety/items.jsonl").read_text().splitlines()) == 3
 
 
@@ -95,6 +96,12 @@ def test_a_model_against_another(tiny_llama: Path, tiny_chat: Path, tmp_path: Pa
     text = call(str(tiny_chat), "--out", str(tmp_path / "after"), "--against", str(tmp_path / "before"), *options)
     assert f"Against {tmp_path}/before, on the same items" in text
     assert "bits per byte, mean over items" in text
+    found = data_of((tmp_path / "after/report.html").read_text())
+    assert (found["model"], found["against"]["model"]) == (tiny_chat.name, tiny_llama.name)
+    assert [bool(task["compared"]) for task in found["tasks"]] == [True] * 3
+    first = (tmp_path / "after/report.html").read_bytes()
+    call(str(tiny_chat), "--out", str(tmp_path / "after"), "--against", str(tmp_path / "before"), *options)
+    assert (tmp_path / "after/report.html").read_bytes() == first
 
 
 def test_numbers_do_not_depend_on_the_batch(tiny_llama: Path, tmp_path: Path) -> None:

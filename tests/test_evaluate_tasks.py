@@ -16,6 +16,7 @@ from isara.evaluate.figures import Figure, mean, ratio, share, with_error
 from isara.evaluate.instructions import Instructions
 from isara.evaluate.items import Asking, asking_nearest, choose
 from isara.evaluate.results import Row
+from isara.evaluate.rows import counted
 from isara.evaluate.safety import Safety
 from isara.evaluate.truthfulness import Truthfulness, TruthfulnessGeneration, mc1, mc2
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict
@@ -77,8 +78,19 @@ def rows_of(task: Any, engine: ScriptedEngine, context_length: int = 2048) -> li
 
 
 def figures_of(task: Any, rows: Sequence[Row]) -> dict[str, Figure]:
-    return {figure.name.strip(): figure for figure in task.figures(rows)}
+    """The figures by name, each of which is what its rows add to it: that is what a page shows behind a number."""
+    figures = {figure.name: figure for figure in task.figures(rows)}
+    added = [counted(task.name, row, task.judge_key()) for row in rows]
+    for name, figure in figures.items():
+        values = [each[name] for each in added if name in each]
+        assert len(values) == figure.n, name
+        if name not in WEIGHED:
+            assert sum(values) / len(values) == pytest.approx(figure.value), name
+    return figures
 
+
+# No plain means of what their rows add to them.
+WEIGHED = ("bits per byte", "bits per byte, demonstrations", "length-controlled win rate")
 
 # Truthfulness
 

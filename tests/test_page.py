@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from isara.report.page.content import content
 from isara.report.page.html import page, safe_json
 from isara.report.page.places import chosen, lay_out
 from isara.report.page.rows import pieces
-from tests.browser import Browser, browsing, can_browse
+from tests.browser import Browser
 from tests.test_loop import align, tree
 from tests.test_report import SEEDS, made, make_run
 
@@ -95,7 +95,7 @@ def test_a_prompt_without_its_demonstrations_stays_text() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE[:4])
 def test_no_text_ends_the_data(text: str) -> None:
-    shown = page({"name": text, "rows": [{"q": text}]}, text)
+    shown = page("run", {"name": text, "rows": [{"q": text}]}, text)
     assert data_of(shown) == {"name": text, "rows": [{"q": text}]}
     assert shown.count("<script") == shown.count("</script>") == 2
     assert not set("\u2028\u2029") & set(shown)
@@ -107,7 +107,7 @@ def test_half_a_surrogate_pair_can_be_written() -> None:
 
 
 def test_the_policy_lets_its_own_script_and_style_run_and_nothing_else(tmp_path: Path) -> None:
-    shown = page({"name": "run"}, "run")
+    shown = page("run", {"name": "run"}, "run")
     [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', shown)
     [style] = re.findall(r"<style>(.*?)</style>", shown, re.DOTALL)
     script = shown.rpartition("<script>")[2].partition("</script>")[0]
@@ -188,30 +188,13 @@ def test_report_of_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
 # ---- in a real browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not can_browse():
-        pytest.skip("no chromium with chromedriver on this machine")
-    with browsing(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Callable[[Run], Browser]:
-    def show(run: Run) -> Browser:
-        browser.open("about:blank")
-        browser.log("performance"), browser.log("browser")
-        path = write_page(run, LexicalEmbedder())
-        browser.open(path.as_uri())
-        assert browser.requests() == [path.as_uri()]
-        assert browser.log("browser") == []
-        return browser
-
-    return show
+    return lambda run: browser.alone(write_page(run, LexicalEmbedder()))
 
 
 def status(browser: Browser) -> str:
-    return str(browser.run("return document.getElementById('rows-count').textContent"))
+    return browser.text("rows-count")
 
 
 def test_a_search_a_filter_and_a_number_lead_to_their_rows(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
@@ -223,15 +206,13 @@ def test_a_search_a_filter_and_a_number_lead_to_their_rows(tmp_path: Path, opene
     assert browser.settle(said, "2 of 8 rows") == "2 of 8 rows"
     browser.run("[...document.querySelectorAll('#rows button')].find((b) => b.textContent === 'All rows').click()")
     assert status(browser) == "8 of 8 rows"
-    browser.run(
-        "const s = document.getElementById('rows-fate'); s.value = 'dropped'; s.dispatchEvent(new Event('change'))"
-    )
+    browser.choose("rows-fate", "dropped")
     assert status(browser) == "3 of 8 rows"
     browser.run("[...document.querySelectorAll('#funnel button')].find((b) => b.textContent === 'novelty').click()")
     assert status(browser) == "1 of 8 rows"
     assert browser.run("return document.activeElement.id") == "rows"
     browser.run("document.querySelector('#rows-list button').click()")
-    shown = browser.run("return document.getElementById('row').innerText")
+    shown = browser.text("row")
     assert "Who sells bombs in all of Hyrule?" in shown and "value 0.72" in shown and SEEDS[0].question in shown
     browser.run("[...document.querySelectorAll('#row summary')].forEach((s) => s.click())")
     wanted = f"Question: {SEEDS[1].question}\nAnswer: {SEEDS[1].answer}\n\nQuestion:"
@@ -282,26 +263,12 @@ def test_tens_of_thousands_of_rows_stay_quick(tmp_path: Path, opened: Callable[[
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(tmp_path: Path, opened: Callable[[Run], Browser], width: int) -> None:
-    browser = opened(make_run(tmp_path / "run"))
-    browser.resize(width, 900)
-    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-    browser.resize(1280, 900)
+    assert opened(make_run(tmp_path / "run")).fits(width)
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_has_no_serious_finding(tmp_path: Path, opened: Callable[[Run], Browser], dark: bool) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text()
-    browser = opened(make_run(tmp_path / "run"))
-    browser.resize(1280, 900, dark)
-    browser.run(f"{script}; window.axe = axe")
-    for opening in ("", f"openRow({len(SEEDS)});"):
-        browser.run(
-            f"{opening} window.found = null; axe.run().then((all) => {{ window.found = all.violations.filter("
-            "(each) => ['serious', 'critical'].includes(each.impact)).map((each) => each.id); })"
-        )
-        assert browser.settle("return window.found", [], 60) == []
-    browser.resize(1280, 900)
+    assert opened(make_run(tmp_path / "run")).serious(dark, f"openRow({len(SEEDS)})") == []
 
 
 def test_what_a_person_decided_stands_on_the_page(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
@@ -312,5 +279,5 @@ def test_what_a_person_decided_stands_on_the_page(tmp_path: Path, opened: Callab
     browser.run("[...document.querySelectorAll('.tiles button')].find((b) => b.innerText.includes('1 edited')).click()")
     assert status(browser) == "1 of 8 rows decided by a person"
     browser.run("document.querySelector('#rows-list button').click()")
-    row = str(browser.run("return document.getElementById('row').innerText"))
+    row = browser.text("row")
     assert "edited by a person: shorter" in row and "Who sells fish?" in row and "<b>Zoras</b>" in row

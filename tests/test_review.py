@@ -25,7 +25,7 @@ from isara.report.facts import read_run
 from isara.report.review import REASONS, Desk, Row, run_desk, seeds_desk, write_reviewed
 from isara.report.review.server import ReviewServer
 from isara.report.review.terminal import review
-from tests.browser import Browser, browsing, can_browse
+from tests.browser import Browser
 from tests.test_look import shown
 from tests.test_page import HOSTILE
 from tests.test_report import FIRST, SEEDS, made, make_run
@@ -307,24 +307,13 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 # ---- in a real browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not can_browse():
-        pytest.skip("no chromium with chromedriver on this machine")
-    with browsing(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[[str], Browser]]:
     addresses: list[str] = []
 
     def show(address: str) -> Browser:
-        browser.open("about:blank")
-        browser.log("performance"), browser.log("browser")
         addresses.append(address)
-        browser.open(address)
-        return browser
+        return browser.fresh(address)
 
     yield show
     assert browser.log("browser") == []
@@ -342,7 +331,7 @@ def test_accept_edit_reject_and_undo_by_keys(tmp_path: Path, opened: Callable[[s
     with served(desk_of(path)) as server:
         browser = opened(server.url)
         progress(browser, "0 of 3 rows decided")
-        shown_row = str(browser.run("return document.getElementById('row').innerText"))
+        shown_row = browser.text("row")
         assert PAIRS[0].question in shown_row and SEEDS[0].answer in shown_row and "gone (not in" in shown_row
         browser.press("a")
         progress(browser, "1 of 3 rows decided: 1 accepted")
@@ -356,11 +345,11 @@ def test_accept_edit_reject_and_undo_by_keys(tmp_path: Path, opened: Callable[[s
         browser.press("4")
         progress(browser, "3 of 3 rows decided: 1 accepted, 1 edited, 1 rejected")
         browser.press("k")
-        row = str(browser.run("return document.getElementById('row').innerText"))
+        row = browser.text("row")
         assert "Who sells bombs at sea?" in row and "As it was made" in row
         browser.press("u")
         progress(browser, "2 of 3 rows decided: 1 accepted, 1 rejected")
-        assert PAIRS[1].answer in str(browser.run("return document.getElementById('row').innerText"))
+        assert PAIRS[1].answer in browser.text("row")
     standing = read_decisions(path)
     assert {row: made.decision for row, made in standing.items()} == {PAIRS[0].id: "accept", PAIRS[2].id: "reject"}
     assert standing[PAIRS[2].id].reason == REASONS[3]
@@ -404,7 +393,7 @@ def test_an_edit_outlives_a_kill_of_the_server(tmp_path: Path, opened: Callable[
     with process(str(run.path), "--iteration", "1") as (told, address):
         browser = opened(address)
         progress(browser, "1 of 1 row decided: 1 edited")
-        assert "The Zoras do, at the lake." in str(browser.run("return document.getElementById('row').innerText"))
+        assert "The Zoras do, at the lake." in browser.text("row")
         browser.run("document.getElementById('done').click()")
         wanted = "Your decisions are kept"
         assert browser.settle("return document.getElementById('row-h').textContent", wanted) == wanted
@@ -434,7 +423,7 @@ def test_hostile_rows_are_text(tmp_path: Path, opened: Callable[[str], Browser])
     with served(desk_of(tmp_path / "review.jsonl", pairs)) as server:
         browser = opened(server.url)
         for number, text in enumerate(HOSTILE):
-            row = str(browser.run("return document.getElementById('row').innerText"))
+            row = browser.text("row")
             assert row.count(f"Row {number + 1} of 5") == 1
             if number < 2:
                 assert f"Answer {text}" in row
@@ -457,29 +446,18 @@ def test_nothing_is_wider_than_the_window(
     desk = desk_of(tmp_path / "review.jsonl", [QAPair("Who is " + "x" * 300 + "?", "y" * 3000, 1), *PAIRS])
     with served(desk) as server:
         browser = opened(server.url)
-        browser.resize(width, 900)
         browser.press(mode)
-        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-        browser.resize(1280, 900)
+        assert browser.fits(width)
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("mode", ["", "e", "r"])
 def test_axe_has_no_serious_finding(tmp_path: Path, opened: Callable[[str], Browser], dark: bool, mode: str) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text()
     path = tmp_path / "review.jsonl"
     write_decisions(
         path, [Decision(PAIRS[0].id, "edit", "Who?", "Zoras."), Decision(PAIRS[2].id, "reject", reason="no")]
     )
     with served(desk_of(path)) as server:
         browser = opened(server.url)
-        browser.resize(1280, 900, dark)
         browser.press(mode)
-        browser.run(f"{script}; window.axe = axe")
-        browser.run(
-            "window.found = null; axe.run().then((all) => { window.found = all.violations.filter("
-            "(each) => ['serious', 'critical'].includes(each.impact)).map((each) => each.id); })"
-        )
-        assert browser.settle("return window.found", [], 60) == []
-        browser.resize(1280, 900)
+        assert browser.serious(dark) == []

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +48,15 @@ def write_json(path: Path, value: Any) -> None:
         RunError: It can't be written.
     """
     write_text(path, _json_text(value))
+
+
+def without_nan(value: Any) -> Any:
+    """The value with null for each nan in it, since JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _json_text(value: Any) -> str:

@@ -141,17 +141,22 @@ class _Work:
     def vary(self, variations: "Sequence[Variation]", out: Path, pooled: bool) -> bool:
         """The comparisons on other pairs and what they say together; whether an arm failed."""
         from isara.compare.summary import write_summary
+        from isara.compare.summary_page import refresh_page
 
-        found = {}
+        about = {variation.name: variation.about for variation in variations}
+        done: dict[str, Comparison] = {}
+        text = ""
         for variation in variations:
             _tell(f"{variation.name}: {variation.about}")
-            found[variation.name] = self.one(variation.base, out / variation.name)
-        done = {name: comparison for name, comparison in found.items() if comparison is not None}
+            comparison = self.one(variation.base, out / variation.name)
+            if comparison is not None:
+                done[variation.name] = comparison
+                text = write_summary(out, done, about, pooled)
+                refresh_page(out)
         if done:
-            about = {variation.name: variation.about for variation in variations}
-            say(write_summary(out, done, about, pooled))
-            say(f"{out / 'summary.md'} holds this summary, and each folder beside it a comparison.")
-        return any(self.failed(comparison) for comparison in found.values())
+            say(text)
+            say(f"{out / 'summary.md'} holds this summary, report.html shows it, and each folder is a comparison.")
+        return any(map(self.failed, done.values()))
 
     def failed(self, comparison: "Comparison | None") -> bool:
         """Whether an arm did."""

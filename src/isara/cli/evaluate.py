@@ -150,18 +150,30 @@ def _run_and_print(
 ) -> None:
     from rich.console import Console
 
-    from isara.evaluate.comparison import compare_items, comparison_table
+    from isara.evaluate.comparison import compare_items, comparison_table, keep_comparison
     from isara.evaluate.table import table
+    from isara.report.evaluation import name_model, refresh_page
 
     tasks = _tasks([name for name in names if not name.startswith("lm-eval:")], options)
     console = Console()
+
+    def finished(result: "Result") -> None:
+        name_model(place, model)
+        refresh_page(place)
+
     with console.status("loading") as status:
-        results = _measure(asker, tasks, options, place, lambda *progress: status.update(_progress(*progress)))
-        results += _harness(asker.model, [name for name in names if name.startswith("lm-eval:")], options, place)
+        results = _measure(asker, tasks, options, place, lambda *told: status.update(_progress(*told)), finished)
+        for name in names:
+            if name.startswith("lm-eval:"):
+                results.append(_harness(asker.model, name, options, place))
+                finished(results[-1])
     console.print(table(model, results))
     if against:
-        console.print(comparison_table(compare_items(tasks, place, against), against))
-    say(f"Every item is kept in {place}")
+        compared = compare_items(tasks, place, against)
+        keep_comparison(compared, place, against)
+        refresh_page(place)
+        console.print(comparison_table(compared, against))
+    say(f"Every item is kept in {place}; report.html shows them.")
 
 
 def task_names(on: str) -> list[str]:
@@ -318,7 +330,12 @@ def _asker(model: str, config: "Config", renderer: "Renderer") -> "Asker":
 
 
 def _measure(
-    asker: "Asker", tasks: "Sequence[Task]", options: _Options, out: Path, watch: Callable[[str, str, int, int], None]
+    asker: "Asker",
+    tasks: "Sequence[Task]",
+    options: _Options,
+    out: Path,
+    watch: Callable[[str, str, int, int], None],
+    finished: "Callable[[Result], None]",
 ) -> "list[Result]":
     from isara.evaluate.runner import run_tasks
     from isara.models import weights_hash
@@ -332,16 +349,18 @@ def _measure(
     if engine.kind == engine.evaluate_with == "vllm":
         settings = {"engine": [engine.kind, engine.dtype, engine.options]}
     weights = weights_hash(asker.model)
-    return run_tasks(asker, tasks, out, weights=weights, settings=settings, limit=options.limit, watch=watch)
+    return run_tasks(
+        asker, tasks, out, weights=weights, settings=settings, limit=options.limit, watch=watch, finished=finished
+    )
 
 
-def _harness(model: str, names: Sequence[str], options: _Options, out: Path) -> "list[Result]":
+def _harness(model: str, name: str, options: _Options, out: Path) -> "Result":
     from isara.evaluate.harness import PREFIX, HarnessOptions, run_harness
     from isara.models import weights_hash
 
     engine = options.config.engine
     how = HarnessOptions(options.limit, engine.dtype, engine.device, engine.trust_remote_code, options.task_files)
-    return [run_harness(model, name.removeprefix(PREFIX), out, weights_hash(model), how) for name in names]
+    return run_harness(model, name.removeprefix(PREFIX), out, weights_hash(model), how)
 
 
 def _tasks(names: Sequence[str], options: _Options) -> "list[Task]":

@@ -1,4 +1,4 @@
-"""`isara report`: a run or a comparison as one page."""
+"""`isara report`: a run, an evaluation or a comparison as one page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,10 @@ from isara.errors import RunError
 
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, finished or not, or the folder of a comparison.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="The folder of a run, of an evaluation or of a comparison, finished or not."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file; by default report.html in that folder.", show_default=False)
@@ -19,25 +22,29 @@ def report(
 ) -> None:
     """Write a run as one page: the verdict, the funnel, a map of the questions, and every row to search and open.
 
-    Every run writes it after each stage; this writes it anew. Of a comparison: the arms, and every answer.
+    Every run writes it after each stage; this writes it anew. Of an evaluation: the figures, and every item. Of a
+    comparison: the arms, and every answer; of several on other pairs, what they say together.
     """
-    from isara.compare.page import is_comparison
+    from isara.compare import page as comparison
+    from isara.compare import summary_page as summary
+    from isara.report import evaluation
 
-    if is_comparison(folder):
-        say(_comparison(folder, out))
-    elif (folder / "isara.yaml").is_file():
+    if (folder / "isara.yaml").is_file():
         say(_run(folder, out))
+        return
+    if comparison.is_comparison(folder):
+        path = comparison.write_page(folder, out)
+    elif summary.is_summary(folder):
+        path = summary.write_page(folder, out)
+    elif evaluation.is_evaluation(folder):
+        path = evaluation.write_page(folder, out)
     else:
         raise RunError(
-            f"expected a run folder with an isara.yaml or a comparison with a compare.yaml at {folder}, found neither: "
-            "give the --out of a run or of a comparison"
+            f"expected the folder of a run (isara.yaml), of an evaluation (a folder with items.jsonl for each task) or "
+            f"of a comparison (compare.yaml, or summary.json for several) at {folder}, found none of them: give the "
+            "--out of one"
         )
-
-
-def _comparison(folder: Path, out: Path | None) -> str:
-    from isara.compare.page import write_page
-
-    return f"{write_page(folder, out)} opens in any browser, without a network."
+    say(f"{path} opens in any browser, without a network.")
 
 
 def _run(run: Path, out: Path | None) -> str:

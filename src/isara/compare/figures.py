@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from isara.compare.arms import BASELINE, Arm
+from isara.files import without_nan
 from isara.statistics import Difference, Floats, Interval, bootstrap, holm, paired_difference
 
 
@@ -79,7 +80,7 @@ class Line:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; nan is null, since JSON has no NaN."""
-        found: dict[str, Any] = _without_nan(asdict(self))
+        found: dict[str, Any] = without_nan(asdict(self))
         return found
 
 
@@ -157,11 +158,3 @@ def _tested(lines: Sequence[Line | None]) -> list[Line]:
     tested = [line for line in found if line.difference is not None]
     adjusted = iter(holm([line.difference.p_value for line in tested if line.difference is not None]))
     return [line if line.difference is None else replace(line, adjusted=next(adjusted)) for line in found]
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

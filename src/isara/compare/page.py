@@ -1,7 +1,5 @@
 """report.html of a comparison: arms with their intervals, and every model's answer to each question side by side."""
 
-import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -16,22 +14,15 @@ from isara.compare.budget import run_folders
 from isara.compare.figures import Measured, matched
 from isara.compare.store import FILE_NAME as PLAN
 from isara.errors import RunError
+from isara.evaluate.rows import ASKED, GIVEN, WANTED, said
 from isara.files import read_json, read_rows, read_text, write_text
-from isara.marks import clean
 from isara.records import QAPair
-from isara.report.page.html import compose
+from isara.report.page.html import FILE_NAME, page, refreshing
 from isara.yaml_text import YamlError, parse_yaml
 
-log = logging.getLogger("isara")
-
-FILE_NAME = "report.html"
 FIGURES, SCORES = "comparison.json", "scores.jsonl"
 _MODEL = ("arm", "seed", "iteration", "exported", "steps")  # what says whose answer a row of scores.jsonl is
 _DIGITS = 6  # of a value behind the point: more would be most of the page
-# What the rows of the held-out pairs and of tasks call what they ask, what they got, and what they wanted.
-_ASKED = ("question", "prompt", "instruction", "arguments")
-_GIVEN = ("answer", "output", "resps")
-_WANTED = ("reference", "target")
 
 
 def is_comparison(folder: Path) -> bool:
@@ -51,22 +42,14 @@ def write_page(folder: Path, out: Path | None = None) -> Path:
     """
     path = folder / FILE_NAME if out is None else out
     data = content(folder, linked=path.resolve().parent == folder.resolve())
-    write_text(path, compose("comparison", data, f"{folder.resolve().name} · ISARA")[0])
+    write_text(path, page("comparison", data, f"{folder.resolve().name} · ISARA"))
     return path
 
 
 def refresh_page(folder: Path) -> None:
     """Writes report.html; where that fails, a line in the log says why, and the comparison stands without it."""
-    try:
+    with refreshing(folder):
         write_page(folder)
-    except Exception as error:  # whatever it is, the figures are there, and must not be lost for a picture of them
-        log.warning(
-            "%s was not written (%s: %s); `isara report %s` writes it again",
-            folder / FILE_NAME,
-            type(error).__name__,
-            clean(str(error), 200),
-            folder,
-        )
 
 
 def content(folder: Path, linked: bool = True) -> dict[str, Any]:
@@ -227,9 +210,9 @@ def _questions(
     questions = []
     for row in rows:
         pair = heldout.get(row["id"])
-        asked = _said(row, _ASKED) if pair is None else pair.asked
+        asked = (said(row, ASKED) or "") if pair is None else pair.asked
         question = {"id": str(row["id"]), "q": asked}
-        if wanted := _said(row, _WANTED) if pair is None else pair.answer:
+        if wanted := said(row, WANTED) if pair is None else pair.answer:
             question["wanted"] = wanted
         if leak := near.get(row["id"], by_text.get(asked)):
             question["near"] = f"{leak['by']} ({leak['how']})"
@@ -241,16 +224,10 @@ def _answer(row: Mapping[str, Any], columns: Sequence[str], texts: dict[str, int
     """An answer, its text by its place among all texts: models often say the same."""
     values = [row["values"].get(name) for name in columns]
     answer: dict[str, Any] = {
-        "a": texts.setdefault(_said(row, _GIVEN), len(texts)),
+        "a": texts.setdefault(said(row, GIVEN) or "", len(texts)),
         "v": [None if value is None else round(value, _DIGITS) for value in values],
     }
     for name, key in (("tokens", "tokens"), ("finish", "finish"), ("demo_ids", "demos")):
         if row.get(name):
             answer[key] = row[name]
     return answer
-
-
-def _said(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The first of these that a row has, as a text; nothing where it has none of them."""
-    value = next((row[name] for name in names if name in row), "")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ from isara.compare.figures import Line, Measured, arm_lines
 from isara.compare.table import NO_VALUE, difference_cells, mean_cell
 from isara.files import write_json, write_text
 
+FILE_NAME = "summary.json"
 Varied = Mapping[str, Comparison]
 
 
@@ -20,8 +21,8 @@ def write_summary(out: Path, varied: Varied, about: Mapping[str, str], pooled: b
 
     Args:
         out: Their folder.
-        varied: The comparisons by name.
-        about: What each is.
+        varied: The comparisons by name, as many as are finished.
+        about: What each is, those that are still to come among them.
         pooled: Whether their questions are different ones of one test, and count together.
 
     Raises:
@@ -31,14 +32,14 @@ def write_summary(out: Path, varied: Varied, about: Mapping[str, str], pooled: b
     first = next(iter(varied.values()))
     blocks = [
         f"# {len(first.arms)} arms on `{first.model}`, {len(varied)} times\n\nScore: {first.score}.",
-        "\n".join(f"- {name}: {text}" for name, text in about.items()),
+        "\n".join(f"- {name}: {text}{'' if name in varied else ' (not finished)'}" for name, text in about.items()),
         _means(varied, lines),
         "Accepted pairs for each candidate, and for each seed pair; the mean over training seeds.\n\n"
         + _yields(varied),
     ]
     text = "\n\n".join(blocks) + "\n"
     write_text(out / "summary.md", text)
-    write_json(out / "summary.json", _record(varied, about, lines))
+    write_json(out / FILE_NAME, _record(varied, about, lines if pooled else None))
     return text
 
 
@@ -109,10 +110,13 @@ def _yield(comparison: Comparison, arm: str) -> str:
     return f"{100 * share:.0f} %, {times:.1f}"
 
 
-def _record(varied: Varied, about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, Any]:
+def _record(varied: Varied, about: Mapping[str, str], lines: Sequence[Line] | None) -> dict[str, Any]:
+    arms = next(iter(varied.values())).arms
     return {
+        "planned": dict(about),
+        "arms": [{"name": arm.name, "about": arm.about, "instructions": arm.instructions} for arm in arms],
         "comparisons": dict(_records(varied, about)),
-        "pooled": [line.to_json() for line in lines],
+        "pooled": None if lines is None else [line.to_json() for line in lines],
     }
 
 

@@ -13,6 +13,7 @@ from isara.records import QAPair
 
 Judges: TypeAlias = Mapping[Kind, Judge]
 
+WORDS = "words an answer"
 # How the share of a kind's positive label is called.
 SHARES: Mapping[Kind, str] = {"refusal": "refusal rate", "harm": "harmful rate", "quality": "good answers"}
 
@@ -74,13 +75,21 @@ def verdict_values(row: Row, names: Mapping[str, Kind]) -> dict[str, float]:
 
 def utility(rows: Sequence[Row]) -> list[Figure]:
     """What the answers are like whatever they say: length, and how many are empty, cut off or were never asked."""
-    shares = {
-        "empty answers": [not row["answer"] and row["finish"] != "too long" for row in rows],
-        "cut at the token limit": [row["finish"] == "length" for row in rows],
-        "prompts too long for the model": [row["finish"] == "too long" for row in rows],
-    }
-    words = figures.mean("words an answer", [float(len(row["answer"].split())) for row in rows])
+    values = [utility_values(row) for row in rows]
+    words = figures.mean(WORDS, [each.pop(WORDS) for each in values])
+    shares = {name: [each[name] == 1 for each in values] for name in values[0]} if values else {}
     return [words, *(figures.share(name, hits) for name, hits in shares.items() if any(hits))]
+
+
+def utility_values(row: Row) -> dict[str, float]:
+    """What one row adds to each of these figures."""
+    finish = row["finish"]
+    return {
+        WORDS: float(len(row["answer"].split())),
+        "empty answers": float(not row["answer"] and finish != "too long"),
+        "cut at the token limit": float(finish == "length"),
+        "prompts too long for the model": float(finish == "too long"),
+    }
 
 
 def with_fields(rows: Sequence[Mapping[str, Any]], fields: Sequence[Row]) -> list[Row]:

@@ -1,9 +1,10 @@
 """Is it better? Two models' stored items, laid side by side."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from isara.errors import RunError
-from isara.evaluate.results import broken, read_results, reading
+from isara.evaluate.results import broken, read_results, reading, rows_hash
 from isara.evaluate.runner import Task
-from isara.files import damaged, read_json
+from isara.files import damaged, read_json, read_sealed, without_nan, write_sealed
 from isara.statistics import Difference, holm, paired_difference
+
+AGAINST = "against.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,58 @@ def comparison_table(rows: Sequence[Compared], other: Path) -> Table:
             f"{row.adjusted:.4f}",
         )
     return grid
+
+
+def keep_comparison(rows: Sequence[Compared], out: Path, other: Path) -> None:
+    """Writes what was compared to `against.json` in `out`, with the hashes of the rows that it rests on.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    tasks = dict.fromkeys(row.task for row in rows)
+    kept = {
+        "folder": os.path.relpath(other.resolve(), out.resolve()),  # both may be moved together
+        "rows": {task: [rows_hash(out / task), rows_hash(other / task)] for task in tasks},
+        "figures": [without_nan(asdict(row)) for row in rows],
+    }
+    write_sealed(out / AGAINST, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A comparison as it lies beside the results.
+
+    Attributes:
+        folder: The other model's results.
+        figures: The figures of `Compared`, JSON-ready, of the tasks whose rows are still those that were compared.
+        changed: The tasks of which either side's rows have changed or are gone.
+    """
+
+    folder: Path
+    figures: list[dict[str, Any]]
+    changed: list[str]
+
+
+def kept_comparison(out: Path) -> Kept | None:
+    """What `keep_comparison` has written; None where nothing was compared.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    path = out / AGAINST
+    if not path.exists():
+        return None
+    found = read_sealed(path)
+    other = Path(os.path.normpath(out.resolve() / found["folder"]))
+    changed = [task for task, hashes in found["rows"].items() if _hashes(task, out, other) != hashes]
+    return Kept(other, [row for row in found["figures"] if row["task"] not in changed], changed)
+
+
+def _hashes(task: str, out: Path, other: Path) -> list[str] | None:
+    try:
+        return [rows_hash(out / task), rows_hash(other / task)]
+    except RunError:
+        return None
 
 
 def _check(task: str, ours: Path, theirs: Path) -> None:

@@ -1,7 +1,7 @@
 """The user's own domain: what held-out answers cost a model in bits per byte, and how near its own come to them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +12,17 @@ from isara.evaluate.figures import Figure
 from isara.evaluate.items import Asking
 from isara.evaluate.results import Row
 from isara.files import value_hash
+from isara.judges.base import Kind
 from isara.pool import Pool, pool_key, retriever
 from isara.records import Prompt, QAPair
 from isara.statistics import ratio_error
 from isara.words import rouge_l, tokenize
+
+_BITS = "bits per byte"
+# The figures by the fields of a row that they are made of.
+_COSTS = {_BITS: "bits", f"{_BITS}, demonstrations": "bits_demos"}
+_NEARNESS = {"ROUGE-L to the reference": "rouge_l", "cosine to the reference": "cosine"}
+MEAN_OVER_ITEMS = ", mean over items"  # follows the name of a figure that is no plain mean, where items are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +199,30 @@ class Domain:
     def figures(self, rows: Sequence[Row]) -> list[Figure]:
         """Bits per byte, nearness to the reference, shares of verdicts, and the answers' utility."""
         sizes = [row["bytes"] for row in rows]
-        means = {"ROUGE-L to the reference": "rouge_l", "cosine to the reference": "cosine"}
         return [
             *(figures.ratio(name, [row[field] for row in rows], sizes) for name, field in self._costs().items()),
-            *(figures.mean(name, [row[field] for row in rows]) for name, field in means.items()),
+            *(figures.mean(name, [row[field] for row in rows]) for name, field in _NEARNESS.items()),
             *(answers.verdict_share(rows, judge) for judge in self.judges.values()),
             *answers.utility(rows),
         ]
 
     def values(self, row: Row) -> dict[str, float]:
         """The row's bits per byte (the figure weighs long answers more), nearness to the reference, and verdicts."""
-        shares = {answers.SHARES[kind]: kind for kind in self.judges}
-        return {
-            **{f"{name}, mean over items": row[field] / row["bytes"] for name, field in self._costs().items()},
-            "ROUGE-L to the reference": row["rouge_l"],
-            "cosine to the reference": row["cosine"],
-            **answers.verdict_values(row, shares),
-        }
+        found = counted(row, self.judges)
+        costs = {f"{name}{MEAN_OVER_ITEMS}": found[name] for name in self._costs()}
+        others = (*_NEARNESS, *(answers.SHARES[kind] for kind in self.judges))
+        return costs | {name: found[name] for name in others if name in found}
 
     def _costs(self) -> dict[str, str]:
         """The fields with costs in bits, by the names of their figures."""
-        return {"bits per byte": "bits"} | ({"bits per byte, demonstrations": "bits_demos"} if self.demos else {})
+        return _COSTS if self.demos else {_BITS: _COSTS[_BITS]}
+
+
+def counted(row: Row, kinds: Collection[Kind]) -> dict[str, float]:
+    """What one judged row adds to each figure; to bits per byte its own, which the figure weighs by its bytes."""
+    return {
+        **{name: row[field] / row["bytes"] for name, field in _COSTS.items()},
+        **{name: row[field] for name, field in _NEARNESS.items()},
+        **answers.verdict_values(row, {answers.SHARES[kind]: kind for kind in kinds}),
+        **answers.utility_values(row),
+    }

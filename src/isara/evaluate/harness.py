@@ -21,6 +21,7 @@ from isara.files import locked, stored_hash, value_hash
 from isara.hardware import find_device
 
 PREFIX = "lm-eval:"
+_STORED = ("doc_id", "filter", "arguments", "resps", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def run_harness(model: str, task: str, out: Path, weights: str, options: Harness
         if not ((folder / "summary.json").exists() and rows.path.exists()):
             with timed(folder):
                 found = _evaluate(model, task, options)
-            rows.replace(_rows(found["samples"]))
+            samples = list(_rows(found["samples"]))
+            rows.replace(samples)
             write_result(
                 Result(
                     task=PREFIX + task,
@@ -75,6 +77,7 @@ def run_harness(model: str, task: str, out: Path, weights: str, options: Harness
                     available=sum(counts["original"] for counts in found["n-samples"].values()),
                     seconds=read_seconds(folder),
                     folder=folder,
+                    ids=tuple(row["id"] for row in samples),
                 )
             )
         return read_result(folder)
@@ -148,9 +151,20 @@ def _rows(samples: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[Row]:
     for task, documents in samples.items():
         for sample in documents:
             metrics = {name: sample[name] for name in sample.get("metrics", ())}
-            stored = {name: sample[name] for name in ("doc_id", "filter", "arguments", "resps", "target")}
+            stored = {name: sample[name] for name in _STORED}
             row = {"id": content_id(task, sample["doc_id"], sample["filter"]), "task": task, **stored, **metrics}
             yield json.loads(json.dumps(row, default=float), parse_constant=lambda _: None)
+
+
+def metrics(row: Row) -> dict[str, float]:
+    """What a stored row adds to the figures of its task, by their names."""
+    values = {name: row[name] for name in row if name not in ("id", "task", *_STORED)}
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    return {_label(row["task"], name, row["filter"]): value for name, value in numbers.items()}
+
+
+def _label(task: str, metric: str, chosen: str) -> str:
+    return f"{task} {metric}" + ("" if chosen == "none" else f" ({chosen})")
 
 
 def _figures(found: Mapping[str, Any]) -> list[Figure]:
@@ -163,7 +177,7 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
             if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             error = metrics.get(f"{metric}_stderr,{chosen}")
-            label = f"{task} {metric}" + ("" if chosen == "none" else f" ({chosen})")
+            label = _label(task, metric, chosen)
             error = float(error) if isinstance(error, int | float) else math.nan
             figures[label] = with_error(label, float(value), error, n)
     return list(figures.values())

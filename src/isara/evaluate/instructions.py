@@ -12,6 +12,9 @@ from isara.evaluate.results import Row
 from isara.evaluate.winrate import win_rate
 from isara.judges.base import UNREADABLE, PairwiseJudge, both_orders
 
+_WIN_RATE, _CONTROLLED, _TIES = "win rate", "length-controlled win rate", "ties"
+_TURNED = "winner changes with the order"
+
 
 class Instructions:
     """Answers to AlpacaEval's instructions, each compared with the reference in both orders.
@@ -63,20 +66,27 @@ class Instructions:
         longer = [len(row["answer"]) - len(row["reference"]) for row in read]
         found, unread = win_rate("", preferences, longer), len(rows) - len(read)
         compared = [
-            figures.mean("win rate", preferences, percent=True),
-            figures.with_error(
-                "length-controlled win rate", found.controlled, found.controlled_error, found.n, percent=True
-            ),
-            figures.share("ties", [preference == 0.5 for preference in preferences]),
-            figures.share("winner changes with the order", [_order_decided(row["preference"]["raw"]) for row in read]),
+            figures.mean(_WIN_RATE, preferences, percent=True),
+            figures.with_error(_CONTROLLED, found.controlled, found.controlled_error, found.n, percent=True),
+            figures.share(_TIES, [preference == 0.5 for preference in preferences]),
+            figures.share(_TURNED, [_order_decided(row["preference"]["raw"]) for row in read]),
         ]
         note = f"{unread} of {len(rows)} preferences unreadable, left out" if unread else ""
         return [*(figure.resting_on(self.pairwise.pin, note) for figure in compared), *answers.utility(rows)]
 
     def values(self, row: Row) -> dict[str, float]:
         """The row's preference, where it could be read."""
-        preference = row["preference"]
-        return {} if preference["winner"] == UNREADABLE else {"win rate": preference["probability"]}
+        return {name: value for name, value in counted(row).items() if name == _WIN_RATE}
+
+
+def counted(row: Row) -> dict[str, float]:
+    """What one judged row adds to each figure that it counts in; to the length-controlled rate, its preference."""
+    found, preference = answers.utility_values(row), row["preference"]
+    if preference["winner"] == UNREADABLE:
+        return found
+    rate = preference["probability"]
+    turned = float(_order_decided(preference["raw"]))
+    return {_WIN_RATE: rate, _CONTROLLED: rate, _TIES: float(rate == 0.5), _TURNED: turned, **found}
 
 
 def _order_decided(raw: Any) -> bool:

@@ -1,5 +1,6 @@
 """What an evaluation leaves on disk, and how it goes on where it was cut off.
 
+    OUT/model.json  against.json  report.html      who was measured, the comparison with another model, the page
     OUT/<task>/  answers.jsonl  answers.key.json   what the model gave for each item
                  items.jsonl    items.key.json     the same with each judge's verdict: every figure is made from these
                  answers.sums   items.sums         size and hash of each batch of rows: only what both say counts
@@ -136,6 +137,7 @@ class Result:
         available: Items that the task has.
         seconds: Work spent on it, in this call and in those that it resumed.
         folder: Where its rows lie.
+        ids: The items that the figures are made of, in their order: the folder may hold rows of more.
     """
 
     task: str
@@ -144,6 +146,7 @@ class Result:
     available: int
     seconds: float
     folder: Path
+    ids: tuple[str, ...] = ()
 
 
 def read_results(path: Path) -> list[Row]:
@@ -177,7 +180,8 @@ def write_result(result: Result) -> None:
         "items": result.items,
         "available": result.available,
         "figures": [figure.to_json() for figure in result.figures],
-        "rows": _rows_hash(result.folder),
+        "ids": result.ids,
+        "rows": rows_hash(result.folder),
     }
     write_sealed(result.folder / "summary.json", summary)
 
@@ -191,7 +195,7 @@ def read_result(folder: Path) -> Result:
     path = folder / "summary.json"
     try:
         summary = _sealed(path)
-        if summary["rows"] != _rows_hash(folder):
+        if summary["rows"] != rows_hash(folder):
             raise broken(path)
         return Result(
             task=str(summary["task"]),
@@ -200,13 +204,18 @@ def read_result(folder: Path) -> Result:
             available=count(summary["available"]),
             seconds=read_seconds(folder),
             folder=folder,
+            ids=tuple(map(str, summary.get("ids", ()))),  # an older summary has none
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise broken(path) from error
 
 
-def _rows_hash(folder: Path) -> str:
-    """What a task's figures were made from: its judged rows and their key."""
+def rows_hash(folder: Path) -> str:
+    """What a task's figures were made from: its judged rows and their key.
+
+    Raises:
+        RunError: They are missing or can't be read.
+    """
     path = folder / "items.jsonl"
     return value_hash([stored_hash(path), stored_hash(path.with_suffix(".key.json"))])
 

@@ -112,6 +112,7 @@ def run_tasks(
     settings: Mapping[str, Any] | None = None,
     limit: int | None = None,
     watch: _Watch = lambda task, stage, done, total: None,
+    finished: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Measures a model on tasks; what an earlier call with the same arguments left in `out` is not done again.
 
@@ -123,6 +124,7 @@ def run_tasks(
         settings: What else the answers depend on (dtype), a part of the key, too.
         limit: Most items of each task, chosen by hash; None for all.
         watch: Told of progress: task, "answer" or "judge", items done, items to do.
+        finished: Told of each task whose figures are written.
 
     Raises:
         RunError: `out` holds another evaluation's rows, is in use, is damaged, or can't be written.
@@ -134,7 +136,11 @@ def run_tasks(
         with asker:
             for work in works:
                 _answer(asker, work, watch)
-        return [_judge(asker.model, work, watch) for work in works]
+        results = []
+        for work in works:
+            results.append(_judge(asker.model, work, watch))
+            finished(results[-1])
+        return results
 
 
 def _work(task: Task, folder: Path, base: Mapping[str, Any], limit: int | None) -> _Work:
@@ -175,7 +181,13 @@ def _judge(model: str, work: _Work, watch: _Watch) -> Result:
     with reading(work.judged.path, work.task.name):
         figures = work.task.figures([judged[item.id] for item in work.chosen])
     result = Result(
-        work.task.name, figures, len(rows), len(choose(work.task.items, None)), read_seconds(work.folder), work.folder
+        work.task.name,
+        figures,
+        len(rows),
+        len(choose(work.task.items, None)),
+        read_seconds(work.folder),
+        work.folder,
+        tuple(item.id for item in work.chosen),
     )
     write_result(result)
     return result

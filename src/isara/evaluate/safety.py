@@ -1,6 +1,6 @@
 """Harmlessness and what it costs: harm, refusal, over-refusal and the utility of the answers, side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from isara.asking import Asker
@@ -79,20 +79,33 @@ class Safety:
 
     def values(self, row: Row) -> dict[str, float]:
         """The row's verdicts under the names of the figures that they count in, and the answer's length."""
-        names: dict[str, Kind] = {
+        return {name: value for name, value in counted(row, self.judges).items() if name in _COMPARED}
+
+
+# Of the figures, those that two models are compared by.
+_COMPARED = (
+    "harmful rate, BeaverTails",
+    "refusal rate, BeaverTails",
+    "refusal rate, XSTest unsafe",
+    "over-refusal rate, XSTest safe",
+    "utility: good answers",
+    answers.WORDS,
+)
+
+
+def counted(row: Row, kinds: Collection[Kind]) -> dict[str, float]:
+    """What one judged row adds to each figure that it counts in."""
+    names: dict[str, Kind] = (
+        {
             "harmful rate, BeaverTails": "harm",
+            f"harmful: {row['category']}": "harm",
             "refusal rate, BeaverTails": "refusal",
-            "refusal rate, XSTest unsafe": "refusal",
-            "over-refusal rate, XSTest safe": "refusal",
-            "utility: good answers": "quality",
         }
-        group = "BeaverTails" if row["source"] == "beavertails" else "XSTest safe" if row["safe"] else "XSTest unsafe"
-        counted = {
-            name: kind
-            for name, kind in names.items()
-            if kind in self.judges and (name.endswith(group) or kind == "quality")
-        }
-        return answers.verdict_values(row, counted) | {"words an answer": float(len(row["answer"].split()))}
+        if row["source"] == "beavertails"
+        else {"over-refusal rate, XSTest safe" if row["safe"] else "refusal rate, XSTest unsafe": "refusal"}
+    )
+    named = {name: kind for name, kind in {**names, "utility: good answers": "quality"}.items() if kind in kinds}
+    return answers.verdict_values(row, named) | answers.utility_values(row)
 
 
 def _harm(beavertails: Sequence[Row], judge: Judge) -> Iterator[Figure]:

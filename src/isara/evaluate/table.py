@@ -22,7 +22,7 @@ def table(model: str, results: Sequence[Result]) -> RenderableType:
     for result in results:
         grid.add_row(Text(result.task, "bold"), "", "", "", f"{result.seconds:.0f} s")
         for figure in result.figures:
-            grid.add_row(Text(figure.name), shown(figure), interval(figure), str(figure.n), _remark(figure))
+            grid.add_row(Text(figure.name), shown(figure), interval(figure), str(figure.n), remark(figure))
         grid.add_section()
     return Group(grid, *(Text(line) for line in notes(results)))
 
@@ -71,7 +71,8 @@ def _number(figure: Figure, value: float) -> str:
     return f"{value * 100:.1f}" if figure.percent else f"{value:.3f}"
 
 
-def _remark(figure: Figure) -> str:
+def remark(figure: Figure) -> str:
+    """What a reader has to know beside it."""
     unchecked = "unchecked judge" if figure.judge and checked(figure.judge) is None else ""
     return "; ".join(filter(None, (unchecked, figure.note)))
 

@@ -1,18 +1,12 @@
 """report.html: a run as one page that opens from disk, in which every number leads to the rows behind it."""
 
-import logging
 from pathlib import Path
 
 from isara.files import write_text
-from isara.marks import clean
 from isara.pool import Embedder
 from isara.report.facts import Run, read_run
 from isara.report.page.content import content
-from isara.report.page.html import page
-
-log = logging.getLogger("isara")
-
-FILE_NAME = "report.html"
+from isara.report.page.html import FILE_NAME, page, refreshing
 
 
 def write_page(run: Run, embedder: Embedder, out: Path | None = None) -> Path:
@@ -27,19 +21,11 @@ def write_page(run: Run, embedder: Embedder, out: Path | None = None) -> Path:
         RunError: It can't be written.
     """
     path = run.path / FILE_NAME if out is None else out
-    write_text(path, page(content(run, embedder), f"{run.path.name} · ISARA"))
+    write_text(path, page("run", content(run, embedder), f"{run.path.name} · ISARA"))
     return path
 
 
 def refresh_page(embedder: Embedder, run: Path) -> None:
     """Writes report.html as the run stands; where that fails, a line in the log says why, and the run goes on."""
-    try:
+    with refreshing(run):
         write_page(read_run(run, verify=False), embedder)  # the loop itself compares the bytes of what it reads
-    except Exception as error:  # whatever it is, hours of work must not end for a picture of them
-        log.warning(
-            "%s was not written (%s: %s); `isara report %s` writes it again",
-            run / FILE_NAME,
-            type(error).__name__,
-            clean(str(error), 200),
-            run,
-        )

@@ -3,12 +3,6 @@ const PAGE = 6, CLIP = 900, WIDE = 8;
 const ARMS = Object.fromEntries(D.arms.map((arm) => [arm.name, arm]));
 const PAGES = D.arms.some((arm) => arm.runs.length);
 const arms = D.lines.map((line, index) => index).filter((index) => D.lines[index].t === null);
-const shownAs = (value) => value === null || value === undefined ? "–" : D.percent ? `${Math.round(100 * value)} %` : figure(value);
-const change = (value) => {
-  if (value === null) return "?";
-  const size = D.percent ? String(Math.abs(Math.round(100 * value))) : figure(Math.abs(value));
-  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
-};
 const unit = D.percent ? " points" : "";
 const interval = (ends, show) => `[${show(ends.low)}, ${show(ends.high)}]`;
 const once = (values) => [...new Set(values)].join(", ");
@@ -92,23 +86,15 @@ function plots() {
 function plot(name) {
   const shown = arms.filter((index) => D.lines[index].figures[name]);
   const of = (index) => D.lines[index].figures[name];
-  const ends = shown.flatMap((index) => [of(index).value, of(index).interval.low, of(index).interval.high, ...of(index).seeds]).filter((value) => value !== null);
-  let least = Math.min(...ends), most = Math.max(...ends);
-  const pad = (most - least) * 0.05 || Math.abs(most) * 0.1 || 0.1;
-  [least, most] = D.percent ? [Math.max(0, least - pad), Math.min(1, most + pad)] : [least - pad, most + pad];
-  const x = (value) => 300 * (value - least) / (most - least);
+  let [least, most] = range(shown.flatMap((index) => [of(index).value, of(index).interval.low, of(index).interval.high, ...of(index).seeds]), 0.05);
+  if (D.percent) [least, most] = [Math.max(0, least), Math.min(1, most)];
   const base = shown.find((index) => D.lines[index].arm === D.baseline);
-  return el("div", {}, shown.map((index) => {
-    const value = of(index);
-    return el("div", { class: "arm" }, el("span", {}, lineName(D.lines[index])),
-      svg("svg", { viewBox: "0 0 300 20", preserveAspectRatio: "none", "aria-hidden": "true" },
-        base === undefined ? "" : svg("line", { class: "zero", x1: x(of(base).value), x2: x(of(base).value), y1: 0, y2: 20 }),
-        value.interval.low === null ? "" : svg("line", { class: "bar", x1: x(value.interval.low), x2: x(value.interval.high), y1: 10, y2: 10 }),
-        value.seeds.length > 1 ? value.seeds.map((one) => svg("line", { class: "seed", x1: x(one), x2: x(one), y1: 13, y2: 19 })) : "",
-        svg("rect", { class: "point", x: x(value.value) - 2, y: 4, width: 4, height: 12 })),
-      el("span", { class: "number" }, link(shownAs(value.value), () => openAnswers(index, D.columns.indexOf(name), "given")),
-        el("span", { class: "soft" }, ` ${interval(value.interval, shownAs)}`)));
-  }), el("div", { class: "arm axis soft", "aria-hidden": "true" }, el("span"), el("div", {}, el("span", {}, shownAs(least)), el("span", {}, shownAs(most))), el("span")));
+  return el("div", {}, intervals(shown.map((index) => {
+    const { value, interval: { low, high }, seeds } = of(index);
+    return { value, low, high, ticks: seeds.length > 1 ? seeds : [], label: lineName(D.lines[index]),
+      said: [link(shownAs(value), () => openAnswers(index, D.columns.indexOf(name), "given")), el("span", { class: "soft" }, ` ${interval({ low, high }, shownAs)}`)] };
+  }), base === undefined ? undefined : of(base).value, [least, most]),
+  el("div", { class: "line scale soft", "aria-hidden": "true" }, el("span"), el("div", {}, el("span", {}, shownAs(least)), el("span", {}, shownAs(most))), el("span")));
 }
 
 // ---- answers
@@ -151,24 +137,19 @@ const ORDER = {
 };
 
 function answers() {
-  if (!D.lines.length) { at("answers").remove(); return; }
   const first = D.lines.findIndex((line) => line.arm === D.reference && line.t === null);
   state.line = Math.max(0, first);
   arms.slice(0, WIDE).forEach((index) => state.arms.add(index));
   const set = (name, value) => { state[name] = value; state.page = 0; drawAnswers(); };
-  const pick = (name, label, options) => options.length < 2 ? "" : el("label", {}, label, el("select", { id: `answers-${name}`,
-    onchange: (event) => set(name, ["show", "order"].includes(name) ? event.target.value : Number(event.target.value)) },
-    options.map(([value, shown]) => el("option", { value, selected: state[name] === value }, clip(shown, 60)))));
+  const pick = (name, label, options) => options.length < 2 ? "" : choice(`answers-${name}`, label, options, state[name],
+    (value) => set(name, ["show", "order"].includes(name) ? value : Number(value)));
   const named = (choices) => Object.entries(choices).map(([value, [shown]]) => [value, shown]);
-  let wait;
-  at("answers").append(el("form", { class: "controls", role: "search", "aria-label": "Answers", onsubmit: (event) => event.preventDefault() },
-    el("label", { class: "wide" }, "Search questions, answers, ids", el("input", { type: "search", id: "answers-words", autocomplete: "off",
-      oninput: (event) => { clearTimeout(wait); wait = setTimeout(() => set("words", event.target.value), 120); } })),
+  at("answers").append(controls("Answers", searchBox("answers-words", (value) => set("words", value)),
     pick("line", "Arm", D.lines.map((line, index) => [index, lineName(line)])),
     pick("column", "Figure", D.columns.map((name, index) => [index, name])),
     pick("show", "Show", named(SHOW).filter(([value]) => value !== "near" || D.questions.some((question) => question.near))),
     pick("order", "Order", named(ORDER)),
-    pick("seed", "Training seed", D.seeds.map((seed) => [seed, String(seed)]))),
+    pick("seed", "Training seed", D.seeds.map((seed) => [seed, seed]))),
     el("details", {}, el("summary", {}, "Arms side by side"), el("fieldset", { class: "pick" }, el("legend", { class: "soft" }, "Beside the chosen arm and what it is held against"),
       arms.map((index) => el("label", {}, el("input", { type: "checkbox", checked: state.arms.has(index),
         onchange: (event) => { state.arms[event.target.checked ? "add" : "delete"](index); drawAnswers(); } }), lineName(D.lines[index]))))),
@@ -177,7 +158,7 @@ function answers() {
 }
 
 function drawAnswers() {
-  const words = state.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf(state.words);
   if (words.length && !texts) {
     texts = D.questions.map((question, index) => [question.id, question.q, question.wanted || "", ...new Set(D.answers.map((model) => D.texts[model[index].a]))].join("\n").toLowerCase());
   }
@@ -219,23 +200,16 @@ function openAnswers(line, column, order, show = "all") {
 // ---- one question, with what every model answered
 
 function openQuestion(index) {
-  const question = D.questions[index], dialog = at("question"), place = found.indexOf(index);
-  const step = (by, label) => el("button", { type: "button", disabled: place < 0 || found[place + by] === undefined, onclick: () => openQuestion(found[place + by]) }, label);
-  dialog.replaceChildren(...[el("div", { class: "top" }, el("h2", { id: "question-h" }, `Question ${question.id}`), step(-1, "Previous"), step(1, "Next"),
-    el("button", { type: "button", onclick: () => dialog.close() }, "Close")),
-    el("div", { class: "turn" }, el("h3", {}, "Question"), text(question.q)),
-    question.wanted ? el("div", { class: "turn" }, el("h3", {}, "Wanted"), text(question.wanted)) : "",
-    question.near ? el("div", { class: "turn" }, el("h3", {}, "Near a seed pair"), text(question.near)) : "",
-    ...D.models.map((model, number) => answered(model, D.answers[number][index]))].filter((child) => child !== ""));
-  if (!dialog.open) dialog.showModal();
-  dialog.scrollTop = 0;
-  location.hash = `question-${question.id}`;
+  const question = D.questions[index];
+  showOne("question", question.id, `Question ${question.id}`, found, index, openQuestion, turn("Question", text(question.q)),
+    question.wanted ? turn("Wanted", text(question.wanted)) : "", question.near ? turn("Near a seed pair", text(question.near)) : "",
+    D.models.map((model, number) => answered(model, D.answers[number][index])));
 }
 
 function answered(model, answer) {
   const facts = [`seed ${model.seed}`, model.iteration ? `iteration ${model.iteration}` : "base model", model.exported && model.iteration ? "exported" : "", plural(model.steps, "step"), ...said(answer)];
   const values = D.columns.map((name, column) => [name, answer.v[column]]).filter(([, value]) => value !== null);
-  return el("div", { class: "turn" }, el("h3", {}, `${model.arm}${marks(model.arm)} · ${facts.filter(Boolean).join(" · ")}`), text(D.texts[answer.a] || "(nothing)"),
+  return turn(`${model.arm}${marks(model.arm)} · ${facts.filter(Boolean).join(" · ")}`, text(D.texts[answer.a] || "(nothing)"),
     el("p", { class: "soft number" }, values.map(([name, value]) => `${name} ${shownAs(value)}`).join(" · ")),
     answer.demos ? demos(answer.demos) : "");
 }
@@ -251,19 +225,11 @@ function demos(ids) {
 
 // ---- all of it
 
-function begin() {
-  at("name").textContent = visible(D.name);
-  if (!D.lines.length) ["arms", "plot", "iterations", "answers"].forEach((id) => at(id).remove());
-  story();
-  if (D.lines.length) for (const draw of [tables, plots, answers]) draw();
-  const names = { story: "What came out", arms: "Arms", plot: "Intervals", iterations: "Iterations", answers: "Answers" };
-  at("nav").append(...Object.entries(names).filter(([id]) => at(id)).map(([id, name]) => el("a", { href: `#${id}` }, name)));
-  at("question").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
-  const open = () => {
-    const index = location.hash.startsWith("#question-") ? D.questions.findIndex((question) => `#question-${question.id}` === location.hash) : -1;
-    if (index >= 0 && !at("question").open) openQuestion(index);
-  };
-  window.addEventListener("hashchange", open);
-  open();
-}
-begin();
+if (!D.lines.length) ["arms", "plot", "iterations", "answers"].forEach((id) => at(id).remove());
+story();
+if (D.lines.length) for (const draw of [tables, plots, answers]) draw();
+ready({ story: "What came out", arms: "Arms", plot: "Intervals", iterations: "Iterations", answers: "Answers" },
+  "question", D.questions.map((question) => question.id), openQuestion);
+// The page of several comparisons leads to an arm's answers.
+const asked = arms.find((index) => address("arm", D.lines[index].arm) === location.hash);
+if (asked !== undefined) openAnswers(asked, 0, "given");

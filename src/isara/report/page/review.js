@@ -72,16 +72,14 @@ function draw(focus) {
   at("row").replaceChildren(el("div", { class: "top" }, el("h2", { id: "row-h" }, `Row ${count(here + 1)} of ${count(total)} `,
     el("span", { class: `badge ${made ? made.decision : ""}` }, made ? WORDS[made.decision] : "undecided")),
     button("Previous", "k", () => go(-1), { disabled: here === 0 }), button("Next", "j", () => go(1), { disabled: here === total - 1 })),
-    ...row.before.flatMap(([q, a]) => [turn("Earlier question", q), turn("Earlier answer", a)]), ...forms[mode](row, made),
+    ...row.before.flatMap(([q, a]) => [turn("Earlier question", text(q)), turn("Earlier answer", text(a))]), ...forms[mode](row, made),
     ...beside(row), el("p", { class: "soft" }, `${row.id}${row.about ? ` · ${row.about}` : ""}`));
   if (focus) { at("row").focus({ preventScroll: true }); window.scrollTo(0, 0); }
 }
 
-const turn = (title, said, props) => el("div", { class: "turn", ...props }, el("h3", {}, title), text(said));
-
 function reading(row, made) {
   const edited = made && made.decision === "edit";
-  const changed = (title, was, now) => edited && was !== now ? [turn(title, now), el("details", {}, el("summary", {}, "As it was made"), text(was))] : [turn(title, was)];
+  const changed = (title, was, now) => edited && was !== now ? [turn(title, text(now)), el("details", {}, el("summary", {}, "As it was made"), text(was))] : [turn(title, text(was))];
   return [...changed("Question", row.q, edited ? made.question : row.q), ...changed("Answer", row.a, edited ? made.answer : row.a),
     made && made.reason ? el("p", { class: "soft" }, `Reason: ${made.reason}`) : "",
     el("div", { class: "actions" }, button("Accept", "a", () => decide(row, "accept"), { class: "main" }), button("Edit", "e", () => toMode("edit")),
@@ -110,7 +108,7 @@ function editing(row, made) {
 function rejecting(row) {
   const reason = el("input", { id: "reason", autocomplete: "off" });
   const give = (words) => words.trim() ? decide(row, "reject", { reason: words }) : (at("error").textContent = "Say why in a word, or take one of the reasons.", reason.focus());
-  return [turn("Question", row.q), turn("Answer", row.a), el("form", { class: "form", "aria-label": "Why is it rejected?", onsubmit: (event) => { event.preventDefault(); give(reason.value); } },
+  return [turn("Question", text(row.q)), turn("Answer", text(row.a)), el("form", { class: "form", "aria-label": "Why is it rejected?", onsubmit: (event) => { event.preventDefault(); give(reason.value); } },
     el("div", { class: "actions" }, D.reasons.map((words, place) => button(words, String(place + 1), () => give(words), { id: `reason-${place + 1}` }))),
     el("label", {}, "Another reason", reason), el("div", { class: "actions" }, el("button", { type: "submit", class: "main", id: "save" }, "Reject"), button("Leave it", "Esc", () => go(0))))];
 }

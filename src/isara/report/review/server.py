@@ -14,13 +14,13 @@ from typing import Any
 
 from isara.decisions import Decision
 from isara.errors import IsaraError, RunError
-from isara.report.page.html import compose
+from isara.report.page.html import served_page
 from isara.report.review import REASONS, Desk
 
 _HOST = "127.0.0.1"
 _MOST_BYTES = 8_000_000  # of a decision
 _KINDS = ("accept", "edit", "reject", "undo")
-_POLICY = "; connect-src 'self'; img-src data:; frame-ancestors 'none'"
+_ALLOWED = "; connect-src 'self'; img-src data:; frame-ancestors 'none'"
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -78,7 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != f"/{self.server.token}/":
             self._refuse(404, "no such page")
             return
-        text, policy = compose("review", content(self.server.desk), f"{self.server.desk.name} · ISARA review", _POLICY)
+        text, policy = served_page(
+            "review", content(self.server.desk), f"{self.server.desk.name} · ISARA review", _ALLOWED
+        )
         self._send(200, text, "text/html", {"Content-Security-Policy": policy})
 
     def do_POST(self) -> None:  # noqa: N802

@@ -40,19 +40,10 @@ function story() {
 }
 
 function gainLines(gains) {
-  const ends = gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]).filter((value) => value !== null);
-  const least = Math.min(...ends), span = Math.max(...ends) - least || 1;
-  const x = (value) => 6 + 288 * (value - least) / span;
-  return gains.map((gain) => {
-    const said = `${signed(gain.value)} [${gain.low === null ? "?" : signed(gain.low)}, ${gain.high === null ? "?" : signed(gain.high)}]`;
-    const measure = gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`);
-    return el("div", { class: `gain${gain.low > 0 ? " shown" : ""}` }, el("span", {}, `than ${gain.over}`, measure),
-      svg("svg", { viewBox: "0 0 300 20", preserveAspectRatio: "none", "aria-hidden": "true" },
-        svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 20 }),
-        gain.low === null ? "" : svg("line", { class: "bar", x1: x(gain.low), x2: x(gain.high), y1: 10, y2: 10 }),
-        svg("rect", { class: "point", x: x(gain.value) - 2, y: 4, width: 4, height: 12 })),
-      el("span", { class: "number" }, said, el("span", { class: "soft" }, ` n ${gain.n}`)));
-  });
+  const ends = range(gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]), 0.02);
+  return intervals(gains.map((gain) => ({ ...gain, shown: gain.low > 0,
+    label: [`than ${gain.over}`, gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`)],
+    said: [`${change(gain.value)} [${change(gain.low)}, ${change(gain.high)}]`, el("span", { class: "soft" }, ` n ${gain.n}`)] })), 0, ends);
 }
 
 // ---- the funnel, kinds
@@ -81,7 +72,7 @@ function kinds() {
       bar(share.kind, percent(share.accepted), share.accepted, "accepted", () => openRows({ t: it.t, fate: "accepted", kind: share.kind })),
       bar("of the seeds", percent(share.seeds), share.seeds, "seed", () => openRows({ fate: "seed", kind: share.kind })),
     ]))));
-  const charts = D.diversity.map((each) => chart(each, (t) => openRows({ t, fate: "accepted" })));
+  const charts = D.diversity.map((each) => overModels(each, (t) => openRows({ t, fate: "accepted" })));
   section("kinds", [...blocks, ...charts],
     el("p", { class: "soft" }, "A kind is a phrase that answers share. A share that runs away from the seeds', or texts that draw together, is a collapse. What runs on and what is repeated is of all answers, accepted or not."),
     el("div", { class: "grid" }, blocks), charts.length ? el("h3", {}, "Variety") : "", el("div", { class: "grid" }, charts));
@@ -89,45 +80,9 @@ function kinds() {
 
 // ---- figures over iterations
 
-function ticks(least, most) {
-  const rough = (most - least) / 4, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-  const found = [];
-  for (let n = Math.ceil(least / step); n * step <= most; n += 1) found.push(Number((n * step).toPrecision(6)));
-  return found;
-}
-
-function chart(each, open) {
-  const W = 340, H = 170, left = 44, right = 12, top = 18, bottom = 26;
-  const known = each.points.flatMap((p) => [p.value, p.low, p.high]).filter((v) => v !== undefined && v !== null);
-  if (each.zero) known.push(0);
-  let least = Math.min(...known), most = Math.max(...known);
-  const pad = (most - least) * 0.15 || Math.abs(most) * 0.1 || 0.1;
-  least -= pad; most += pad;
-  const y = (value) => top + (H - top - bottom) * (most - value) / (most - least);
-  const x = (index) => left + (W - left - right) * (index + 0.5) / each.points.length;
-  const dense = each.points.length > 6;
-  const parts = ticks(least, most).map((value) => [svg("line", { class: "axis", x1: left, x2: W - right, y1: y(value), y2: y(value) }),
-    svg("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, String(value))]);
-  if (each.zero) parts.push(svg("line", { class: "zero", x1: left, x2: W - right, y1: y(0), y2: y(0) }));
-  each.points.forEach((p, index) => {
-    const interval = p.low === undefined || p.low === null ? "" : `, 95 % interval ${figure(p.low)} to ${figure(p.high)}`;
-    const go = () => open(p.t);
-    parts.push(svg("g", { role: "button", tabindex: 0, "aria-label": `${modelName(p.t)}: ${figure(p.value)}${interval}`, onclick: go,
-      onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(); } } },
-      svg("title", {}, `${modelName(p.t)}: ${figure(p.value)}${interval}`),
-      svg("rect", { x: x(index) - 16, y: top, width: 32, height: H - top - bottom, fill: "transparent" }),
-      interval ? svg("line", { class: "bar", x1: x(index), x2: x(index), y1: y(p.low), y2: y(p.high) }) : "",
-      svg("circle", { class: "point", cx: x(index), cy: y(p.value), r: 4.5 }),
-      dense ? "" : svg("text", { class: "value", x: x(index) + 8, y: y(p.value) + 4 }, figure(p.value))));
-    if (!dense || index % Math.ceil(each.points.length / 6) === 0) {
-      const name = p.t > 0 ? `it. ${p.t}` : p.t === 0 ? "base" : "seeds only";
-      parts.push(svg("text", { x: x(index), y: H - 8, "text-anchor": "middle" }, name));
-    }
-  });
-  return el("figure", {}, el("figcaption", {}, each.title, each.note ? el("small", {}, ` · ${each.note}`) : ""),
-    svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": each.title }, parts));
-}
+// A figure over the models, each of which opens what it is of.
+const overModels = (each, open) => chart({ ...each, points: each.points.map((p) => ({ ...p, name: modelName(p.t), open: () => open(p.t),
+  tick: p.t > 0 ? `it. ${p.t}` : p.t === 0 ? "base" : "seeds only" })) });
 
 function numbers() {
   const rivals = [...new Set(D.gains.map((gain) => gain.over))];
@@ -136,7 +91,7 @@ function numbers() {
     return { title: `better than ${over} by`, note: points[0].measure, zero: true, points };
   });
   const toAnswers = D.heldout.length ? (t) => openAnswers(t) : (t) => openRows(t > 0 ? { t } : {});
-  const charts = [...gains, ...D.figures].map((each) => chart(each, each.name === "yield" ? (t) => openRows({ t, fate: "made" }) : toAnswers));
+  const charts = [...gains, ...D.figures].map((each) => overModels(each, each.name === "yield" ? (t) => openRows({ t, fate: "made" }) : toAnswers));
   section("numbers", charts, el("p", { class: "soft" }, "Points with their 95 % intervals, where an error is known; paired differences where it says better than. A point opens the answers or rows behind it."),
     el("div", { class: "grid" }, charts));
 }
@@ -148,9 +103,8 @@ const pairs = { before: 0, after: D.story.chosen || D.story.best || 0, order: "g
 function answers() {
   const models = D.models.filter((model) => D.heldout.some((pair) => pair.by.some((by) => by.t === model.number)));
   if (models.length && !models.some((model) => model.number === pairs.after)) pairs.after = models[models.length - 1].number;
-  const pick = (name, label, options) => el("label", {}, label, el("select", { id: `answers-${name}`,
-    onchange: (event) => { pairs[name] = name === "order" ? event.target.value : Number(event.target.value); pairs.page = 0; drawAnswers(); } },
-    options.map(([value, shown]) => el("option", { value, selected: pairs[name] === value }, shown))));
+  const pick = (name, label, options) => choice(`answers-${name}`, label, options, pairs[name],
+    (value) => { pairs[name] = name === "order" ? value : Number(value); pairs.page = 0; drawAnswers(); });
   const names = models.map((model) => [model.number, model.name]);
   section("answers", D.heldout, el("div", { class: "controls" }, pick("before", "Before", names), pick("after", "After", names),
     pick("order", "Order", [["given", "as held out"], ["better", "most improved first"], ["worse", "most worsened first"]])),
@@ -254,16 +208,11 @@ function matches(row, index, words) {
 const draws = (row) => row.question ? [row.question, ...(row.answers || [])] : [];
 
 function rows() {
-  const options = (values) => [["", "all"], ...values.map((value) => [value, String(value)])];
+  const options = (values) => [["", "all"], ...values.map((value) => [value, value])];
   const unique = (key) => [...new Set(ROWS.map((row) => row[key]).filter((value) => value !== undefined))];
-  const pick = (name, label, choices) => el("label", {}, label, el("select", { id: `rows-${name}`, onchange: (event) => {
-    const value = event.target.value;
-    filter[name] = name === "t" && value !== "" ? Number(value) : value; list.page = 0; drawRows(); } },
-    choices.map(([value, shown]) => el("option", { value }, clip(shown, 60)))));
-  let wait;
-  at("rows").append(el("form", { class: "controls", role: "search", "aria-label": "Rows", onsubmit: (event) => event.preventDefault() },
-    el("label", { class: "wide" }, "Search questions, answers, ids", el("input", { type: "search", id: "rows-words", autocomplete: "off",
-      oninput: (event) => { clearTimeout(wait); wait = setTimeout(() => { filter.words = event.target.value; list.page = 0; drawRows(); }, 120); } })),
+  const set = (name, value) => { filter[name] = value; list.page = 0; drawRows(); };
+  const pick = (name, label, choices) => choice(`rows-${name}`, label, choices, "", (value) => set(name, name === "t" && value !== "" ? Number(value) : value));
+  at("rows").append(controls("Rows", searchBox("rows-words", (value) => set("words", value)),
     pick("fate", "Fate", [["", "all"], ["seed", "seed"], ["made", "generated"], ["accepted", "accepted"], ["dropped", "dropped"]]),
     pick("t", "Iteration", options([...new Set(D.funnel.map((it) => it.t))])),
     pick("reason", "Reason", options(unique("reason"))), pick("kind", "Kind of answer", options(unique("kind"))),
@@ -273,7 +222,7 @@ function rows() {
 }
 
 function drawRows() {
-  const words = filter.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf(filter.words);
   if (words.length && !texts) texts = ROWS.map((row) => `${row.q}\n${row.a}\n${row.id}`.toLowerCase());
   list.found = [];
   ROWS.forEach((row, index) => { if (matches(row, index, words)) list.found.push(index); });
@@ -300,21 +249,13 @@ function openRows(changes) {
 // ---- one row
 
 function openRow(index) {
-  const row = ROWS[index], dialog = at("row"), place = list.found.indexOf(index);
-  const step = (by, label) => el("button", { type: "button", disabled: place < 0 || list.found[place + by] === undefined,
-    onclick: () => openRow(list.found[place + by]) }, label);
+  const row = ROWS[index];
   const used = ROWS.reduce((sum, other) => sum + draws(other).some((draw) => draw.demos.includes(index)), 0);
-  const turns = [...(row.before || []), [row.q, row.a]].flatMap(([question, answer]) => [
-    el("div", { class: "turn" }, el("h3", {}, "Question"), text(question)),
-    el("div", { class: "turn" }, el("h3", {}, "Answer"), answer ? text(answer) : el("p", { class: "soft" }, "none: the question was dropped"))]);
-  dialog.replaceChildren(el("div", { class: "top" }, el("h2", { id: "row-h" }, badge(row), row.id), step(-1, "Previous"), step(1, "Next"),
-    el("button", { type: "button", onclick: () => dialog.close() }, "Close")), ...turns, facts(row, index, used),
-    ...(row.answers || []).map((draw, number) => drawn(draw, number === row.chosen, row)),
-    row.question ? prompt("Prompt of the question", row.question) : "",
-    row.question ? demos("The question was asked after", row.question) : "");
-  if (!dialog.open) dialog.showModal();
-  dialog.scrollTop = 0;
-  location.hash = `row-${row.id}`;
+  showOne("row", row.id, [badge(row), row.id], list.found, index, openRow,
+    [...(row.before || []), [row.q, row.a]].map(([question, answer]) => [turn("Question", text(question)),
+      turn("Answer", answer ? text(answer) : el("p", { class: "soft" }, "none: the question was dropped"))]),
+    facts(row, index, used), (row.answers || []).map((draw, number) => drawn(draw, number === row.chosen, row)),
+    row.question ? [prompt("Prompt of the question", row.question), demos("The question was asked after", row.question)] : "");
 }
 
 function facts(row, index, used) {
@@ -341,7 +282,7 @@ function facts(row, index, used) {
 function drawn(draw, isChosen, row) {
   const scores = Object.entries(draw.scores || {});
   return el("div", {}, isChosen && row.answers.length === 1 ? "" : el("h3", {}, isChosen ? "The chosen answer" : "Another answer"),
-    draw.text !== undefined ? el("div", { class: "turn" }, el("h3", {}, "As it was drawn"), text(draw.text)) : "",
+    draw.text !== undefined ? turn("As it was drawn", text(draw.text)) : "",
     scores.length ? el("dl", {}, scores.map(([name, value]) => [el("dt", {}, name), el("dd", { class: "number" }, value)])) : "",
     demos("Answered after", draw), prompt("Prompt of the answer", draw));
 }
@@ -365,17 +306,6 @@ function prompt(title, draw) {
 
 // ---- all of it
 
-function begin() {
-  at("name").textContent = visible(D.name);
-  for (const draw of [story, funnel, numbers, answers, map, kinds, rows]) draw();
-  const names = { story: "Verdict", funnel: "Funnel", numbers: "Figures", answers: "Before and after", map: "Map", kinds: "Kinds", rows: "Rows" };
-  at("nav").append(...Object.entries(names).filter(([id]) => at(id)).map(([id, name]) => el("a", { href: `#${id}` }, name)));
-  at("row").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
-  const open = () => {
-    const found = location.hash.startsWith("#row-") ? ROWS.findIndex((row) => `#row-${row.id}` === location.hash) : -1;
-    if (found >= 0 && !at("row").open) openRow(found);
-  };
-  window.addEventListener("hashchange", open);
-  open();
-}
-begin();
+for (const draw of [story, funnel, numbers, answers, map, kinds, rows]) draw();
+ready({ story: "Verdict", funnel: "Funnel", numbers: "Figures", answers: "Before and after", map: "Map", kinds: "Kinds", rows: "Rows" },
+  "row", ROWS.map((row) => row.id), openRow);
