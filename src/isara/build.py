@@ -19,11 +19,12 @@ from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
 from isara.folder import read_environment
-from isara.hardware import Place, share_machine
+from isara.hardware import Place, find_device, share_machine
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Demonstrations, Pool
+from isara.process import Start
 from isara.protocols import Engine, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
@@ -134,12 +135,17 @@ def assemble(
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     seeds, heldout = as_pairs(seeds), as_pairs(heldout)
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
+    engine = build_engine(config, watcher) if generates else build_measuring_engine(config, watcher)
+    measured_by = None
+    if generates and config.engine.kind != "transformers":
+        # The places on a cluster are those of one engine, whatever it does.
+        measured_by = engine if config.engine.launcher else build_measuring_engine(config, watcher)
     return Parts(
         config=config,
         seeds=seeds,
         model=model,
         renderer=renderer,
-        engine=build_engine(config, watcher) if generates else build_measuring_engine(config, watcher),
+        engine=engine,
         embedder=embedder,
         trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
@@ -153,9 +159,7 @@ def assemble(
         cards=partial(final_files, config, model),
         page=partial(refresh_page, embedder),
         versions=versions(),
-        measured_by=build_measuring_engine(config, watcher)
-        if generates and config.engine.kind != "transformers"
-        else None,
+        measured_by=measured_by,
     )
 
 
@@ -166,6 +170,8 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
         return OwnEngine(load_part(engine.use, "engine.use"), dict(engine.options))
     if engine.kind == "server":
         return _server_engine(config, watcher)
+    if engine.launcher == "ray":
+        return _ray_engines(config, watcher)
     if engine.workers > 1:
         from isara.engines.workers import WorkerEngines
 
@@ -176,11 +182,32 @@ def build_engine(config: Config, watcher: Watcher | None = None) -> EngineFactor
     return _local_engine(config, watcher)
 
 
-def _local_engine(config: Config, watcher: Watcher | None, place: Place | None = None) -> EngineFactory:
-    """What opens a model on this machine, at a worker's place."""
+def _ray_engines(config: Config, watcher: Watcher | None) -> EngineFactory:
+    """What opens a model in actors on a cluster, whose machines are as this one: with GPUs or without."""
+    from isara.engines.ray.cluster import RayCluster, RayOptions
+    from isara.engines.workers import WorkerEngines
+
+    engine = config.engine
+    device = find_device(engine.device).partition(":")[0]  # Ray gives each worker its GPUs
+    gpus = (_gpus_each(config) or 1) if device == "cuda" else 0
+    cluster = RayCluster(
+        RayOptions(address=engine.address, workers=engine.workers, gpus=gpus, timeout=engine.start_timeout)
+    )
+    what = {"kind": engine.kind, "python": engine.python}
+    place = Place(device, {}, 1 if gpus else engine.workers)  # at worst all are on one machine
+    makes = [
+        _local_engine(config, None, place, partial(cluster.start, number, what)) for number in range(engine.workers)
+    ]
+    return WorkerEngines(makes, watcher.tokens if watcher else None, cluster)
+
+
+def _local_engine(
+    config: Config, watcher: Watcher | None, place: Place | None = None, start: Start | None = None
+) -> EngineFactory:
+    """What opens a model, at a worker's place; `start` gives its processes where they aren't this machine's."""
     engine = config.engine
     if engine.kind == "vllm":
-        return VLLMEngines(config, watcher, place.env if place else {})
+        return VLLMEngines(config, watcher, place.env if place else {}, start)
     return ModelEngine(
         device=place.device if place else engine.device,
         dtype=engine.dtype,
@@ -189,6 +216,7 @@ def _local_engine(config: Config, watcher: Watcher | None, place: Place | None =
         child=in_child(config),
         watcher=watcher,
         place=place,
+        start=start,
     )
 
 
@@ -273,6 +301,7 @@ class ModelEngine:
         child: Whether in a process of its own.
         watcher: Is told of tokens.
         place: Where one of several workers runs, each in a process of its own.
+        start: Gives a worker's process for a model; None starts one on this machine.
     """
 
     def __init__(
@@ -285,10 +314,11 @@ class ModelEngine:
         child: bool = False,
         watcher: Watcher | None = None,
         place: Place | None = None,
+        start: Start | None = None,
     ) -> None:
         self.device, self.dtype = device, dtype
         self._options = {"tokens_per_batch": tokens_per_batch, "trust_remote_code": trust_remote_code}
-        self._place = place
+        self._place, self._start = place, start
         self._child, self._on_progress = child, watcher.tokens if watcher else None
 
     def key(self) -> dict[str, Any]:
@@ -305,10 +335,11 @@ class ModelEngine:
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "on_progress": self._on_progress}
         options |= self._options
         if self._child or self._place:
-            from isara.engines.child import ChildEngine
+            from isara.engines.child import ChildEngine, start_child
 
             if self._place:
-                options |= {"env": self._place.env, "shared_by": self._place.shared_by}
+                env = self._place.env
+                options |= {"shared_by": self._place.shared_by, "start": self._start or (lambda _: start_child(env))}
             return ChildEngine(model, **options)
         from isara.engines.transformers.engine import TransformersEngine
 
@@ -322,13 +353,18 @@ class VLLMEngines:
         config: Its `engine` says how.
         watcher: Is told of tokens.
         env: Environment variables of the processes.
+        start: Gives the process for a model's folder; None starts one on this machine.
 
     Raises:
         ConfigError: `engine.options` holds what isn't to be told there.
     """
 
     def __init__(
-        self, config: Config, watcher: Watcher | None = None, env: Mapping[str, str] = MappingProxyType({})
+        self,
+        config: Config,
+        watcher: Watcher | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
+        start: Start | None = None,
     ) -> None:
         from isara.engines.vllm.engine import VLLMOptions
 
@@ -339,6 +375,7 @@ class VLLMEngines:
             trust_remote_code=engine.trust_remote_code,
             options=dict(engine.options),
             env=env,
+            start=start,
             special_tokens=partial(_special_tokens, config),
             on_progress=watcher.tokens if watcher else None,
         )

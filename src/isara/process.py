@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeAlias
 
 import isara.errors
 from isara.errors import IsaraError
@@ -75,6 +75,26 @@ def watched(command: Sequence[str], patience: float, stdin: int = -1) -> list[st
     return [sys.executable, "-P", str(_WATCHDOG), str(patience), str(stdin), *command]
 
 
+class Process(Protocol):
+    """Another process that answers requests: a `Child` of this one, or one on another machine."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    def ask(self, **request: Any) -> Iterator[dict[str, Any]]:
+        """Its messages after a request, until the caller has what it wants."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+Start: TypeAlias = Callable[[str], Process]  # gives a process for a model
+
+
 class Child:
     """A command that answers requests as a process of its own.
 
@@ -124,24 +144,32 @@ class Child:
         Raises:
             IsaraError: What the child raised, with the same class and message, or `error` if the process has ended.
         """
-        assert self.process.stdout is not None
         try:
-            self._requests.write(json.dumps(request) + "\n")
-            self._requests.flush()
+            self.send(**request)
         except BrokenPipeError:
-            raise self._died() from None
-        for line in self.process.stdout:
-            message = json.loads(line)
+            raise self.died() from None
+        for message in self.messages():
             if "error" in message:
-                raise _ERRORS[message["error"]](message["message"])
+                raise error_of(message)
             yield message
-        raise self._died()
+        raise self.died()
 
-    def close(self) -> None:
-        """Ends the process; it has a minute to do so by itself."""
+    def send(self, **request: Any) -> None:
+        """Sends a request.
+
+        Raises:
+            BrokenPipeError: The process has ended.
+        """
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What it says until it ends."""
         assert self.process.stdout is not None
-        if not self._watched and (peak := peak_memory(self.process.pid)):
-            log.info("%s had at most %.2f GiB of memory", self.what, peak / 2**30)
+        yield from map(json.loads, self.process.stdout)
+
+    def end(self) -> None:
+        """Ends the process, which a thread may be reading from; it has a minute to do so by itself."""
         try:
             self._requests.close()
         except BrokenPipeError:
@@ -153,10 +181,18 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def close(self) -> None:
+        """Ends the process, which nobody reads from any more."""
+        assert self.process.stdout is not None
+        if not self._watched and (peak := peak_memory(self.process.pid)):
+            log.info("%s had at most %.2f GiB of memory", self.what, peak / 2**30)
+        self.end()
         self.process.stdout.close()
         self._stderr.close()
 
-    def _died(self) -> IsaraError:
+    def died(self) -> IsaraError:
+        """The error that tells of its end."""
         code = self.process.wait()
         if self._watched and code > 128:  # as a shell has it
             code = 128 - code
@@ -203,6 +239,12 @@ def serve(work: Callable[[Callable[[], dict[str, Any]], Callable[..., None]], No
 def error_message(error: IsaraError) -> dict[str, str]:
     """The message that raises the same error in the parent."""
     return {"error": type(error).__name__, "message": str(error)}
+
+
+def error_of(message: Mapping[str, Any]) -> IsaraError:
+    """The error that a message of `error_message` stands for."""
+    error: IsaraError = _ERRORS[message["error"]](message["message"])
+    return error
 
 
 def _listen(lines: IO[str], requests: "queue.SimpleQueue[str]") -> None:

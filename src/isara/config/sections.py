@@ -526,6 +526,18 @@ class EngineConfig(Section):
         description="processes of the engine that share the rows of a batch, on the GPUs in turn",
         json_schema_extra=FREE,
     )
+    launcher: Literal["ray"] | None = Field(
+        None,
+        description="what starts the workers: Ray does on the nodes of a cluster; null starts them on this machine",
+        json_schema_extra=FREE,
+    )
+    address: Name | None = Field(
+        None,
+        title=f"{NAME}, or null",
+        description="the Ray cluster's host:port, or local for one of this machine alone; null is RAY_ADDRESS, or the "
+        "cluster that this machine is a node of",
+        json_schema_extra=FREE,
+    )
     evaluate_with: Literal["transformers", "server", "vllm"] = Field(
         "transformers",
         description="what evaluations ask where `kind` is another; a server has to score texts for it",
@@ -538,7 +550,10 @@ class EngineConfig(Section):
     concurrency: int = Field(8, ge=1, description="requests under way at each server", json_schema_extra=FREE)
     timeout: float = Field(300.0, gt=0, description="seconds that one request may take", json_schema_extra=FREE)
     start_timeout: float = Field(
-        600.0, gt=0, description="seconds until a server of `serve` has to answer", json_schema_extra=FREE
+        600.0,
+        gt=0,
+        description="seconds until a server of `serve` has to answer, or a worker to have its place on a Ray cluster",
+        json_schema_extra=FREE,
     )
     key_env: str | None = Field(
         None, description="environment variable with the servers' key; null is none", json_schema_extra=FREE
@@ -557,11 +572,24 @@ class EngineConfig(Section):
             raise ValueError(f"`use: null` for `kind: {self.kind}`, which is an engine itself")
         if self.evaluate_with not in ("transformers", self.kind):
             raise ValueError(f"`evaluate_with` transformers or `kind`, which is {self.kind}")
-        if self.workers > 1 and (self.kind == "server" or self.use):
-            other = "which has `concurrency`" if self.kind == "server" else "which is opened in this process"
-            raise ValueError(f"`workers: 1` for {'an engine of your own' if self.use else '`kind: server`'}, {other}")
         if self.python and self.kind != "vllm":
             raise ValueError(f"`kind: vllm` beside `python` (it is {self.kind})")
+        return self
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.kind == "server" or self.use:
+            named = "workers: 1" if self.workers > 1 else "launcher: null" if self.launcher else None
+            other = "which has `concurrency`" if self.kind == "server" else "which is opened in this process"
+            if named:
+                raise ValueError(f"`{named}` for {'an engine of your own' if self.use else '`kind: server`'}, {other}")
+        if self.address and not self.launcher:
+            raise ValueError("`launcher: ray` beside `address`")
+        if self.launcher and self.kind != self.evaluate_with:
+            raise ValueError(
+                f"`evaluate_with: {self.kind}` for `launcher: ray`, where each worker has its GPUs for itself (it is "
+                f"{self.evaluate_with})"
+            )
         return self
 
 

@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING, Any, Self
 
 from isara.errors import IsaraError, ModelError
 from isara.models import find_model
-from isara.process import Child, error_message, module_command, serve
+from isara.process import Child, Process, Start, error_message, module_command, serve
 from isara.records import Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
     from isara.engines.transformers.engine import TransformersEngine
 
 
-class ChildEngine:
-    """The engine of `TransformersEngine` in a child process that lives for a `with` block.
+def start_child(env: Mapping[str, str] | None = None) -> Child:
+    """The process of an engine of transformers, which waits for its model.
 
-    The arguments are the same; `env` holds environment variables of the process beside this one's.
+    Args:
+        env: Environment variables beside this process's.
+    """
+    return Child(module_command("isara.engines.child"), "the engine's process", ModelError, env=env)
+
+
+class ChildEngine:
+    """The engine of `TransformersEngine` in a process that lives for a `with` block.
+
+    The arguments are the same; `start` gives a process for a model, in the place of `start_child`.
     """
 
     def __init__(
@@ -30,7 +39,7 @@ class ChildEngine:
         trust_remote_code: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
         shared_by: int = 1,
-        env: Mapping[str, str] | None = None,
+        start: Start | None = None,
     ) -> None:
         self.options: dict[str, Any] = {
             "model": model,
@@ -40,9 +49,9 @@ class ChildEngine:
             "trust_remote_code": trust_remote_code,
             "shared_by": shared_by,
         }
-        self.env = env
+        self._start = start
         self.on_progress = on_progress
-        self._child: Child | None = None
+        self._child: Process | None = None
 
     @property
     def exact(self) -> bool:
@@ -89,11 +98,11 @@ class ChildEngine:
 
     def __enter__(self) -> Self:
         find_model(self.options["model"])  # a wrong name is found before a process has loaded its libraries
-        self._child = Child(module_command("isara.engines.child"), "the engine's process", ModelError, env=self.env)
+        self._child = self._start(self.options["model"]) if self._start else start_child()
         try:
             self._ask("open", **self.options)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
+        except BaseException:
+            self._child.close()
             raise
         return self
 

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias, cast
@@ -43,10 +44,17 @@ class WorkerEngines:
     Args:
         makes: What opens it in each of them; they differ in nothing that completions depend on.
         on_progress: Is called with the tokens generated and the rows done so far in a call.
+        around: What the processes need, entered before they are opened and left when they are closed, perhaps by
+            several engines at a time.
     """
 
-    def __init__(self, makes: Sequence[EngineFactory], on_progress: Callable[[int, int], None] | None = None) -> None:
-        self._makes, self._on_progress = makes, on_progress
+    def __init__(
+        self,
+        makes: Sequence[EngineFactory],
+        on_progress: Callable[[int, int], None] | None = None,
+        around: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self._makes, self._on_progress, self._around = makes, on_progress, around or nullcontext()
 
     def key(self) -> Any:
         """As of one of them."""
@@ -54,7 +62,7 @@ class WorkerEngines:
 
     def __call__(self, model: str, /) -> "WorkerEngine":
         """An engine for the model, not opened yet."""
-        return WorkerEngine(model, self._makes, self._on_progress)
+        return WorkerEngine(model, self._makes, self._on_progress, self._around)
 
 
 @dataclass(eq=False)
@@ -104,16 +112,19 @@ class WorkerEngine:
         model: The folder or name of the model.
         makes: What opens it in each process.
         on_progress: Is called with the tokens generated and the rows done so far in a call.
+        around: As of `WorkerEngines`.
     """
 
     def __init__(
         self,
         model: str,
         makes: Sequence[EngineFactory],
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Callable[[int, int], None] | None,
+        around: AbstractContextManager[Any],
     ) -> None:
-        self.model, self._makes, self._on_progress = model, makes, on_progress
+        self.model, self._makes, self._on_progress, self._around = model, makes, on_progress, around
         self._workers: list[_Worker] = []
+        self._opened = ExitStack()
 
     @property
     def exact(self) -> bool:
@@ -157,19 +168,25 @@ class WorkerEngine:
         return self._share(prompts, _lengths(prompts, continuations), ask)
 
     def __enter__(self) -> Self:
-        self._workers = [_Worker(number, self._made(number)) for number in range(len(self._makes))]
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(self._around)
+            self._workers = [_Worker(number, self._made(number)) for number in range(len(self._makes))]
+            opened.callback(self._close)
             with ThreadPoolExecutor(len(self._workers)) as threads:
-                list(threads.map(_Worker.open, self._workers))
-        except BaseException:
-            self._close()
-            raise
+                futures = {threads.submit(worker.open): worker for worker in self._workers}
+            lost = {worker: error for future, worker in futures.items() if (error := future.exception())}
+            for worker, error in lost.items():
+                if not _died(worker, error) or len(lost) == len(futures):
+                    raise error
+                log.warning("worker %d: %s; the others make its rows", worker.number, error)
+                self._workers.remove(worker)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self._opened.close()
 
     def _made(self, number: int) -> WorkerProcess:
         return cast(WorkerProcess, self._makes[number](self.model))
@@ -209,10 +226,10 @@ class WorkerEngine:
 
     def _check_death(self, worker: _Worker, task: _Task, error: BaseException) -> None:
         """Has a worker that died start again, once; raises any other error, and where starting again is of no use."""
-        if not isinstance(error, ModelError) or not worker.engine.dead:
+        if not _died(worker, error):
             raise error
         worker.deaths += 1
-        task.deaths += 1
+        task.deaths += worker.opened  # one that could not start again did not die of the rows
         worker.close()
         if task.deaths > 1:
             raise ModelError(f"two workers ended over the same {len(task.rows)} rows; the last one: {error}") from error
@@ -229,6 +246,11 @@ class WorkerEngine:
         made = [each for each in done.values() if isinstance(each, Completion)]
         if made and self._on_progress is not None:
             self._on_progress(sum(each.tokens for each in made), len(made))
+
+
+def _died(worker: _Worker, error: BaseException) -> bool:
+    """Whether the error is that the worker's process has ended."""
+    return isinstance(error, ModelError) and worker.engine.dead
 
 
 def _work(worker: _Worker, task: _Task, ask: Ask) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from isara.engines.server.client import cut_completion
 from isara.errors import ConfigError, ModelError
 from isara.models import local_folder
-from isara.process import Child
+from isara.process import Child, Process, Start
 from isara.records import Completion, Prompt, Sampling
 
 log = logging.getLogger("isara")
@@ -35,6 +35,7 @@ class VLLMOptions:
         trust_remote_code: Runs code that comes with the model.
         options: Of vLLM's `LLM`, by name.
         env: Environment variables of the process.
+        start: Gives a process for a model's folder, in the place of `start_vllm`.
         special_tokens: Gives the special tokens of a model's tokenizer, before which a text ends.
         on_progress: Is called with the tokens generated and the rows done in a call.
 
@@ -47,6 +48,7 @@ class VLLMOptions:
     trust_remote_code: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    start: Start | None = None
     special_tokens: Callable[[str], Sequence[str]]
     on_progress: Callable[[int, int], None] | None = None
 
@@ -62,6 +64,24 @@ class VLLMOptions:
         return {"kind": "vllm", "dtype": self.dtype, "options": dict(self.options)}
 
 
+def start_vllm(python: str, env: Mapping[str, str]) -> Child:
+    """The process of vLLM, which waits for its model.
+
+    Args:
+        python: The interpreter of vLLM's environment.
+        env: Environment variables beside this process's.
+
+    Raises:
+        ConfigError: There is no such interpreter.
+    """
+    if shutil.which(python) is None:
+        raise ConfigError(
+            f"`engine.python`: expected the Python of an environment with vLLM, found {python!r}, which can't be run: "
+            "give the path of its bin/python"
+        )
+    return Child([python, "-P", str(_WORKER)], "vLLM's process", ModelError, env=env, starts_others=True)
+
+
 class VLLMEngine:
     """One model in a process of vLLM's, which lives for a `with` block.
 
@@ -74,7 +94,7 @@ class VLLMEngine:
 
     def __init__(self, model: str, options: VLLMOptions) -> None:
         self.model, self.options = model, options
-        self._child: Child | None = None
+        self._child: Process | None = None
         self._special_tokens: Sequence[str] = ()
         self._seeded = True
 
@@ -131,15 +151,12 @@ class VLLMEngine:
         return found
 
     def __enter__(self) -> Self:
-        if shutil.which(self.options.python) is None:
-            raise ConfigError(
-                f"`engine.python`: expected the Python of an environment with vLLM, found {self.options.python!r}, "
-                "which can't be run: give the path of its bin/python"
-            )
+        told, folder = self.options, str(local_folder(self.model))
+        self._child = told.start(folder) if told.start else start_vllm(told.python, told.env)
         try:
-            said = self._open()
+            said = self._open(folder)
         except BaseException:
-            self._close()
+            self._child.close()
             raise
         self._seeded = said["no_seeds"] is None
         if not self._seeded:
@@ -155,15 +172,13 @@ class VLLMEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
-    def _open(self) -> dict[str, Any]:
-        """Starts the process and has it load the model; what it says of itself."""
+    def _open(self, folder: str) -> dict[str, Any]:
+        """Has the process load the model; what it says of itself."""
         told = self.options
-        folder = str(local_folder(self.model))
-        self._child = Child(
-            [told.python, "-P", str(_WORKER)], "vLLM's process", ModelError, env=told.env, starts_others=True
-        )
         own = {"dtype": told.dtype, "trust_remote_code": told.trust_remote_code}
         said: dict[str, Any] = self._ask("open", model=folder, options={**_USUAL, **own, **told.options})
         if "missing" in said:
@@ -172,11 +187,6 @@ class VLLMEngine:
                 "or name the Python of another environment as `engine.python`"
             )
         return said
-
-    def _close(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.close()
 
     def _ask(self, method: str, **arguments: Any) -> Any:
         assert self._child is not None, "an engine is used inside its `with` block"

@@ -1,0 +1,1 @@
+"""Workers as Ray actors: processes of an engine on the machines of a cluster."""
