@@ -51,7 +51,8 @@ def gather(folder: Path) -> None:
         else:
             shutil.copyfile(path, copy)
     (folder / "reference.md").write_text(reference())
-    shutil.copyfile(ROOT / "scripts/iframe-worker.js", folder / "iframe-worker.js")
+    for path in ("scripts/iframe-worker.js", "llms.txt"):
+        shutil.copy(ROOT / path, folder)
 
 
 def main(out: Path) -> int:
