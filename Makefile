@@ -14,7 +14,7 @@ RECIPE ?= safety
 # A real model is given one small iteration, so that it ends within minutes on two cores.
 REAL ?= --iterations 1 --set generate.accept=48 --set generate.batch=32 --set questions.per_prompt=2
 
-.PHONY: quickstart test faults check clean
+.PHONY: quickstart test faults check docs clean
 
 quickstart: $(VENV)/.installed
 	BIN="$(BIN)" MODEL="$(MODEL)" RECIPE="$(RECIPE)" REAL="$(REAL)" sh scripts/quickstart.sh
@@ -30,6 +30,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python scripts/site.py site
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
@@ -41,4 +44,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

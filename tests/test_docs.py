@@ -1,27 +1,36 @@
 """Documentation that can rot is held by these."""
 
 import gzip
+import importlib.util
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 import isara
 from isara.cli import main as cli
+from isara.config import fields, load_config
 from isara.generate import ADVICE
 from isara.scaffold import write_scaffold
+from tests.browser import browsing, can_browse
 
 ROOT = Path(__file__).parents[1]
 NETWORK = "<!-- needs a network -->"  # before a block that can't run in a test
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *ROOT.glob("recipes/*/README.md"),
+    ROOT / "results/README.md",
 ]
 
 
@@ -48,11 +57,75 @@ def test_advice_names_real_reasons() -> None:
         assert f"`{reason}`" in page, reason
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "llms.txt"], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
         if not target.startswith(("http", "mailto:")):
-            assert (page.parent / target).exists(), target
+            there = page.parent / target if target else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of a page's headings, as GitHub makes them; the site's own generator holds its links against its own."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = [re.sub(r"\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_of_docs_is_in_the_list_for_programs() -> None:
+    listed = set(re.findall(r"\]\(docs/([^)#]+)\)", (ROOT / "llms.txt").read_text()))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def blocks_of(page: Path, *languages: str) -> list[str]:
+    """The page's fenced blocks of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [text for language, text in found if language in languages]
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The arguments of each `isara` of the page's shell blocks; what a synopsis has in brackets is taken along."""
+    lines = "\n".join(blocks_of(page, "", "bash", "sh")).replace("\\\n", " ").splitlines()
+    calls = [re.sub(r" \[(--\w+ \w+)\]", r" \1", line) for line in lines if line.startswith("isara ")]
+    words = [shlex.split(call, comments=True)[1:] for call in calls]
+    return [list(takewhile(lambda word: word not in {"|", ">", "&&"}, line)) for line in words]
+
+
+def verb_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The verb's command, and what is left of the words."""
+    command: Any = typer.main.get_command(cli.app)
+    while words and hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_parses(page: Path) -> None:
+    keys = {key for key, _ in fields()}
+    for words in command_lines(page):
+        command, arguments = verb_of(words)
+        values = command.make_context(command.name, list(arguments)).params
+        for override in values.get("overrides") or ():
+            assert override.split("=")[0] in keys, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_prose_calls_a_command_is_one(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for call in re.findall(r"`isara ([a-z][^`]*)`", prose):
+        command, _ = verb_of(re.findall(r"^[a-z ]+", call)[0].split())
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert set(re.findall(r"(?<=\s)--[\w-]+", call)) <= options, call
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_yaml_block_is_a_config(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_filters.py").write_text("def no_prices(candidate, kept): ...\n")
+    for block in blocks_of(page, "yaml"):
+        if not {"judge", "apiVersion"} & yaml.safe_load(block).keys():
+            (tmp_path / "isara.yaml").write_text(block)
+            load_config(tmp_path)
 
 
 def test_the_readme_commands_are_targets_of_the_makefile() -> None:
@@ -104,6 +177,35 @@ def test_every_python_block_runs(domain: Path, monkeypatch: pytest.MonkeyPatch) 
         exec(compile(block, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
 
 
+def test_the_commands_for_programs_run(domain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(domain)
+    page = ROOT / "docs/agents.md"
+    lines = command_lines(page)
+    assert len(lines) >= 6
+    for words in lines:
+        assert not cli.app(words, standalone_mode=False), words
+    for name in re.findall(r"^\| `RUN/([^`]+)` \|", page.read_text(), re.MULTILINE):
+        assert (domain / "runs/my-domain" / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_the_tutorial_is_what_happens(tmp_path: Path) -> None:
+    page = ROOT / "docs/tutorial.md"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "isara"]
+    for words in command_lines(page):
+        keys = "a\n" * 5 if "--terminal" in words else ""
+        done = subprocess.run(
+            [*command, *words], cwd=tmp_path, env=environment, input=keys, capture_output=True, text=True
+        )
+        refused = "--to" in words and words[words.index("--to") + 1] in {"gguf", "ollama"}  # as the page says
+        assert done.returncode == int(refused), (words, done.stdout, done.stderr)
+        if words[0] == "init":
+            shutil.copy(ROOT / "examples/lending/seeds.jsonl", tmp_path / "lending/seeds.jsonl")
+            (tmp_path / "lending/isara.yaml").write_text(blocks_of(page, "yaml")[0])
+    assert (tmp_path / "runs/lending/final/isara.json").is_file()
+
+
 def test_every_python_block_passes_mypy(tmp_path: Path) -> None:
     for number, (_, block) in enumerate(python_blocks()):
         (tmp_path / f"block_{number}.py").write_text(block)
@@ -116,3 +218,75 @@ def test_what_is_imported_from_the_package_is_documented() -> None:
     page = (ROOT / "docs/python.md").read_text()
     assert [name for name in isara.__all__ if f"`{name}`" not in page] == []
     assert all(getattr(isara, name) for name in isara.__all__)
+
+
+def test_every_message_of_the_troubleshooting_is_one_of_ours() -> None:
+    sources = [path.read_text() for path in (ROOT / "src/isara").rglob("*.py")]
+    joined = [re.sub(r"\"\s*\n\s*f?\"", "", source) for source in sources]  # a message over several lines is one text
+    messages = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 30
+    for message in messages:
+        pattern = r".{1,80}?".join(re.escape(part.strip()) for part in message.split("…") if part.strip())
+        assert any(re.search(pattern, source) for source in joined), message
+
+
+def test_what_others_call_their_options_leads_to_ours() -> None:
+    keys = {key for key, _ in fields()}
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", (ROOT / "docs/coming-from.md").read_text(), re.MULTILINE)
+    for theirs, ours in rows[1:]:
+        same = re.findall(r"`(\w+)`", theirs) if "the same name under `train`" in ours else []
+        named = [text.split(":")[0] for text in re.findall(r"`([\w.]+(?:: \w+)?)`", ours)]
+        for key in (*(f"train.{name}" for name in same), *(set(named) - {"train", "isara", "qlora"})):
+            assert key in keys, (theirs, key)
+
+
+def test_a_training_file_of_openai_is_read_as_it_is(tmp_path: Path) -> None:
+    ask = {"role": "user", "content": "Wer hat das Schwert?"}
+    system = {"role": "system", "content": "You are a helpful guide to Hyrule."}
+    again = {"role": "user", "content": "Seit wann?"}
+    told = [{"role": "assistant", "content": text} for text in ("Link hat es.", "Seit er in den Wald kam.")]
+    rows = [{"messages": [system, ask, told[0]]}, {"messages": [ask, told[0], again, {**told[1], "weight": 1}]}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert isara.read_pairs(tmp_path / "train.jsonl") == [
+        isara.QAPair("Wer hat das Schwert?", "Link hat es."),
+        isara.QAPair("Seit wann?", "Seit er in den Wald kam.", before=(("Wer hat das Schwert?", "Link hat es."),)),
+    ]
+
+
+SITE = importlib.util.find_spec("zensical") and importlib.util.find_spec("mkdocstrings")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    command = [sys.executable, str(ROOT / "scripts/site.py"), str(folder)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.skipif(not SITE, reason="needs the extra docs")
+def test_the_site_holds_every_page(site: Path) -> None:
+    home = (site / "index.html").read_text()
+    for page in PAGES:
+        path = page.relative_to(ROOT)
+        address = str(path.with_name("index.html") if path.name == "README.md" else path.with_suffix(".html"))
+        assert (site / address).is_file() and (site / path).is_file()
+        if address != "index.html":
+            assert f'href="./{address}"' in home, f"{address} is not in the navigation of zensical.toml"
+    reference = (site / "reference.html").read_text()
+    assert [name for name in isara.__all__ if f'id="isara.{name}"' not in reference] == []
+
+
+@pytest.mark.skipif(not (SITE and can_browse()), reason="needs the extra docs, chromium and chromedriver")
+def test_the_site_is_searched_from_disk_and_asks_for_nothing(site: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        browser.open((site / "docs/filters.html").as_uri())
+        browser.run("document.querySelector('.md-search__button, [for=__search]').click()")
+        browser.settle("return document.activeElement.tagName", "INPUT")
+        browser.press("demonstrations")
+        found = "return document.querySelectorAll('a[href*=retrieval]').length > 1"
+        assert browser.settle(found, True, 30) is True
+        assert [request for request in browser.requests() if not request.startswith(("file:", "data:"))] == []
+        assert browser.log("browser") == []
