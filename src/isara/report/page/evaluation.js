@@ -4,6 +4,7 @@ const several = D.tasks.length > 1;
 const inTask = (task, name) => several ? `${D.tasks[task].name}: ${name}` : name;
 const pValue = (p) => p === null ? "–" : p < 0.0001 ? "below 0.0001" : p.toFixed(4);
 const differences = D.tasks.flatMap((task, t) => task.compared.map((each) => ({ ...each, t })));
+const exact = (value) => Number.isInteger(value) ? count(value) : figure(value);
 const isShown = (each) => each.adjusted !== null && each.adjusted < 0.05;
 
 // ---- what was measured
@@ -36,7 +37,7 @@ function compared(place) {
     const most = Math.max(...[each.difference.mean, each.difference.interval.low, each.difference.interval.high].map(Math.abs)) || 1;
     const { low, high } = each.difference.interval;
     return intervals([{ value: each.difference.mean, low, high, label: link(each.name, () => openChange(each)),
-      said: [`${figure(each.before)} → ${figure(each.after)}`, el("span", { class: "soft" }, ` ${change(each.difference.mean)} [${change(low)}, ${change(high)}] · p ${pValue(each.adjusted)}${isShown(each) ? " · shown" : ""} · n ${count(each.n)}`)] }],
+      said: [`${change(each.difference.mean)} [${change(low)}, ${change(high)}]`, el("small", {}, `${figure(each.before)} → ${figure(each.after)} · p ${pValue(each.adjusted)}${isShown(each) ? ", shown" : ""} · n ${count(each.n)}`)] }],
     0, [-most, most]);
   }))));
   place.append(el("p", { class: "soft" }, `This model less ${D.against.model}, paired by item, with 95 % intervals, each line on a scale of its own around 0. A name opens its items, the largest change first.`));
@@ -104,7 +105,7 @@ function items() {
   const set = (name, value) => {
     state[name] = value;
     state.page = 0;
-    if (NEEDS_FIGURE.includes(value) && !state.figure) at("items-figure").value = state.figure = counting.length ? counting[0][0] : "";
+    if (["show", "order"].includes(name) && NEEDS_FIGURE.includes(value) && !state.figure && counting.length) at("items-figure").value = state.figure = counting[0][0];
     drawItems();
   };
   const pick = (name, label, options) => options.length < 2 ? "" : choice(`items-${name}`, label, options, state[name], (value) => set(name, value));
@@ -138,7 +139,7 @@ function drawItems() {
     const row = ROWS[index], now = valueOf(row), then = beforeOf(row);
     return el("li", {}, row.b ? "" : badges(row), el("span", { class: "soft" }, [several ? D.tasks[row.t].name : "", row.p, row.id].filter(Boolean).join(" · ")),
       el("div", { class: "text", dir: "auto" }, link(clip(row.q || "(no question)", CLIP), () => openItem(index))),
-      sides(row, CLIP), el("p", { class: "soft number" }, [now === undefined ? "" : `${D.tasks[row.t].names[chosen()[1]]} ${then === undefined ? "" : `${figure(then)} → `}${figure(now)}`, ...ending(row)].filter(Boolean).join(" · ")));
+      sides(row, CLIP), el("p", { class: "soft number" }, [now === undefined ? "" : `${D.tasks[row.t].names[chosen()[1]]} ${then === undefined ? "" : `${exact(then)} → `}${exact(now)}`, ...ending(row)].filter(Boolean).join(" · ")));
   })), pager(found.length, PAGE, state, drawItems, "item"));
 }
 
@@ -170,7 +171,7 @@ const idOf = (row) => `${D.tasks[row.t].name}-${row.id}`;
 function openItem(index) {
   const row = ROWS[index], task = D.tasks[row.t];
   const listed = (entries) => entries.length ? el("dl", {}, entries.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])) : "";
-  const values = Object.entries(row.v).map(([place, value]) => [task.names[place], link(row.b && row.b.v[place] !== undefined ? `${figure(row.b.v[place])} → ${figure(value)}` : figure(value),
+  const values = Object.entries(row.v).map(([place, value]) => [task.names[place], link(row.b && row.b.v[place] !== undefined ? `${exact(row.b.v[place])} → ${exact(value)}` : exact(value),
     () => openItems({ task: String(row.t), figure: `${row.t}:${place}`, order: "high" }))]);
   const judged = (each, whose) => Object.entries(each.j || {}).map(([kind, [label, score, raw]]) => [`${kind}${whose}`, `${label}${score === null ? "" : ` (${figure(score)})`} · ${clip(raw, CLIP)}`]);
   showOne("item", idOf(row), [badges(row), row.id], found, index, openItem, turn("Question", text(row.q)),

@@ -28,7 +28,7 @@ function story() {
 }
 
 function missing() {
-  section("missing", D.missing, el("ul", {}, D.missing.map((said) => el("li", { class: "text" }, said))));
+  section("missing", D.missing, el("ul", {}, D.missing.map((said) => el("li", {}, text(said)))));
 }
 
 // ---- the table
