@@ -8,7 +8,7 @@ from rouge_score import rouge_scorer
 
 from isara.filters import Novelty
 from isara.pool import Pool
-from isara.records import Candidate, Draw, QAPair
+from isara.records import Candidate, Draw, QAPair, Rejection
 from isara.testing import HashEmbedder
 from isara.words import main_script, rouge_l, tokenize
 
@@ -110,6 +110,39 @@ def test_going_to_and_fro_between_a_pool_and_its_copies() -> None:
             question = asked(changed(rng.choice(made).question, rng))
             assert novelty(question, pool) == Novelty(0.7)(question, pool)
         kept.add([made[number]])
+
+
+def words(rng: random.Random, vocabulary: list[str]) -> str:
+    """Short and long questions; of the words some are frequent and some repeat, so that signatures fill up."""
+    n = rng.choice([0, 1, 2, 5, 8, 10, 20, 90])
+    return " ".join(rng.choices(vocabulary, weights=[1 / rank for rank in range(1, len(vocabulary) + 1)], k=n))
+
+
+@pytest.mark.parametrize("novelty", [0.05, 0.3, 0.5, 0.7, 0.85, 1.0])
+def test_value_and_nearest_row_are_those_of_comparing_each_with_each(novelty: float) -> None:
+    vocabulary = [f"w{number}" for number in range(200)]
+    filters, dropped, repeated = Novelty(novelty), 0, 0
+    for seed in range(2):
+        rng = random.Random(seed)
+        kept = Pool(HashEmbedder(), [QAPair(words(rng, vocabulary), str(number)) for number in range(120)])
+        for number in range(120):
+            old = rng.choice(kept.pairs).question.split()
+            new = [word if rng.random() < 0.75 else rng.choice([*vocabulary, f"new{number}"]) for word in old]
+            question = " ".join(new[rng.choice([0, 0, 1]) :] * rng.choice([1, 1, 1, 2]))
+            scores = [max(rouge_l(tokenize(question), tokenize(each)) for each, _ in pair.turns) for pair in kept.pairs]
+            said, most = filters(asked(question), kept), max(scores)
+            if Fraction(most).limit_denominator(1000) < Fraction(str(novelty)):
+                assert said is None
+            else:
+                first = kept.pairs[scores.index(most)]
+                assert said == Rejection("novelty", round(most, 4), novelty, first.id)
+                dropped, repeated = dropped + 1, repeated + (scores.count(most) > 1)
+            if number % 3 == 0:
+                talk = ((words(rng, vocabulary), "Hm."),) if number % 2 else ()
+                kept.add([QAPair(question, str(number), before=talk)])
+            elif number % 20 == 1:
+                kept = kept.copy()
+    assert dropped > 20 and repeated > 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from isara.config import load_config
 from isara.errors import ConfigError, ModelError, RunError, YieldError
 from isara.evaluate.figures import mean
 from isara.evaluate.runner import SimpleTask
-from isara.filters import Balance, Copied, Form, OffDomain, UnsupportedContacts
+from isara.filters import Balance, Copied, Form, NearDuplicate, OffDomain, UnsupportedContacts
 from isara.folder import RunFolder, is_done, iteration_numbers, model_hash, open_shelf, stage_folder
 from isara.generate import funnel
 from isara.loop import Result, best_iteration, generate_pairs, run
@@ -26,6 +26,7 @@ from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection, Sampling
 from isara.shelf import Shelf
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
+from isara.vectors import Vectors
 from isara.verbs import answer, evaluate, train
 from tests.doubles import PLACES, SEEDS, CountingTrainer, DropKnown, DropOddYears, ScriptedEvaluator, hyrule
 
@@ -255,6 +256,25 @@ def test_filters_that_follow_the_kept_pairs_go_on_as_in_an_unbroken_run(tmp_path
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
     reasons = {row["rejection"]["reason"] for row in stored(tmp_path / "run", 1) if row["rejection"]}
     assert {"balance", "off_domain"} <= reasons, reasons
+
+
+@pytest.mark.parametrize("choice", ["sampled", "neighbours"])
+def test_a_run_whose_pool_is_large_has_the_bytes_of_one_whose_pool_is_small_also_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    settings = ["retrieve.pool=all", f"questions.choice={choice}"]
+
+    def near() -> dict[str, Any]:
+        return {"question_filters": [NearDuplicate(0.9)]}
+
+    align(tmp_path / "small", *settings, **near())
+    monkeypatch.setattr(Pool, "large", 5)
+    monkeypatch.setattr(Vectors, "block", 3)
+    with pytest.raises(Crash):
+        align(tmp_path / "large", *settings, engine=crash_after(40), **near())
+    align(tmp_path / "large", *settings, **near())
+    assert tree(tmp_path / "large") == tree(tmp_path / "small")
+    assert any(row["rejection"] for row in stored(tmp_path / "small", 2))
 
 
 @pytest.mark.parametrize("torn", [b'{"batch": 1, "batch', b'{"batch_size": 8, "batch": 9}\n', b"\x00\x00\n"])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from isara.pool import Pool, sample_neighbours
+from isara.pool import Pool
 from isara.records import QAPair
+from isara.selection.focus import around
 from isara.testing import HashEmbedder
 
 QUESTIONS = (
@@ -77,6 +78,42 @@ def test_growing_embeds_only_what_is_new_and_finds_the_same() -> None:
         assert grown.nearest(pair.question, 5) == at_once.nearest(pair.question, 5)
 
 
+def test_many_pairs_of_its_own_text_hide_no_neighbour() -> None:
+    same = [QAPair(QUESTIONS[0], f"Answer {number}.") for number in range(70)]
+    found = Pool(HashEmbedder(), [*same, *PAIRS]).nearest(QUESTIONS[0], 3)
+    assert len(found) == 3 and found == Pool(HashEmbedder(), PAIRS).nearest(QUESTIONS[0], 3)
+
+
+def test_a_copy_grows_by_itself_and_embeds_only_what_is_new() -> None:
+    embedder = CountingEmbedder()
+    pool = Pool(embedder, PAIRS[:2])
+    copy = pool.copy()
+    copy.add(PAIRS[2:])
+    copies = copy.copy()  # of a pool that has not embedded anything yet
+    assert embedder.asked == []
+    for each, n in ((copies, 4), (copy, 4), (pool, 2)):
+        assert len(each) == n
+        assert set(questions(each.nearest("Which moons?", 4))) == set(QUESTIONS[:n])
+    assert sorted(text for text in embedder.asked if text != "Which moons?") == sorted(QUESTIONS)
+
+
+def test_what_is_expected_of_a_large_pool_is_embedded_at_once_and_of_a_small_one_when_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = ["Why?", "How do bees sleep?", "Which cats?"]
+    for large, at_once in ((5, asked[1:2]), (4, asked)):
+        monkeypatch.setattr(Pool, "large", large)
+        embedder = CountingEmbedder()
+        pool = Pool(embedder, PAIRS)
+        pool.expect(asked)
+        assert embedder.asked == []
+        pool.nearest(asked[1], 1)
+        assert embedder.asked == [*QUESTIONS, *at_once]
+    for text in asked:
+        pool.nearest(text, 1)
+    assert embedder.asked == [*QUESTIONS, *asked]
+
+
 def test_nothing_is_embedded_before_a_neighbour_is_asked_for() -> None:
     embedder = CountingEmbedder()
     Pool(embedder, PAIRS).sample(2, random.Random(0))
@@ -101,13 +138,13 @@ def test_sample() -> None:
     assert sorted(pool.sample(9, random.Random(1)), key=PAIRS.index) == PAIRS
 
 
-def test_sample_neighbours() -> None:
+def test_a_drawn_pair_and_its_neighbours() -> None:
     pool = Pool(HashEmbedder(), PAIRS)
     centres = set()
     for seed in range(30):
-        drawn = sample_neighbours(pool, 2, random.Random(seed))
+        drawn = around(pool, pool.sample(1, random.Random(seed)), 2)
         centres.add(drawn[-1])
-        assert list(drawn[:-1]) == [pair for pair, _ in pool.nearest(drawn[-1].question, 1)]
+        assert drawn[:-1] == [pair for pair, _ in pool.nearest(drawn[-1].question, 1)]
     assert centres == set(PAIRS)
 
 

@@ -59,7 +59,7 @@ def _nearness(seeds: Pool, questions: Sequence[str]) -> Iterator[tuple[str, floa
     if len(questions) > 1:
         yield "question_nearest", _mean(nearest_others(seeds.embedder, questions))
     if questions and len(seeds):
-        nearest = [float(seeds.similarities(question).max()) for question in questions]
+        nearest = [found[1] for question in questions if (found := seeds.closest(question))]
         yield "question_nearest_seed", _mean(nearest)
         least = least_nearness(seeds.embedder, [pair.asked for pair in seeds.pairs], _DOMAIN)
         if least is not None:

@@ -16,7 +16,7 @@ from isara.diversity import collapse_figures
 from isara.errors import YieldError
 from isara.files import append_batch, cut_to, damaged, json_lines, read_batches, sums_file, write_json, write_text
 from isara.filters.asked import rejection_of
-from isara.pool import Pool, Retrieve, retriever, sample_neighbours
+from isara.pool import Pool, Retrieve, retriever
 from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection
 from isara.selection.calibration import Calibration, leave_one_out, losses
@@ -37,8 +37,8 @@ class Making:
         t: The iteration, from 1.
         weights: Hash of M_{t-1}, stored with each candidate.
         demonstrations: D_{t-1}, from which question demonstrations are drawn.
+        source: The pool that the demonstrations for answers come from.
         retrieve: Gives a question the demonstrations for its answer.
-        retrieved_from: Hash of the pairs that those come from.
         config: The options.
         question_filters: Run before an answer is paid for.
         pair_filters: Run on question and answer.
@@ -52,8 +52,8 @@ class Making:
     t: int
     weights: str
     demonstrations: Pool
+    source: Pool
     retrieve: Retrieve
-    retrieved_from: str
     config: Config
     question_filters: Sequence[Filter] = ()
     pair_filters: Sequence[Filter] = ()
@@ -86,7 +86,7 @@ def make_pairs(asker: Asker, making: Making, watcher: Watcher, folder: Path) -> 
     rows = resume_batches(folder / "candidates.jsonl")
     if any(row.get("weights") != making.weights or row.get("iteration") != making.t for row in rows):
         raise damaged(folder / "candidates.jsonl")  # another iteration's
-    kept = Pool(making.demonstrations.embedder, making.demonstrations.pairs)
+    kept = making.demonstrations.copy()
     kept.add(QAPair.from_json(row) for row in rows if row["accepted"])
     number = rows[-1]["batch"] + 1 if rows else 0
     if rows:
@@ -243,22 +243,22 @@ def draw_demonstrations(
     size = size or config.generate.batch
     per_batch, demos = math.ceil(config.generate.batch / config.questions.per_prompt), config.questions.demos
     neighbours = config.questions.choice == "neighbours"
-    shown: list[Sequence[QAPair]] = []
+    drawn: list[Sequence[QAPair]] = []
     for index in range(math.ceil(size / config.questions.per_prompt)):
         rng = random.Random(stream(config.seed, making.t, "demonstrations", number, index))
-        if focus is not None:
-            drawn = focus.draw(number * per_batch + index, 1 if neighbours else demos, rng)
-            prompt: Sequence[QAPair] = around(pool, drawn, demos)
-        else:
-            prompt = (sample_neighbours if neighbours else Pool.sample)(pool, demos, rng)
-        shown += [prompt] * config.questions.per_prompt
-    return shown[:size]
+        n = 1 if neighbours else demos
+        drawn.append(focus.draw(number * per_batch + index, n, rng) if focus else pool.sample(n, rng))
+    if focus or neighbours:
+        pool.expect(centre.asked for centre, *_ in drawn)
+        drawn = [around(pool, each, demos) for each in drawn]
+    return [each for each in drawn for _ in range(config.questions.per_prompt)][:size]
 
 
 def filter_questions(candidates: Sequence[Candidate], kept: Pool, filters: Sequence[Filter]) -> None:
     """Marks candidates whose question fails, against everything kept and the questions before it."""
     # A copy, so that a question whose answer fails later does not stay among the kept ones.
-    pending = Pool(kept.embedder, kept.pairs)
+    pending = kept.copy()
+    pending.expect(each.pair.question for each in candidates)
     for candidate in candidates:
         candidate.rejection = first_rejection(candidate, pending, filters)
         if candidate.rejection is None:
@@ -277,6 +277,7 @@ def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, 
         for index in range(copies)
     ]
     pairs = [each.pair for each in candidates for _ in range(copies)]
+    making.source.expect(pair.asked for pair in pairs)
     draws = asker.answers(pairs, sampling, seeds, making.retrieve)
     for place, candidate in enumerate(candidates):
         found = tuple(draw for draw in draws[place * copies : (place + 1) * copies] if draw is not None)

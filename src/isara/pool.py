@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from isara.files import value_hash
 from isara.keys import part_key
 from isara.records import QAPair
+from isara.vectors import Vectors
+
+_AT_ONCE = 4096  # questions that are embedded at a time
 
 RetrieveKind: TypeAlias = Literal["nearest", "random", "none"]
 # The demonstrations for a pair's question, nearest last, each with its similarity.
@@ -30,14 +34,23 @@ class Pool:
     """Pairs in the order they came, and exact nearest neighbours among their questions.
 
     A pool only grows, so whatever a filter has worked out about `pairs[:n]` stays true.
+
+    Args:
+        embedder: Gives the questions their vectors.
+        pairs: The first ones.
     """
+
+    large = 100_000  # pairs; a product with so many takes about as long as a question that is embedded for nothing
 
     def __init__(self, embedder: Embedder, pairs: Iterable[QAPair] = ()) -> None:
         self.embedder = embedder
         self.pairs: list[QAPair] = []
         self._by_id: dict[str, QAPair] = {}
-        self._vectors: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
-        self._embedded = 0
+        self._identified = 0
+        self._vectors = Vectors()
+        self._origin: tuple[Pool, int] | None = None  # whose first vectors are these
+        self._expected: list[str] = []
+        self._ahead: dict[str, _Shortlist] = {}
         self.add(pairs)
 
     def __len__(self) -> int:
@@ -45,22 +58,35 @@ class Pool:
 
     def add(self, pairs: Iterable[QAPair]) -> None:
         """Appends pairs; their questions are embedded when a neighbour is first asked for."""
-        for pair in pairs:
-            self.pairs.append(pair)
-            self._by_id.setdefault(pair.id, pair)
+        self.pairs.extend(pairs)
+
+    def copy(self) -> "Pool":
+        """Another pool with the same pairs, which grows by itself; the vectors of these are shared."""
+        other = Pool(self.embedder, self.pairs)
+        other._origin = self, len(self)
+        return other
 
     def get(self, pair_id: str) -> QAPair | None:
         """The pair with this id, or None."""
+        for pair in self.pairs[self._identified :]:
+            self._by_id.setdefault(pair.id, pair)
+        self._identified = len(self.pairs)
         return self._by_id.get(pair_id)
 
-    def similarities(self, question: str) -> NDArray[np.float32]:
+    def expect(self, questions: Iterable[str]) -> None:
+        """Says what will be asked: the first look-up in a large pool then serves all of it, in one product."""
+        self._expected, self._ahead = list(dict.fromkeys(questions)), {}
+
+    def similarities(self, question: str) -> NDArray[np.float64]:
         """Cosine similarity of the question to each pair's question, shape (len(self),), in [-1, 1]."""
         if not self.pairs:
-            return np.zeros(0, dtype=np.float32)
-        scores = self._matrix() @ self.embedder.encode([question])[0]
-        # The last bits of a product depend on the row's place in the matrix and on the threads: without them, equal
-        # vectors are equally near, and the earlier pair wins everywhere.
-        return np.asarray(np.round(scores, 6), dtype=np.float32)
+            return np.zeros(0)
+        self._embed()
+        return self._vectors.cosines(self.embedder.encode([question])[0], np.arange(len(self)))
+
+    def closest(self, question: str) -> tuple[QAPair, float] | None:
+        """The first pair with the most similar question, be it the same, and the cosine; None of an empty pool."""
+        return next(((self.pairs[row], cosine) for row, cosine in self._ranked(question, 1)), None)
 
     def nearest(self, pair: QAPair | str, k: int, leave_out: Iterable[str] = ()) -> list[tuple[QAPair, float]]:
         """The k pairs with the most similar questions to the pair's (or to a text), nearest last, each with its cosine.
@@ -71,39 +97,60 @@ class Pool:
         if not k:
             return []
         asked = pair if isinstance(pair, str) else pair.asked
-        scores = self.similarities(asked)
         banned, text = set(leave_out), _plain(asked)
         found: list[tuple[QAPair, float]] = []
-        for index in np.argsort(-scores, kind="stable"):
-            if len(found) == k:
+        most = k + len(banned) + 1  # as a rule, one pair has the question itself
+        while len(found) < k:
+            ranked = ((self.pairs[row], cosine) for row, cosine in self._ranked(asked, most))
+            allowed = (each for each in ranked if text not in _asked(each[0]) and each[0].id not in banned)
+            found = list(islice(allowed, k))
+            if most >= len(self):
                 break
-            other = self.pairs[index]
-            if other.id not in banned and text not in _asked(other):
-                found.append((other, round(float(scores[index]), 6)))
+            most *= 4
         return found[::-1]
 
     def sample(self, n: int, rng: random.Random) -> list[QAPair]:
         """Draws n pairs without replacement (all of them, shuffled, where the pool is smaller)."""
         return rng.sample(self.pairs, min(n, len(self.pairs)))
 
-    def _matrix(self) -> NDArray[np.float32]:
-        """Vectors of all questions, shape (len(self), dim); capacity doubles so that growing stays cheap."""
-        if self._embedded < len(self.pairs):
-            new = self.embedder.encode([pair.asked for pair in self.pairs[self._embedded :]])
-            needed = self._embedded + len(new)
-            if needed > len(self._vectors):
-                grown = np.zeros((max(needed, 2 * len(self._vectors)), new.shape[1]), dtype=np.float32)
-                grown[: self._embedded] = self._vectors[: self._embedded] if self._embedded else 0
-                self._vectors = grown
-            self._vectors[self._embedded : needed] = new
-            self._embedded = needed
-        return self._vectors[: self._embedded]
+    def _ranked(self, question: str, k: int) -> list[tuple[int, float]]:
+        """The k rows with the most similar questions, nearest first and then by row, each with its cosine."""
+        if not self.pairs:
+            return []
+        self._embed()
+        known = self._ahead.get(question)
+        if known is None or known.k < k:
+            together = len(self) >= self.large and question in self._expected
+            asked = self._expected if together else [question]
+            vectors = self.embedder.encode(asked)
+            rows_of = zip(asked, vectors, self._vectors.shortlists(vectors, k), strict=True)
+            found = {text: _Shortlist(vector, k, rows, len(self)) for text, vector, rows in rows_of}
+            self._ahead = found if together else self._ahead
+            known = found[question]
+        rows = np.append(known.rows, np.arange(known.among, len(self)))
+        cosines = self._vectors.cosines(known.vector, rows)
+        order = np.argsort(-cosines, kind="stable")[:k]
+        return list(zip(rows[order].tolist(), cosines[order].tolist(), strict=True))
+
+    def _embed(self) -> None:
+        """Gives every pair's question its vector."""
+        if self._origin is not None:
+            origin, n = self._origin
+            origin._embed()
+            self._vectors, self._origin = origin._vectors.first(n), None
+        while (start := len(self._vectors)) < len(self):
+            asked = [pair.asked for pair in self.pairs[start : start + _AT_ONCE]]
+            self._vectors.add(self.embedder.encode(asked))
 
 
-def sample_neighbours(pool: Pool, n: int, rng: random.Random) -> Sequence[QAPair]:
-    """One pair drawn at random and its n - 1 nearest neighbours, the drawn pair last."""
-    centre = pool.sample(1, rng)[0]
-    return [pair for pair, _ in pool.nearest(centre.asked, n - 1, leave_out=[centre.id])] + [centre]
+@dataclass(frozen=True, slots=True)
+class _Shortlist:
+    """Rows that hold the k nearest to a question's vector among the pool's first pairs."""
+
+    vector: NDArray[np.float32]
+    k: int
+    rows: NDArray[np.int64]
+    among: int
 
 
 def _asked(pair: QAPair) -> set[str]:
@@ -144,10 +191,11 @@ def _without_nearest(pool: Pool, k: int, pair: QAPair) -> list[tuple[QAPair, flo
 
 
 def _random_pairs(pool: Pool, k: int, seed: int, pair: QAPair) -> list[tuple[QAPair, float]]:
-    near = dict(zip((other.id for other in pool.pairs), pool.similarities(pair.asked), strict=True))
-    others = [other for other in pool.pairs if _plain(pair.asked) not in _asked(other)]
+    text = _plain(pair.asked)
+    others = [row for row, other in enumerate(pool.pairs) if text not in _asked(other)]
     drawn = random.Random(f"{seed}/{pair.asked}").sample(others, min(k, len(others)))
-    return [(other, float(near[other.id])) for other in drawn]
+    near = pool.similarities(pair.asked)
+    return [(pool.pairs[row], float(near[row])) for row in drawn]
 
 
 def ids_hash(pool: Pool) -> str:

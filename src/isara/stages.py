@@ -90,7 +90,7 @@ class Keys:
             "base": self.weights if making.base is not None and reads_base(config) else None,
             "question weights": making.question_weights,
             "demonstrations": ids_hash(making.demonstrations),
-            "retrieval": making.retrieved_from,
+            "retrieval": ids_hash(making.source),
             **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),
         }
 
@@ -161,8 +161,8 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         t,
         model.weights,
         pool,
+        source,
         retriever(source, answers.retrieve, answers.demos, config.seed),
-        ids_hash(source),
         config,
         parts.question_filters,
         parts.pair_filters,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isara.config import Config
 from isara.keys import part_key
 from isara.pool import Pool, ids_hash
@@ -74,11 +72,11 @@ class Guard:
             if pair := self._runs.get(run):
                 how = f"{WORDS} words in a row: {run}" if len(run.split()) == WORDS else "the same words"
                 return Leak(pair.id, pair.asked, question, how)
-        near = self._tests.similarities(question)
-        if near.size and near.max() >= COSINE:
-            pair = self._tests.pairs[int(np.argmax(near))]
-            return Leak(pair.id, pair.asked, question, f"cosine {near.max():.2f}")
-        return None
+        found = self._tests.closest(question)
+        if found is None or found[1] < COSINE:
+            return None
+        pair, cosine = found
+        return Leak(pair.id, pair.asked, question, f"cosine {cosine:.2f}")
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection that says how near, and names the test."""

@@ -4,8 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
 from isara.filters.following import SeedsOf
 from isara.kinds import OTHER, Kinds
 from isara.nearness import least_nearness
@@ -33,15 +31,10 @@ class OffDomain:
 
     def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:
         """A rejection with the cosine to the nearest seed, the cosine that was wanted, and that seed."""
-        pool = self._follow(kept)
-        if self._least is None:
+        found = self._follow(kept).closest(candidate.pair.asked)
+        if found is None or self._least is None or found[1] >= self._least:
             return None
-        cosines = pool.similarities(candidate.pair.asked)
-        nearest = int(np.argmax(cosines))
-        cosine = float(cosines[nearest])
-        if cosine >= self._least:
-            return None
-        return Rejection("off_domain", round(cosine, 4), round(self._least, 4), pool.pairs[nearest].id)
+        return Rejection("off_domain", round(found[1], 4), round(self._least, 4), found[0].id)
 
     def _follow(self, kept: Pool) -> Pool:
         seeds = self._seeds_of(kept)

@@ -52,9 +52,9 @@ def questions(parts: Parts, asker: Asker, temperature: float, count: int) -> Sam
     draws = asker.questions(demos, sampling, seeds, asker.room(sampling, "questions"))
     candidates = [Candidate(QAPair(draw.text, "", 1), draw) for draw in draws]
     filter_questions(candidates, pool, parts.question_filters)
-    near = [float(pool.similarities(draw.text).max()) for draw in draws]
+    near = tuple(found[1] for draw in draws if (found := pool.closest(draw.text)))
     passed = tuple(each.rejection is None for each in candidates)
-    return Sampled("questions.temperature", temperature, passed, tuple(near))
+    return Sampled("questions.temperature", temperature, passed, near)
 
 
 def answers(parts: Parts, asker: Asker, temperature: float, demos: int, asked: Sequence[QAPair]) -> Sampled:
