@@ -1,5 +1,7 @@
 """Which number format a CPU takes by itself."""
 
+import platform
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from isara import hardware
 def test_a_cpu_takes_bf16_where_its_products_are_faster(
     amx: bool, avx512_bf16: bool, intel: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(hardware, "_is_made_by_intel", lambda: intel)
