@@ -6,14 +6,19 @@ if (location.protocol === "file:") {
       this.frame.hidden = true;
       document.documentElement.append(this.frame);
       const inside = this.frame.contentWindow;
-      inside.postMessage = (data) => this.onmessage({ data });
+      inside.postMessage = (data) => this.tell(this, data);
       const script = inside.document.createElement("script");
       script.src = url;
       this.loaded = new Promise((done) => (script.onload = done));
       inside.document.head.append(script);
     }
     postMessage(data) {
-      this.loaded.then(() => this.frame.contentWindow?.onmessage({ data }));
+      this.loaded.then(() => this.tell(this.frame.contentWindow, data));
+    }
+    // As between threads: later, and a copy.
+    tell(whom, data) {
+      const copy = structuredClone(data);
+      setTimeout(() => whom?.onmessage?.({ data: copy }));
     }
     terminate() {
       this.frame.remove();

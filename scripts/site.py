@@ -65,7 +65,7 @@ def main(out: Path) -> int:
         command = [sys.executable, "-m", "zensical", "build", "--strict"]
         if subprocess.run(command, cwd=work, env=environment).returncode:
             return 1
-        for page in (work / "pages").rglob("*.md"):  # programs read the pages as they were written
+        for page in (work / "pages").rglob("*.md"):  # what programs read
             shutil.copyfile(page, work / "site" / page.relative_to(work / "pages"))
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(work / "site", out)
