@@ -153,6 +153,39 @@ def scored(tmp_path: Path, *settings: str) -> RunEvaluator:
     return evaluator(place, heldout, *settings)
 
 
+class Counted(ScriptedEngine):
+    """Counts the tokens that it reads, and the answers that it gives in each call."""
+
+    def __init__(self) -> None:
+        super().__init__(timetable)
+        self.read, self.calls = 0, list[int]()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        self.read += sum(len(prompt.ids) for prompt in prompts)
+        self.calls.append(len(prompts))
+        return super().generate(prompts, sampling, seeds)
+
+    def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
+        return [sum(each) for each in self.token_logprobs(prompts, continuations)]
+
+    def token_logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        self.read += sum(len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, continuations, strict=True))
+        return [[-1.0] * len(ids) for ids in continuations]
+
+
+@pytest.mark.parametrize("base", [True, False])
+@pytest.mark.parametrize("scores", [True, False])
+@pytest.mark.parametrize("settings", [(), ("evaluate.answers=0", "evaluate.select=likelihood"), ("evaluate.demos=0",)])
+def test_what_measuring_takes_is_known_before(
+    tmp_path: Path, base: bool, scores: bool, settings: tuple[str, ...]
+) -> None:
+    own = scored(tmp_path, *settings) if scores else evaluator(*settings)
+    engine = Counted()
+    own.measure(asker_of(engine), base)
+    read, calls = own.work(asker_of(ScriptedEngine(timetable)), base)
+    assert read == pytest.approx(engine.read, rel=0.02) and calls == engine.calls
+
+
 def test_a_score_chooses_on_pairs_that_its_own_figure_leaves_out(tmp_path: Path) -> None:
     own = scored(tmp_path)
     rows, figures = own.measure(asker_of(ScriptedEngine(timetable)), base=True)

@@ -128,6 +128,13 @@ def test_the_estimate_adds_up(tiny_llama: Path, seeds: Path, tmp_path: Path) -> 
     assert generating.seconds == pytest.approx(generating.tokens * 0.01, rel=1e-3)
     steps = [-(-(len(made.seeds) + 40 * t) // 8) for t in (1, 2)]
     assert training.seconds > 3 * 7.0 + sum([*steps, steps[0]])  # the seeds-only model takes the steps of the first
+    rows = made.renderer.training_rows
+    seed = sum(len(row.ids) for pair in made.seeds for row in rows(pair)) / len(made.seeds)
+    known, new = seed * len(made.seeds), 40 * len(rows(FIRST[0].pair)[0].ids)
+    taken = zip(
+        steps, [(known + new) / (len(made.seeds) + 40), (known + 2 * new) / (len(made.seeds) + 80)], strict=True
+    )
+    assert training.tokens == pytest.approx(sum(8 * n * mean for n, mean in taken) + 8 * steps[0] * seed)
     assert evaluating.tokens > 0 and generating.memory < training.memory
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from isara.asking import Asker
 from isara.build import build_trainer
+from isara.evaluate.run import RunEvaluator
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
@@ -21,7 +22,7 @@ from isara.preview import Preview, preview
 from isara.records import Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
 from isara.sizes import settings_for
-from isara.stages import has_baseline
+from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
 from isara.watching import Silent
 
@@ -91,8 +92,12 @@ def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[St
     """Generation, training and evaluation of the whole run, if no iteration stops it early."""
     config = parts.config
     if not config.iterations:
-        return [_evaluation(parts, asker, rates)]
-    return [_generation(parts, asker, seen, rates), _trainings(parts, seen, rates), _evaluation(parts, asker, rates)]
+        return [_evaluation(parts, asker, seen, rates)]
+    return [
+        _generation(parts, asker, seen, rates),
+        _trainings(parts, seen, rates),
+        _evaluation(parts, asker, seen, rates),
+    ]
 
 
 def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType:
@@ -238,20 +243,22 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
     preferred = _preferences(parts, seen, rates, grown)
     if config.prefer.method == "spin":  # which is fine-tuned once
         grown = grown[:1]
-    if grown and has_baseline(parts):  # which takes the steps of iteration 1
-        grown.append(1)
     seeds = _row_tokens(parts, parts.seeds)
     made = _row_tokens(parts, [each.pair for each in seen.candidates if each.rejection is None]) or seeds
-    tokens, seconds = preferred
+    fits: list[tuple[int, float]] = []  # steps of each fine-tuning, and tokens of a row
     for times in grown:
         known = 0 if train.data == "generated" else len(parts.seeds)
         rows = known + config.generate.accept * times
         mean = (known * seeds + config.generate.accept * times * made) / max(1, rows)
-        steps = train.max_steps or math.ceil(epochs * math.ceil(rows / size))
+        fits.append((train.max_steps or math.ceil(epochs * math.ceil(rows / size)), mean))
+    if fits and has_baseline(parts):  # which takes the steps of iteration 1
+        fits.append((fits[0][0], seeds))
+    tokens, seconds = preferred
+    for steps, mean in fits:
         tokens += steps * size * mean
         # The timed steps were of seeds.
         seconds += rates.training + steps * rates.training_step * mean / seeds
-    for trainer in (parts.reader, parts.questioner) if grown else ():
+    for trainer in (parts.reader, parts.questioner) if fits else ():
         if trainer is None:
             continue
         answers = config.answers
@@ -281,19 +288,22 @@ def _preferences(parts: Parts, seen: Preview, rates: Rates, grown: Sequence[int]
     return tokens, seconds
 
 
-def _evaluation(parts: Parts, asker: Asker, rates: Rates) -> Stage:
-    """Each held-out answer is read twice, without and with demonstrations, and some are written."""
-    config = parts.config
-    times = config.iterations + 1 + int(has_baseline(parts) and config.iterations > 0)
-    shown = _evaluated(parts, asker) if parts.heldout else []
-    bare = [len(asker.renderer.answer((), pair).ids) for pair in parts.heldout[: len(shown)]]
-    tokens = len(parts.heldout) * _mean(
-        [len(head.ids) + size + 2 * len(tail) for (head, tail), size in zip(shown, bare, strict=False)]
-    )
-    written = min(config.evaluate.answers, len(parts.heldout))
-    steps = config.answers.max_new_tokens if written else 0
-    seconds = tokens / rates.reading + steps * (rates.step + written * rates.row)
-    return Stage("evaluate", times * tokens, times * seconds)
+def _evaluation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stage:
+    """Of the base model, of each iteration's, and of the seeds-only one; a user's own evaluator is not counted."""
+    limit, evaluator = parts.config.answers.max_new_tokens, parts.evaluator
+    length = _mean(_tokens(draw for each in seen.candidates for draw in each.answers)) or limit
+    examples = [len(asker.renderer.answer((), pair).ids) for pair in parts.heldout[:EXAMPLES]]
+    models = 1 + parts.config.iterations + int(has_baseline(parts) and parts.config.iterations > 0)
+    tokens = seconds = 0.0
+    for number in range(models):
+        read, calls = evaluator.work(asker, number == 0) if isinstance(evaluator, RunEvaluator) else (0, [])
+        read, calls = read + sum(examples), [*calls, len(examples)]
+        written = sum(calls) * length
+        # Of many answers one runs into the limit.
+        steps = sum(limit for call in calls if call)
+        tokens += read + written
+        seconds += read / rates.reading + steps * rates.step + written * rates.row
+    return Stage("evaluate", tokens, seconds)
 
 
 def _passing(seen: Preview) -> float:

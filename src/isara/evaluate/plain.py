@@ -6,6 +6,7 @@ from pathlib import Path
 
 from isara.asking import Asker
 from isara.records import Prompt
+from isara.render import Renderer
 
 _TEXT = Path(__file__).with_name("plain_text.txt")
 
@@ -25,14 +26,18 @@ def bits_per_byte_plain(asker: Asker) -> float | None:
 
     A paragraph that is longer than the model's context is left out; None where all of them are.
     """
-    prompts: list[Prompt] = []
-    texts: list[tuple[int, ...]] = []
-    size = 0
+    rows = plain_rows(asker.renderer)
+    size = sum(size for _, _, size in rows)
+    total = sum(asker.logprobs([prompt for prompt, _, _ in rows], [ids for _, ids, _ in rows]))
+    return -total / math.log(2) / size if size else None
+
+
+def plain_rows(renderer: Renderer) -> list[tuple[Prompt, tuple[int, ...], int]]:
+    """Each paragraph that fits the context: its first sentence, the ids of the rest, and the bytes of that."""
+    found = []
     for first, rest in passages():
-        prompt = asker.renderer.text(first)
-        ids = asker.renderer.continuation(prompt, rest)
-        if len(prompt.ids) + len(ids) <= asker.renderer.context_length:
-            prompts.append(prompt)
-            texts.append(ids)
-            size += len(rest.encode())
-    return -sum(asker.logprobs(prompts, texts)) / math.log(2) / size if size else None
+        prompt = renderer.text(first)
+        ids = renderer.continuation(prompt, rest)
+        if len(prompt.ids) + len(ids) <= renderer.context_length:
+            found.append((prompt, ids, len(rest.encode())))
+    return found

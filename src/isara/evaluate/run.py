@@ -11,7 +11,7 @@ from isara.config import Config
 from isara.errors import ConfigError
 from isara.evaluate.domain import HeldoutEvaluator, HeldoutItem, summarise
 from isara.evaluate.items import choose
-from isara.evaluate.plain import bits_per_byte_plain, passages
+from isara.evaluate.plain import bits_per_byte_plain, passages, plain_rows
 from isara.evaluate.scorers import Scorer, build_scorer, heldout_rows
 from isara.files import value_hash
 from isara.generate import stream
@@ -99,9 +99,7 @@ class RunEvaluator:
         pairs = self.costs.heldout
         bits, weights = self._token_bits(asker, base)
         given = self._answers(asker, no_demos, self.answered)
-        # What is generated costs most, so the base model answers after demonstrations only where that is compared.
-        compared = self.answered - self.selection if base and self.costs.demos and self.scoring else frozenset()
-        shown = self._answers(asker, self.costs.retrieve, compared)
+        shown = self._answers(asker, self.costs.retrieve, self._compared(base))
         rows = [
             HeldoutRow(
                 item.id,
@@ -123,6 +121,25 @@ class RunEvaluator:
             **({} if plain is None else {"bits_per_byte_plain": plain}),
             **_answer_figures(rows),
         }
+
+    def work(self, asker: Asker, base: bool) -> tuple[int, list[int]]:
+        """Tokens that measuring a model reads, and how many answers it writes in each call; nothing is asked for it."""
+        plain, near, _ = self.costs.prompts(asker)
+        compared, weighed = self._compared(base), base and self.scoring is None and self.costs.demos > 0
+        read = sum(len(prompt.ids) + len(ids) for prompt, ids, _ in plain_rows(asker.renderer))
+        for pair, alone, after in zip(self.costs.heldout, plain, near, strict=True):
+            answer, zero, shot = len(asker.renderer.answer_ids(alone, pair.answer)), len(alone.ids), len(after.ids)
+            # Random demonstrations, which weigh the tokens, are taken to be as long as the nearest.
+            read += zero + answer + (1 + weighed) * (shot + answer)
+            read += (pair.id in self.answered) * zero + (pair.id in compared) * shot
+        return read, [len(ids) for ids in (self.answered, compared) if ids]
+
+    def _compared(self, base: bool) -> Set[str]:
+        """The pairs that the model answers after demonstrations, too.
+
+        What is generated costs most, so only the base model does, and only where that is compared.
+        """
+        return self.answered - self.selection if base and self.costs.demos and self.scoring else frozenset()
 
     def _token_bits(
         self, asker: Asker, base: bool
