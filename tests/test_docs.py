@@ -22,7 +22,7 @@ from isara.cli import main as cli
 from isara.config import fields, load_config
 from isara.generate import ADVICE
 from isara.scaffold import write_scaffold
-from tests.browser import browsing, can_browse
+from tests.browser import Browser
 
 ROOT = Path(__file__).parents[1]
 NETWORK = "<!-- needs a network -->"  # before a block that can't run in a test
@@ -280,17 +280,16 @@ def test_the_site_holds_every_page(site: Path) -> None:
     assert [name for name in isara.__all__ if f'id="isara.{name}"' not in reference] == []
 
 
-@pytest.mark.skipif(not (SITE and can_browse()), reason="needs the extra docs, chromium and chromedriver")
-def test_the_site_is_searched_from_disk_and_asks_for_nothing(site: Path, tmp_path: Path) -> None:
-    with browsing(tmp_path) as browser:
-        browser.open((site / "docs/filters.html").as_uri())
-        browser.run("document.querySelector('.md-search__button, [for=__search]').click()")
-        box = "document.activeElement.shadowRoot"
-        assert browser.settle(f"return Boolean({box}?.querySelector('input'))", True) is True
-        for typed in ("c", "cu", "cuc", "cucc", "cucco"):
-            browser.press(typed[-1])
-            assert browser.settle(f"return {box}.querySelector('input').value", typed) == typed
-        found = f"return [...{box}.querySelectorAll('a')].some(a => a.href.includes('algorithm.html?h=cucco'))"
-        assert browser.settle(found, True) is True
-        assert [request for request in browser.requests() if not request.startswith(("file:", "data:"))] == []
-        assert browser.log("browser") == []
+@pytest.mark.skipif(not SITE, reason="needs the extra docs")
+def test_the_site_is_searched_from_disk_and_asks_for_nothing(site: Path, browser: Browser) -> None:
+    browser.fresh((site / "docs/filters.html").as_uri())
+    browser.run("document.querySelector('.md-search__button, [for=__search]').click()")
+    box = "document.activeElement.shadowRoot"
+    assert browser.settle(f"return Boolean({box}?.querySelector('input'))", True) is True
+    for typed in ("c", "cu", "cuc", "cucc", "cucco"):
+        browser.press(typed[-1])
+        assert browser.settle(f"return {box}.querySelector('input').value", typed) == typed
+    found = f"return [...{box}.querySelectorAll('a')].some(a => a.href.includes('algorithm.html?h=cucco'))"
+    assert browser.settle(found, True) is True
+    assert [request for request in browser.requests() if not request.startswith(("file:", "data:"))] == []
+    assert browser.log("browser") == []
