@@ -43,7 +43,7 @@ def test_a_child_engine_answers_as_the_engine_itself(tiny_llama: Path) -> None:
             "expected prompt and completion of at most 1024 tokens, the context of this model, found 6003: "
             "use fewer or shorter demonstrations, or a model with a longer context"
         )
-        assert child._child is not None
+        assert isinstance(child._child, Child)
         process = child._child.process
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ModelError) as error:
