@@ -1,6 +1,7 @@
 """What makes the engine fast on a CPU computes what the plain layers do."""
 
 import copy
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from isara.engines.transformers.attention import _causal
 from isara.engines.transformers.engine import TransformersEngine
 from isara.engines.transformers.kernels import PackedLinear, pack_linears
 from isara.engines.transformers.sampling import _draw_of_all, _largest, draw, stream
-from isara.hardware import peak_memory, reset_peak_memory
+from isara.hardware import free_memory, peak_memory, reset_peak_memory
 from isara.packaged import PACKAGED, Packaged, is_installed
 from isara.render import open_renderer
 
@@ -119,6 +120,19 @@ def test_peak_memory_counts_from_where_it_is_told_to() -> None:
     low = peak_memory()
     assert high is not None and low is not None
     assert high - low > 2**27
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc alone")
+def test_freed_memory_goes_back_to_the_system_below_what_is_still_held_too() -> None:
+    blocks = [torch.ones(2**14) for _ in range(2**12)]  # 256 MiB in small pieces, which glibc keeps for the next ones
+    del blocks[:-1]
+    reset_peak_memory()
+    before = peak_memory()
+    free_memory()
+    reset_peak_memory()
+    after = peak_memory()
+    assert before is not None and after is not None
+    assert before - after > 2**27
 
 
 def test_peak_memory_of_a_process_that_is_not_there_is_unknown() -> None:

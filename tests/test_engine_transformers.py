@@ -361,6 +361,24 @@ def test_the_weights_are_gone_after_the_block(tiny_llama: Path) -> None:
         assert len(engine.generate(asked(tiny_llama, ["Question:"]), GREEDY, [0])) == 1
 
 
+def test_a_cache_is_gone_with_its_call_and_waits_for_no_garbage_collector(tiny_llama: Path) -> None:
+    import gc
+
+    def caches() -> int:
+        return sum(type(thing) is RowCache for thing in gc.get_objects())
+
+    prompts = asked(tiny_llama, TEXTS)
+    gc.collect()
+    gc.disable()
+    try:
+        with TransformersEngine(str(tiny_llama)) as engine:
+            engine.generate(prompts, GREEDY, range(len(prompts)))
+            engine.logprobs(prompts, [(5, 6)] * len(prompts))
+            assert caches() == 0
+    finally:
+        gc.enable()
+
+
 def test_out_of_memory_halves_the_budget_for_good(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, seeds = asked(tiny_llama, TEXTS), range(len(TEXTS))
     tails = [prompt.ids for prompt in prompts]

@@ -162,7 +162,7 @@ class RunFolder:
         reset_peak_memory()
         work(folder)
         if peak := peak_memory():
-            log.info("iteration %d: %s had at most %.2f GiB of memory in this process", t, name, peak / 2**30)
+            log.info("%s: %s had at most %.2f GiB of memory in this process", _shown_number(t), name, peak / 2**30)
         seal(folder)
         if self._shelf is not None:
             self._shelf.keep(value_hash(key), folder)

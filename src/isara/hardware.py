@@ -1,5 +1,6 @@
 """The device that models run on: found, freed, and recognised when its memory runs out; and what processes take."""
 
+import ctypes
 import gc
 import os
 import platform
@@ -140,7 +141,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Gives unused memory back to the device."""
+    """Gives unused memory back to the device, and to the system what the C library holds of it."""
     import torch
 
     gc.collect()
@@ -148,6 +149,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
+    if sys.platform == "linux" and (
+        trim := getattr(ctypes.CDLL(None), "malloc_trim", None)
+    ):  # other libraries have none
+        trim(0)
 
 
 def reset_peak_memory() -> None:
