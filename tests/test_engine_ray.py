@@ -4,7 +4,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,60 @@ def world(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("OMP_NUM_THREADS", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+class Nodes:
+    """A cluster of Ray's own, each node in processes of this machine."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.nodes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> None:
+        """One node more, with one CPU; the first one is the head."""
+        where = [f"--address={self.address}"] if self.nodes else ["--head", f"--port={self.address.split(':')[1]}"]
+        ray = str(Path(sys.executable).with_name("ray"))
+        self.nodes.append(
+            subprocess.Popen(
+                [ray, "start", *where, "--block", "--num-cpus=1", "--include-log-monitor=false"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        output = self.nodes[-1].stdout
+        assert output is not None and any("runtime started" in line for line in output)
+
+    def kill(self, number: int) -> None:
+        """Ends a node as a power cut does."""
+        os.killpg(self.nodes[number].pid, signal.SIGKILL)
+        self.nodes[number].wait()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    # The memory is that of all that this machine does; and no token of the user's is made for a test.
+    known = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0", "RAY_AUTH_MODE": "disabled"}
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent / "src"))
+    made = Nodes()
+    try:
+        made.start()
+        made.start()
+        yield made
+    finally:
+        for number, node in enumerate(made.nodes):
+            if node.poll() is None:
+                made.kill(number)
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of all of our actors on this machine."""
+    return [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::Actor")]
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -217,12 +274,10 @@ def test_a_node_has_to_make_what_this_machine_would(tiny_llama: Path, tmp_path: 
             "message": f"expected the model {model} {shared.format(found)}",
             "dead": False,
         }
-    found = Actor({}, versions() | {"torch": "0.1"}).start(0, told)
-    assert (
-        found["error"] == "ConfigError"
-        and f"torch 0.1, transformers {versions()['transformers']} on" in found["message"]
-    )
-    assert found["message"].endswith(": install the same on every node")
+    other = Actor({}, versions() | {"torch": "0.1"}).start(0, told)
+    assert other["error"] == "ConfigError"
+    assert f"torch 0.1, transformers {versions()['transformers']} on" in other["message"]
+    assert other["message"].endswith(": install the same on every node")
 
 
 @pytest.mark.parametrize(
@@ -275,3 +330,57 @@ def test_settings_that_make_no_sense_are_told(settings: list[str], said: str) ->
     with pytest.raises(ConfigError) as caught:
         load_config(None, settings)
     assert said in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_run_on_two_nodes_loses_an_actor_a_node_and_itself(nodes: Nodes, tmp_path: Path) -> None:
+    """Ray itself, the embedded model in float32, and the rows of a run without Ray."""
+    recipe = str(TESTS.parent / "recipes" / "safety")
+    small = [
+        "iterations=1",
+        "generate.accept=64",
+        "generate.batch=64",
+        "evaluate.seeds_only=false",
+        "engine.device=cpu",
+    ]
+    ray = ["engine.launcher=ray", "engine.workers=2", f"engine.address={nodes.address}"]
+
+    def command(out: str, *settings: str) -> list[str]:
+        sets = [
+            part
+            for each in (*small, "engine.device=cpu", "engine.dtype=float32", *settings)
+            for part in ("--set", each)
+        ]
+        return [sys.executable, "-m", "isara", "run", recipe, "--out", str(tmp_path / out), *sets]
+
+    def rows(out: str) -> str:
+        return (tmp_path / out / "iteration-01" / "candidates.jsonl").read_text()
+
+    subprocess.run(command("plain"), check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    def begun(wanted: int) -> subprocess.Popen[bytes]:
+        """A run that has begun to make rows with so many actors."""
+        run = subprocess.Popen(command("ray", *ray), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=-2)
+        while len(actors()) < wanted or not (tmp_path / "ray" / "iteration-01").exists():
+            assert run.poll() is None, run.communicate()[0].decode()
+            time.sleep(0.1)
+        return run
+
+    run = begun(2)
+    actors()[0].kill()
+    time.sleep(5)
+    run.kill()
+    run.wait()
+    until = time.monotonic() + 60
+    while actors():
+        assert time.monotonic() < until, "actors outlive the run"
+        time.sleep(0.1)
+    assert all(node.poll() is None for node in nodes.nodes)
+    run = begun(2)
+    nodes.kill(1)
+    said = run.communicate()[0].decode()
+    assert run.returncode == 0, said
+    assert rows("ray") == rows("plain") and rows("ray").count("\n") >= 64
+    assert nodes.nodes[0].poll() is None and not actors()

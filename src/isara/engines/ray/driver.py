@@ -57,6 +57,7 @@ class Places:
     def __init__(self, ray: Any, told: Mapping[str, Any]) -> None:
         self.ray, self.gpus, self.timeout = ray, told["gpus"], told["timeout"]
         self.actors: dict[int, Any] = {}
+        self.lock = threading.Lock()
         self.versions = versions()
         self.cpus = 0
         if not self.gpus:
@@ -101,9 +102,10 @@ class Places:
         return self._got(actor.ask.remote(request["process"], request["request"]))
 
     def _started(self, worker: int, request: Mapping[str, Any]) -> dict[str, Any]:
-        if worker not in self.actors:
-            self._check(len(self.actors) + 1)
-            self.actors[worker] = self._placed()
+        with self.lock:  # two workers may find room for one
+            if worker not in self.actors:
+                self._check(len(self.actors) + 1)
+                self.actors[worker] = self._placed()
         return self._got(self.actors[worker].start.remote(request["process"], request["told"]), self.timeout)
 
     def _placed(self) -> Any:
@@ -212,6 +214,8 @@ def _check_reachable(address: str) -> None:
 
 def _reason(error: Exception) -> str:
     """Why an actor was lost, out of a page of advice."""
+    if "unavailable" in type(error).__name__.lower():  # so a lost node shows first
+        return "it can't be reached any more"
     found = _BECAUSE.search(str(error))
     return clean(found[1] if found else str(error), _MOST_SAID)
 
