@@ -57,7 +57,7 @@ def test_a_shortlist_holds_the_nearest_and_all_that_are_as_near(
             assert k > 5 or len(found) < 90, "most rows are left out"
 
 
-def test_a_float32_product_alone_would_take_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_float32_product_alone_would_take_the_wrong_row() -> None:
     rng = np.random.default_rng(0)
     rows = unit(rng, 1, 384) + rng.standard_normal((2000, 384), dtype=np.float32) * np.float32(1e-4)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -89,7 +89,7 @@ def test_a_copy_grows_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(vectors.cosines(rows[0], np.arange(45)), plain(expected, rows[0]))
 
 
-def test_a_vector_that_is_not_a_number_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_is_not_a_number_hides_no_other() -> None:
     rows = unit(np.random.default_rng(2), 20)
     rows[3] = np.nan
     vectors = in_parts(rows, [20])
