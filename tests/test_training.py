@@ -831,10 +831,15 @@ class TestChild:
     def test_a_killed_child_is_an_error(self, tiny_llama: Path, tmp_path: Path) -> None:
         children = Path(f"/proc/{os.getpid()}/task")
 
+        def found() -> set[str]:
+            return set(" ".join(path.read_text() for path in children.glob("*/children")).split())
+
+        before = found()  # a browser of other tests
+
         def kill() -> None:
-            while not (found := " ".join(path.read_text() for path in children.glob("*/children")).split()):
+            while not (new := found() - before):
                 time.sleep(0.01)
-            os.kill(int(found[-1]), signal.SIGKILL)
+            os.kill(int(new.pop()), signal.SIGKILL)
 
         threading.Thread(target=kill).start()
         with pytest.raises(TrainingError) as caught:

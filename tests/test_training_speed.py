@@ -93,6 +93,22 @@ def test_several_tokens_a_position_have_the_gradients_of_a_log_softmax() -> None
     torch.testing.assert_close(*found)
 
 
+def test_a_model_that_is_sure_has_no_gradients_that_are_nearly_nothing() -> None:
+    torch.manual_seed(0)
+    logits, index = 60 * torch.randn(100, 500), torch.randint(0, 500, (100, 1))
+    found: list[torch.Tensor] = []
+    for logprobs in (token_logprobs, lambda logits, index: logits.log_softmax(-1).gather(-1, index)):
+        leaf = logits.clone().requires_grad_()
+        (1e-3 * logprobs(leaf * 1.0, index)).sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad)
+    ours, plain = found
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-20)
+    tiny = torch.finfo(torch.float32).tiny
+    assert bool(((plain != 0) & (plain.abs() < tiny)).any())
+    assert not bool(((ours != 0) & (ours.abs() < tiny)).any()), "products with such numbers are slow"
+
+
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, float]]]:
     """What each step of a training logs."""

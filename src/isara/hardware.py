@@ -149,9 +149,8 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
-    if sys.platform == "linux" and (
-        trim := getattr(ctypes.CDLL(None), "malloc_trim", None)
-    ):  # other libraries have none
+    # glibc keeps what was freed below a block that is still held; other libraries have no such call.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
 

@@ -9,6 +9,9 @@ import torch
 from torch.autograd.function import once_differentiable
 
 _ROWS = 64  # positions whose logits are in fp32 at a time
+# Probabilities below are 0 in the gradient, where all of a vocabulary of 2^20 add up to less than fp32 can tell from 0:
+# products of numbers below 10^-38 take a hundred times as long on some processors (docs/training.md).
+_LEAST = 2.0**-64
 
 
 def labelled_logits(model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -68,6 +71,7 @@ class _TokenLogprobs(torch.autograd.Function):
         for start in range(0, len(logits), _ROWS):
             rows = slice(start, start + _ROWS)
             part = logits[rows].float().sub_(sums[rows, None]).exp_()
+            torch.nn.functional.threshold(part, _LEAST, 0.0, inplace=True)
             part.mul_(-gradient[rows].sum(-1, keepdim=True)).scatter_add_(-1, index[rows], gradient[rows])
             logits[rows] = part
         return logits, None
