@@ -100,7 +100,9 @@ class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the library's
 
     def __init__(self, owner: RowCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the library's constructor has no types
-        self.owner = proxy(owner)  # else both would wait for the garbage collector, with hundreds of megabytes
+        self.owner: RowCache = proxy(
+            owner
+        )  # else both would wait for the garbage collector, with hundreds of megabytes
 
     def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Makes the buffers on first use; zeros, because masked columns still enter a product with weight 0."""
