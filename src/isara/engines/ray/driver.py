@@ -16,6 +16,7 @@ from isara.process import serve
 _REACH_SECONDS = 10.0
 _OBJECTS = 128 * 2**20  # bytes of shared memory in a cluster of our own, which holds requests and replies alone
 _MOST_SAID = 300  # characters of an error of Ray's
+_MISSING = re.compile(r"failed to import on the worker.*No module named '(\w+)", re.DOTALL)
 _BECAUSE = re.compile(r"[Tt]he actor (?:is dead|died) because (.+?)(?:\.\s|\.?$)", re.MULTILINE)
 
 
@@ -62,7 +63,7 @@ class Places:
         self.cpus = 0
         if not self.gpus:
             said = os.environ.get("OMP_NUM_THREADS", "")
-            self.cpus = int(said) if said.isdecimal() else cpus_each(self._nodes(), told["workers"])
+            self.cpus = (int(said) if said.isdecimal() else cpus_each(self._nodes(), told["workers"])) or 1
         self._check(told["least"])
 
     def described(self) -> dict[str, str]:
@@ -86,7 +87,7 @@ class Places:
             )
         except ray.exceptions.RayError as error:
             self._lose(worker)
-            return lost(f"the Ray actor of worker {worker} ended: {_reason(error)}")
+            return lost(f"the Ray actor of worker {worker} ended: {reason(error)}")
         except IsaraError as error:
             return lost(str(error))
 
@@ -135,7 +136,7 @@ class Places:
         Raises:
             ConfigError: They are not.
         """
-        nodes, size = self._nodes(), self.gpus or self.cpus or 1
+        nodes, size = self._nodes(), self.gpus or self.cpus
         room = sum(int(each // size) for each in nodes)
         if room < workers:
             raise ConfigError(
@@ -149,7 +150,7 @@ class Places:
         return [node["Resources"].get(kind, 0.0) for node in self.ray.nodes() if node["Alive"]]
 
     def _each(self) -> str:
-        number, kind = (self.gpus, "GPU") if self.gpus else (self.cpus or 1, "CPU")
+        number, kind = (self.gpus, "GPU") if self.gpus else (self.cpus, "CPU")
         return f"{number} {kind}{'s' * (number > 1)}"
 
     def _free(self) -> str:
@@ -212,10 +213,12 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why an actor was lost, out of a page of advice."""
     if "unavailable" in type(error).__name__.lower():  # so a lost node shows first
         return "it can't be reached any more"
+    if missing := _MISSING.search(str(error)):
+        return f"its node has no {missing[1]}; install the same versions of ISARA and its libraries on every node"
     found = _BECAUSE.search(str(error))
     return clean(found[1] if found else str(error), _MOST_SAID)
 
