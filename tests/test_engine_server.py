@@ -465,6 +465,14 @@ def test_a_server_without_adapters_is_one_line(tmp_path: Path, start: Start) -> 
     assert "HTTP 404 (Not Found)" in said and "start vLLM with --enable-lora" in said and "\n" not in said
 
 
+def test_where_one_server_loads_none_the_others_let_go_of_theirs(tmp_path: Path, start: Start) -> None:
+    able, unable = start(loads=True), start()
+    around = Around(local=hyrule, special_tokens=lambda model: [], write_gguf=no_gguf, base="M0")
+    options = ServerOptions(url=(able.url, unable.url), load=True, retries=1, backoff=0.01)
+    assert "start vLLM with --enable-lora" in fault(ServerEngines(options, around)(adapter_of(tmp_path)))
+    assert not able.adapters
+
+
 def test_a_model_without_an_adapter_is_not_taken_for_the_base_model(tmp_path: Path, start: Start) -> None:
     said = fault(loading(start(loads=True).url, folder(tmp_path)))
     assert said.endswith("for `engine.load`, found none: train with `train.method: lora`")

@@ -439,10 +439,13 @@ def _load(clients: Sequence[HttpClient], model: str, base: str) -> str | None:
             f"expected an adapter of {clean(model, 200)} for `engine.load`, found none: train with `train.method: lora`"
         )
     name = f"isara-{secrets.token_hex(8)}"
-    for client in clients:
+    for place, client in enumerate(clients):
         try:
             client.tell(_LOAD, {"lora_name": name, "lora_path": str(folder)})
-        except Refused as error:
+        except IsaraError as error:
+            _unload(clients[:place], name)
+            if not isinstance(error, Refused):
+                raise
             raise ModelError(
                 f"{error}; for `engine.load` start vLLM with --enable-lora, a --max-lora-rank of at least "
                 f"`train.lora_r` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read {folder}"
