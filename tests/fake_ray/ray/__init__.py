@@ -6,6 +6,7 @@ each look, so that a test can have them die. It is put first on the path of the 
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ exceptions = SimpleNamespace(
 )
 _threads = ThreadPoolExecutor(16)
 _actors: list["_Actor"] = []
+_placing = threading.Lock()  # as of two that look at once, both would see the same node empty
 
 
 def _world() -> dict[str, Any]:
@@ -75,16 +77,14 @@ def get(wanted: tuple["_Actor", Future[Any]], timeout: float | None) -> Any:
     """A method's result, while its actor lives."""
     actor, future = wanted
     until = time.monotonic() + (timeout or 1e9)
-    while not future.done():
-        if why := actor.dead():
-            kill(actor)
-            raise ActorDiedError(
-                f"The actor died unexpectedly.\n\tpid: 7\nThe actor is dead because {why}. Advice: pray."
-            )
+    while not (why := actor.dead()):
+        if future.done():
+            return future.result()
         if time.monotonic() > until:
             raise GetTimeoutError("Get timed out: some object(s) not ready.")
         time.sleep(0.01)
-    return future.result()
+    kill(actor)
+    raise ActorDiedError(f"The actor died unexpectedly.\n\tpid: 7\nThe actor is dead because {why}. Advice: pray.")
 
 
 def kill(actor: "_Actor") -> None:
@@ -118,18 +118,22 @@ class _Actor:
         return ""
 
     def _placed(self) -> bool:
+        with _placing:
+            if self.node < 0 and not _world().get("busy"):
+                self._look_for_room()
+            return self.node >= 0
+
+    def _look_for_room(self) -> None:
         taken = [0.0] * len(nodes())
         for other in _actors:
             if other.node >= 0 and not other.ended:
                 taken[other.node] += other.size
-        if self.node < 0 and not _world().get("busy"):
-            room = [
-                number
-                for number, node in enumerate(nodes())
-                if node["Alive"] and sum(node["Resources"].values()) - taken[number] >= self.size
-            ]
-            self.node = min(room, key=lambda number: taken[number], default=-1)
-        return self.node >= 0
+        room = [
+            number
+            for number, node in enumerate(nodes())
+            if node["Alive"] and sum(node["Resources"].values()) - taken[number] >= self.size
+        ]
+        self.node = min(room, key=lambda number: taken[number], default=-1)
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         while not self._placed():
