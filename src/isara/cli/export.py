@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isara.cli.options import say
+from isara.cli.options import console, say
 from isara.errors import RunError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isara.records import QAPair
 
 _MOST_SHOWN = 300  # characters of an answer
+_TOGETHER = 8  # questions of a call, so that a bar moves
 
 
 def export(
@@ -108,21 +109,27 @@ def compare_answers(parts: "Parts", gguf: Path, pairs: "Sequence[QAPair]") -> "A
     Raises:
         RunError: llama.cpp could not load the file, or no question fits into the model's context.
     """
+    from isara.cli.progress import Steps
     from isara.export.folders import bos_text
     from isara.export.llamacpp import compare
     from isara.records import Sampling
 
-    most = parts.config.answers.max_new_tokens
-    with parts.asker(parts.model) as asker:
-        draws = asker.answers(pairs, Sampling(0.0, 1.0, most), [0] * len(pairs))
-    answered = [(pair, draw.text) for pair, draw in zip(pairs, draws, strict=True) if draw]
-    if not answered:
-        raise RunError("no question fits into the model's context, so llama.cpp was asked none")
-    return compare(
-        gguf,
-        [parts.renderer.answer((), pair) for pair, _ in answered],
-        [text for _, text in answered],
-        bos_text(Path(parts.model)),
-        parts.renderer.format.answer_stops,
-        most,
-    )
+    most, answered = parts.config.answers.max_new_tokens, []
+    with Steps(console(stderr=True), "the model answers") as told:
+        with parts.asker(parts.model) as asker:
+            for start in range(0, len(pairs), _TOGETHER):
+                asked = pairs[start : start + _TOGETHER]
+                draws = asker.answers(asked, Sampling(0.0, 1.0, most), [0] * len(asked))
+                answered += [(pair, draw.text) for pair, draw in zip(asked, draws, strict=True) if draw]
+                told(start + len(asked), len(pairs))
+        if not answered:
+            raise RunError("no question fits into the model's context, so llama.cpp was asked none")
+        return compare(
+            gguf,
+            [parts.renderer.answer((), pair) for pair, _ in answered],
+            [text for _, text in answered],
+            bos_text(Path(parts.model)),
+            parts.renderer.format.answer_stops,
+            most,
+            lambda done: told(done, len(answered), "llama.cpp answers"),
+        )

@@ -20,6 +20,7 @@ _EVERY = 60.0  # seconds: longer than that, nobody is left without a line
 _COLUMNS = ("counts", "brief", "speed", "left")
 _WORDS = ("counts", "made", "speed", "left")  # of a line, which has room for more
 _WIDE = 100  # characters of a terminal that the time so far fits on, too
+_TOO_EARLY = 5.0  # seconds: before, nothing is said of the time left
 _GUESSED_YIELD = 0.5  # share of candidates that pass, before any has been seen
 
 
@@ -146,6 +147,82 @@ class Bars:
         self._progress.stop()
 
 
+class Steps:
+    """How far work beside the loop has come: a bar with the time left, or a line a minute where there is no terminal.
+
+    Args:
+        console: Where to.
+        label: What is done.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[said]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(label, total=None, said="")
+        self._label, self._first, self._done, self._total = label, 0, 0, 0
+        self._begun = self._told = clock()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._keep_telling, daemon=True)
+
+    def __call__(self, done: int, total: int, label: str | None = None) -> None:
+        """Takes how much is done; where that is less than before, or of something else, the time begins anew."""
+        with self._lock:
+            if done < self._done or (label or self._label) != self._label:
+                # What was done before, as an earlier process may have done it, took no time.
+                self._label, self._first, self._begun = label or self._label, done, self._clock()
+            self._done, self._total = done, total
+            self._progress.update(
+                self._task, description=self._label, completed=done, total=total or None, said=self._said()
+            )
+        self._tell()
+
+    def _said(self) -> str:
+        seconds, made = self._clock() - self._begun, self._done - self._first
+        counts = f"{self._done}/{self._total}" if self._total else ""
+        if not counts or made <= 0 or self._done >= self._total or seconds < _TOO_EARLY:
+            return counts
+        return f"{counts}, {_time_left(seconds * (self._total - self._done) / made)}"
+
+    def _tell(self) -> None:
+        with self._lock:
+            if self._console.is_terminal or self._clock() - self._told < _EVERY:
+                return
+            self._told = self._clock()
+            said = [each for each in (self._said(), f"{(self._told - self._begun) / 60:.0f} min so far") if each]
+            line = f"{self._label}: {', '.join(said)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _keep_telling(self) -> None:
+        while not self._ended.wait(1.0):
+            self._tell()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._beat.join()
+        self._progress.stop()
+
+
+def _time_left(seconds: float) -> str:
+    return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
+
+
 @dataclass
 class _Stage:
     """How far a stage has come.
@@ -235,10 +312,9 @@ class _Stage:
     def _left(self, seconds: float) -> str:
         share = self.share()
         made = share - self.taken_over / self.wanted if self.wanted else 0.0
-        if made < 0.02 or share == 1 or seconds < 5:  # too early to say, or nothing to say
+        if made < 0.02 or share == 1 or seconds < _TOO_EARLY:  # too early to say, or nothing to say
             return ""
-        left = seconds * (1 - share) / made
-        return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
+        return _time_left(seconds * (1 - share) / made)
 
     def _all_tokens(self) -> int:
         return self.tokens + self.call[0]

@@ -8,7 +8,9 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from isara.records import Prompt
 
 INSTALL = "pip install xllamacpp"
 _MOST_SAID = 300  # characters of what llama.cpp says
-_RESULT = "isara answers: "  # before the line that holds them: llama.cpp may print others
+_RESULT = "isara answer: "  # before the line that holds one: llama.cpp may print others
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ def has_llamacpp() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
 
 
-def ask(gguf: Path, texts: Sequence[str], most: int, context: int) -> list[Said]:
+def ask(
+    gguf: Path, texts: Sequence[str], most: int, context: int, on_answer: Callable[[int], None] | None = None
+) -> list[Said]:
     """llama.cpp's greedy completions of prompts, in order, which nothing but an end token or `most` tokens end.
 
     Args:
@@ -75,6 +79,7 @@ def ask(gguf: Path, texts: Sequence[str], most: int, context: int) -> list[Said]
         texts: The prompts' texts, without the BOS that the file adds.
         most: Most tokens of a completion.
         context: Most tokens of a prompt and its completion.
+        on_answer: Called with how many are answered.
 
     Raises:
         RunError: llama.cpp isn't installed, or could not load the file.
@@ -83,16 +88,37 @@ def ask(gguf: Path, texts: Sequence[str], most: int, context: int) -> list[Said]
         raise RunError(f"asking a GGUF file takes llama.cpp, which is not installed: run `{INSTALL}`")
     asked = json.dumps({"gguf": str(gguf), "texts": list(texts), "most": most, "context": context})
     command = [sys.executable, "-m", "isara.export.llamacpp"]
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, errors="replace")
-    found = [line.removeprefix(_RESULT) for line in done.stdout.splitlines() if line.startswith(_RESULT)]
-    if done.returncode or not found:
-        said = " ".join(done.stderr.split())[-_MOST_SAID:]
-        raise RunError(f"llama.cpp could not be asked with {gguf} (it ended with {done.returncode}: …{said})")
-    return [Said(tuple(row["ids"]), row["text"], row["ended"]) for row in json.loads(found[-1])]
+    rows: list[Said] = []
+    with (
+        tempfile.TemporaryFile() as errors,  # a pipe that nobody reads while rows come would fill up
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError), process.stdin:  # one that ends at once is told of below
+            process.stdin.write(asked)
+        for line in process.stdout:
+            if line.startswith(_RESULT):
+                row = json.loads(line.removeprefix(_RESULT))
+                rows.append(Said(tuple(row["ids"]), row["text"], row["ended"]))
+                if on_answer is not None:
+                    on_answer(len(rows))
+        if process.wait() or len(rows) < len(texts):
+            errors.seek(0)
+            said = " ".join(errors.read().decode(errors="replace").split())[-_MOST_SAID:]
+            raise RunError(f"llama.cpp could not be asked with {gguf} (it ended with {process.returncode}: …{said})")
+    return rows
 
 
 def compare(
-    gguf: Path, prompts: Sequence[Prompt], answers: Sequence[str], bos: str, stops: Sequence[str], most: int
+    gguf: Path,
+    prompts: Sequence[Prompt],
+    answers: Sequence[str],
+    bos: str,
+    stops: Sequence[str],
+    most: int,
+    on_answer: Callable[[int], None] | None = None,
 ) -> Agreement:
     """llama.cpp's greedy answers beside the model's own.
 
@@ -103,12 +129,13 @@ def compare(
         bos: What the file adds before a prompt by itself.
         stops: Where the model's own answers were cut; llama.cpp's are cut there afterwards.
         most: Most tokens of an answer.
+        on_answer: As of `ask`.
 
     Raises:
         RunError: As `ask`.
     """
     texts = [prompt.text.removeprefix(bos) for prompt in prompts]
-    said = ask(gguf, texts, most, max(len(prompt.ids) for prompt in prompts) + most + 8)
+    said = ask(gguf, texts, most, max(len(prompt.ids) for prompt in prompts) + most + 8, on_answer)
     given = [_cut(each.text, stops) for each in said]
     differ = [place for place, (one, two) in enumerate(zip(answers, given, strict=True)) if one != two]
     return Agreement(
@@ -126,7 +153,7 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text.strip()
 
 
-def _answer(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _answer(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The work of the process: loads the file and completes each prompt."""
     import xllamacpp
 
@@ -137,15 +164,13 @@ def _answer(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     options.cpuparams.n_threads, options.cpuparams.poll = 1, 0
     options.verbosity = 0
     server = xllamacpp.Server(options)
-    rows = []
     for text in asked["texts"]:
         # Greedy, and no penalty: whatever else the sampler's defaults are, the most likely token is taken.
         settings = {"temperature": 0.0, "repeat_penalty": 1.0, "cache_prompt": False}
         done = server.handle_completions({"prompt": text, "max_tokens": asked["most"], **settings})
         choice = done["choices"][0]
         ids = _tokens(server.listening_address, text)
-        rows.append({"ids": ids, "text": choice["text"], "ended": choice["finish_reason"] == "stop"})
-    return rows
+        yield {"ids": ids, "text": choice["text"], "ended": choice["finish_reason"] == "stop"}
 
 
 def _tokens(address: str, text: str) -> list[int]:
@@ -158,4 +183,5 @@ def _tokens(address: str, text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(_RESULT + json.dumps(_answer(json.load(sys.stdin))), flush=True)  # noqa: T201  # the process's result
+    for answered in _answer(json.load(sys.stdin)):
+        print(_RESULT + json.dumps(answered), flush=True)  # noqa: T201  # the process's result
