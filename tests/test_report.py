@@ -720,6 +720,7 @@ def test_a_bar_beside_the_loop_counts_and_says_what_is_left() -> None:
         assert task.total is None
         clock.now = 50
         told(5, 20)
+        [task] = told._progress.tasks
         assert (task.completed, task.total, task.fields["said"]) == (5, 20, "5/20, 2 min left")
     assert not told._progress.live.is_started
 
