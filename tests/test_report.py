@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from isara.cli.progress import Bars
+from isara.cli.progress import Bars, Counter
 from isara.config import load_config
 from isara.errors import RunError
 from isara.files import file_hash, json_lines, read_json, write_json, write_text
@@ -600,6 +600,19 @@ def piped(caplog: pytest.LogCaptureFixture) -> tuple[Bars, Clock, Callable[[], l
         return lines
 
     return Bars(console, 3, batch=4, clock=clock), clock, said
+
+
+def test_what_is_counted_has_a_line_a_minute_and_the_time_left() -> None:
+    console, clock = Console(width=200, record=True, file=StringIO()), Clock()
+    with Counter(console, "measuring prompts", clock) as counter:
+        for seconds, done in ((59, 32), (60, 64), (119, 96), (300, 400), (400, 416)):
+            clock.now = seconds
+            counter(done, 416)
+    assert console.export_text().splitlines() == [
+        "measuring prompts",
+        "measuring prompts: 64 of 416, 6 min left",
+        "measuring prompts: 400 of 416, 12 s left",
+    ]
 
 
 def test_a_minute_never_goes_by_without_a_line(piped: tuple[Bars, Clock, Callable[[], list[str]]]) -> None:

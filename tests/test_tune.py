@@ -164,6 +164,7 @@ def test_the_verb_on_a_tiny_model(
         cli.main()
     out, err = capsys.readouterr()
     assert ended.value.code == 0, err
+    assert "measuring prompts\n" in err
     found: dict[str, Any] = json.loads((tmp_path / "tuned/tune.json").read_text())
     assert len(found["measured"]) == 6 and found["seeds"] == 16
     formats = [row["value"] for row in found["likelihood"] if row["setting"] == "prompt_format"]

@@ -146,6 +146,48 @@ class Bars:
         self._progress.stop()
 
 
+class Counter:
+    """A bar over what is counted, with the time left; where there is no terminal, a line at first and one a minute.
+
+    Args:
+        console: Where to.
+        label: What is done.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._label, self._clock = console, label, clock
+        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(label, total=None)
+        self._begun = self._told = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes how many are done, of how many."""
+        self._progress.update(self._task, completed=done, total=total)
+        now = self._clock()
+        if now - self._told >= _EVERY and done < total:
+            self._told = now
+            self._print(f"{self._label}: {done} of {total}, {_said_left((now - self._begun) * (total - done) / done)}")
+
+    def _print(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._print(self._label)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def _said_left(seconds: float) -> str:
+    return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
+
+
 @dataclass
 class _Stage:
     """How far a stage has come.
@@ -237,8 +279,7 @@ class _Stage:
         made = share - self.taken_over / self.wanted if self.wanted else 0.0
         if made < 0.02 or share == 1 or seconds < 5:  # too early to say, or nothing to say
             return ""
-        left = seconds * (1 - share) / made
-        return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
+        return _said_left(seconds * (1 - share) / made)
 
     def _all_tokens(self) -> int:
         return self.tokens + self.call[0]

@@ -26,9 +26,8 @@ def tune(
     which embedder and prompt format, how many seeds still help, which temperatures; and whether the model reads
     demonstrations at all.
     """
-    from rich.progress import Progress
-
     from isara.build import build_parts
+    from isara.cli.progress import Counter
     from isara.errors import RunError
     from isara.files import make_folder, write_json
     from isara.tune import report
@@ -39,9 +38,8 @@ def tune(
     folder = out or Path(f"{settings.out}-tune")
     parts = build_parts(settings)
     make_folder(folder)  # better known now than after minutes
-    with Progress(console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=None)
-        found = measure(parts, lambda done, total: progress.update(task, completed=done, total=total), most, rows)
+    with Counter(console(stderr=True), "measuring prompts") as counter:
+        found = measure(parts, counter, most, rows)
     write_json(folder / "tune.json", report.to_json(found))
     console().print(report.show(found))
     say(f"every figure is in {folder / 'tune.json'}")
