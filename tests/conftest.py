@@ -6,6 +6,7 @@ import os
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from tests.browser import browser as browser
 # A shell's background job ignores Ctrl-C, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_packaged_embedder() -> Iterator[None]:
+    """`retrieve.embedder: auto` is the same whether or not the package of all-MiniLM-L6-v2 is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("isara.embedders._is_installed", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,15 +24,18 @@ from isara.compare.budget import steps_to_take
 from isara.compare.compare import compare, set_up
 from isara.compare.comparison import Comparison
 from isara.compare.figures import Measured, arm_lines, iteration_lines
+from isara.compare.page import content as page_content
 from isara.compare.plan import plan
 from isara.compare.plot import draw
+from isara.compare.summary import write_summary
+from isara.compare.summary_page import content as summary_content
 from isara.compare.table import table
 from isara.compare.trainers import ShuffledAnswers
 from isara.config import Config, load_config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError, YieldError
 from isara.evaluate.run import build_evaluator
 from isara.evaluate.scorers import build_scorer, heldout_rows
-from isara.files import make_folder, write_text
+from isara.files import make_folder, read_json, write_text
 from isara.filters import default_filters
 from isara.folder import read_config, stage_folder
 from isara.models import embedded_model
@@ -493,6 +496,30 @@ def test_an_arm_that_fails_is_reported_and_the_rest_go_on(tmp_path: Path) -> Non
     text = (tmp_path / "out/table.md").read_text()
     assert f"## Failed\n\n- broken, seed 0: {message}" in text
     assert "| broken | – | – | – | – |" in text
+
+
+def test_a_message_of_a_megabyte_is_shown_in_short_and_kept_whole(tmp_path: Path) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    message = "Ganondorf " * 100_000 + "has fallen"
+
+    def broken(config: Config, parts: Parts) -> Parts:
+        if "/isara/" in config.out:
+            raise RunError(message)
+        return make(config, parts)
+
+    told: list[str] = []
+    out, arms = tmp_path / "out", find_arms(["zero-shot", "isara"])
+    comparison = compare(base, arms, [0], out, make=broken, tell=told.append)
+    write_summary(tmp_path, {"out": comparison}, {"out": ""}, pooled=True)
+
+    assert [failure.message for failure in comparison.failures] == [message]
+    assert read_json(out / "comparison.json")["failures"] == [{"arm": "isara", "seed": 0, "message": message}]
+    assert message in (out / "log.txt").read_text()
+    [arm] = [arm for arm in page_content(out)["arms"] if arm["failed"]]
+    [table_line] = [line for line in table(comparison).splitlines() if line.startswith("- isara")]
+    for shown in (*told, table_line, arm["failed"][0]["message"], *summary_content(tmp_path)["missing"]):
+        assert len(shown) < 1100
+        assert "Ganondorf" not in shown or shown.endswith("…")
 
 
 def test_an_arm_whose_reference_failed_says_so(tmp_path: Path) -> None:

@@ -491,6 +491,96 @@ def test_turns_of_others_are_named(tmp_path: Path, turn: dict[str, Any], found: 
     assert str(caught.value) == f"{tmp_path}/s.jsonl:1: expected turns of a user and an assistant, {found}"
 
 
+def weighed(*weights: object) -> dict[str, Any]:
+    """A dialogue with a question and an answer for each weight; "none" gives no weight."""
+    turns: list[dict[str, Any]] = []
+    for place, weight in enumerate(weights):
+        given = {} if weight == "none" else {"weight": weight}
+        turns += [{"role": "user", "content": f"Q{place}?"}, {"role": "assistant", "content": f"A{place}.", **given}]
+    return {"messages": turns}
+
+
+def spoken(count: int, untrained: tuple[int, ...] = ()) -> QAPair:
+    *before, (question, answer) = [(f"Q{place}?", f"A{place}.") for place in range(count)]
+    return QAPair(question, answer, before=tuple(before), untrained=untrained)
+
+
+TAIL = "what comes after the last answer with another weight than 0 is not used"
+
+
+@pytest.mark.parametrize(
+    ("weights", "pair", "notes"),
+    [
+        ((1, "none", None, 1.0), spoken(4), ()),
+        ((0, 1), spoken(2, (0,)), ()),
+        ((1, 0, 0, "none"), spoken(4, (1, 2)), ()),
+        ((0, 1, 0), spoken(2, (0,)), (TAIL,)),
+        ((1, 0, 0.0), spoken(1), (TAIL,)),
+    ],
+)
+def test_an_answer_of_weight_0_is_shown_and_not_trained_on(
+    tmp_path: Path, weights: tuple[object, ...], pair: QAPair, notes: tuple[str, ...]
+) -> None:
+    (tmp_path / "train.jsonl").write_text(lines([weighed(*weights)]))
+
+    [row] = read_rows(tmp_path / "train.jsonl")
+
+    assert (row.pair, row.notes) == (pair, notes)
+    write_pairs(tmp_path / "written.jsonl", [pair])
+    assert QAPair.from_json(json.loads((tmp_path / "written.jsonl").read_text())) == pair
+
+
+def test_joined_answers_are_trained_on_where_none_has_the_weight_0(tmp_path: Path) -> None:
+    turns = [*weighed(1)["messages"], {"role": "assistant", "content": "Or not.", "weight": 0}]
+    (tmp_path / "train.jsonl").write_text(lines([weighed(1), {"messages": [*turns, *weighed(1)["messages"]]}]))
+
+    _, joined = read_pairs(tmp_path / "train.jsonl")
+
+    assert joined == QAPair("Q0?", "A0.", before=(("Q0?", "A0.\nOr not."),), untrained=(0,))
+
+
+def test_rows_without_an_answer_to_train_on_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(lines([weighed(1), weighed(0), weighed(0, 0), weighed(1, 1)]))
+
+    assert read_pairs(path) == [spoken(1), spoken(2)]
+    path.write_text(lines([weighed(0), weighed(1)]))
+    assert read_pairs(path) == [spoken(1)]
+
+    said = [f"{path}: {count} left out, where each answer has the weight 0; the first: line {line}"
+            for count, line in (("2 rows are", 2), ("1 row is", 1))]  # fmt: skip
+    assert caplog.messages == said
+
+
+NONE_LEFT = (
+    ":1: expected an answer to train on, found the weight 0 at each: give an answer that is to be learnt the weight 1, "
+    "or drop the row"
+)
+ODD_WEIGHT = ":1: expected a weight of 0 or 1 at an assistant's turn, found {}: write 0 or 1, or leave it out"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((0, 0), NONE_LEFT),
+        ((0.5,), ODD_WEIGHT.format("a number (0.5)")),
+        (("0",), ODD_WEIGHT.format("text ('0')")),
+        ((1, [1]), ODD_WEIGHT.format("a list ([1])")),
+    ],
+)
+def test_weights_that_no_row_can_have(tmp_path: Path, weights: tuple[object, ...], message: str) -> None:
+    (tmp_path / "train.jsonl").write_text(lines([weighed(*weights)]))
+
+    with pytest.raises(SeedError) as caught:
+        read_pairs(tmp_path / "train.jsonl")
+    assert str(caught.value) == f"{tmp_path}/train.jsonl{message}"
+    with pytest.raises(SeedError) as caught:
+        as_pairs([weighed(*weights)])
+    assert str(caught.value) == f"pairs{message}"
+
+
 def test_a_part_that_is_no_text_is_named(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]
     (tmp_path / "s.jsonl").write_text(lines([{"messages": turns}]))

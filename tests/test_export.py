@@ -329,6 +329,13 @@ def test_rows_are_read_back_as_the_same_pairs(tmp_path: Path, form: str) -> None
     assert [pair.turns for pair in read_pairs(path)] == [pair.turns for pair in PAIRS]
 
 
+def test_the_openai_form_keeps_the_weight_0_of_a_turn(tmp_path: Path) -> None:
+    pair = QAPair("And then?", "A boat.", before=(("Where?", "Here."), ("Who?", "Me.")), untrained=(1,))
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json_lines(to_rows([pair], "openai")))
+    assert read_pairs(path) == [pair]
+
+
 # A run
 
 

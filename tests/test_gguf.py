@@ -139,6 +139,8 @@ def test_the_converted_model_is_the_one_that_was_written(tmp_path: Path, cache: 
     torch.testing.assert_close(model(ids).logits, written(ids).logits)
     assert (found.eos_token, found.model_max_length, found.chat_template) == ("<|im_end|>", 512, CHATML)
     assert model.generation_config.eos_token_id == found.eos_token_id
+    told = json.loads((folder / "tokenizer_config.json").read_text())  # transformers 4 would guess token_type_ids, too
+    assert told["model_input_names"] == ["input_ids", "attention_mask"]
     assert (card_value(folder, "license"), card_value(folder, "base_model")) == ("cc-by-4.0", "Zelda 1M")
 
 

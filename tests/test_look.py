@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from isara.errors import RunError
 from isara.estimate import Rates, estimate
+from isara.loading import meta_model
 from isara.preview import Preview, preview
 from isara.records import Draw
 from isara.report.reading import read_rows, row_panel
@@ -135,7 +136,35 @@ def test_the_estimate_adds_up(tiny_llama: Path, seeds: Path, tmp_path: Path) -> 
         steps, [(known + new) / (len(made.seeds) + 40), (known + 2 * new) / (len(made.seeds) + 80)], strict=True
     )
     assert training.tokens == pytest.approx(sum(8 * n * mean for n, mean in taken) + 8 * steps[0] * seed)
-    assert evaluating.tokens > 0 and generating.memory < training.memory
+    assert evaluating.tokens > 0 and generating.memory > 0 and training.memory > 0
+
+
+def test_the_estimates_memory_is_that_of_the_format_that_is_run(
+    tiny_llama: Path,
+    seeds: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from isara import build_parts, load_config
+
+    files = {"model": str(tiny_llama), "seeds": str(seeds), "out": str(tmp_path / "run")}
+    settings = [*FAST, "engine.device=cpu", "train.method=lora"]
+    made = build_parts(load_config(None, settings, **files))
+
+    def memory(dtype: str, fast: bool) -> tuple[int, int]:
+        for name in ("isara.hardware", "isara.training.compute"):
+            monkeypatch.setattr(f"{name}.multiplies_in_bfloat16", lambda: fast)
+        config = load_config(None, [*settings, f"engine.dtype={dtype}"], **files)
+        rates, seen = Rates(1e12, 0.0, 0.01, 2.0, 7.0), Preview(FIRST, made.seeds)
+        generating, training, _ = estimate(replace(made, config=config), asker, seen, rates)
+        return generating.memory, training.memory
+
+    weights = sum(weight.numel() for weight in meta_model(str(tiny_llama), False).parameters())
+    with made.asker(made.model) as asker:
+        generating, training = memory("float32", fast=True)
+        assert memory("bfloat16", fast=False) == (generating / 2, training - 2 * weights)
+        assert memory("auto", fast=False) == (generating, training)
+        assert memory("auto", fast=True) == (generating / 2, training)  # so small a model is trained in float32
 
 
 def test_second_answers_are_in_the_estimate(tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811

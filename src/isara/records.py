@@ -30,6 +30,7 @@ class QAPair:
         before: The dialogue's earlier turns, each a question with its answer; empty for a pair that stands alone.
         edited_from: Id of the generated pair that a person wrote this one out of; empty where nobody did.
         weight: What its loss counts where another generated pair's counts once (`train.weights`).
+        untrained: Places in `before` whose answers are shown and not trained on.
     """
 
     question: str
@@ -39,6 +40,7 @@ class QAPair:
     before: tuple[tuple[str, str], ...] = ()
     edited_from: str = ""
     weight: float = 1.0
+    untrained: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
@@ -59,9 +61,14 @@ class QAPair:
         return "\n".join(question for question, _ in self.turns)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict with the id first; `before`, `edited_from` and `weight` only where they say something."""
-        row = {"id": self.id, **asdict(self), "demo_ids": list(self.demo_ids), "before": list(map(list, self.before))}
-        silent = {"before": [], "edited_from": "", "weight": 1.0}
+        """A JSON-ready dict with the id first; what is usually empty only where it says something."""
+        lists = {
+            "demo_ids": list(self.demo_ids),
+            "before": list(map(list, self.before)),
+            "untrained": list(self.untrained),
+        }
+        row = {"id": self.id, **asdict(self), **lists}
+        silent = {"before": [], "edited_from": "", "weight": 1.0, "untrained": []}
         return {name: value for name, value in row.items() if name not in silent or value != silent[name]}
 
     @classmethod
@@ -75,6 +82,7 @@ class QAPair:
             tuple((question, answer) for question, answer in row.get("before", ())),
             row.get("edited_from", ""),
             row.get("weight", 1.0),
+            tuple(row.get("untrained", ())),
         )
 
 

@@ -141,12 +141,14 @@ class Renderer:
         return self.continuation(prompt, self.format.lead + answer)
 
     def training_rows(self, pair: QAPair) -> list[TrainingRow]:
-        """A row for each answer of the pair's dialogue: what the model is asked without demonstrations, and the answer.
+        """A row for each answer that is trained on: what the model is asked without demonstrations, and the answer.
 
         The loss is on the answer and its end alone.
         """
         rows = []
         for place, (question, answer) in enumerate(pair.turns):
+            if place in pair.untrained:
+                continue
             turn = pair if place == len(pair.before) else QAPair(question, answer, before=pair.before[:place])
             prompt = self.answer((), turn)
             rows.append(TrainingRow(turn, prompt.ids, self.continuation(prompt, self.ended(answer))))

@@ -42,8 +42,9 @@ def list_models() -> None:
         _show(str(folder), folder_size(folder), kind, card_value(folder, "license"), state)
     say(
         "`model:` also takes a folder, a .gguf file, an adapter's folder, or a name on the hub. Memory is that of "
-        "weights (2 bytes each to generate, 4 to train) and optimiser (16 a trained weight) alone: activations and "
-        "caches come on top; `isara run --dry-run` estimates a run."
+        "weights (2 bytes each in the 16 bits that this machine is fast in, 4 in float32; trained ones are in float32) "
+        "and optimiser (16 a trained weight) alone: activations and caches come on top; `isara run --dry-run` "
+        "estimates a run."
     )
 
 
@@ -107,13 +108,18 @@ def demonstrated(bits: dict[int, float], pairs: int) -> Iterator[str]:
 
 def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -> None:
     from isara.config import TrainConfig
+    from isara.hardware import find_device, find_dtype
     from isara.loading import training_memory
     from isara.sizes import settings_for, shown_count
+    from isara.training.compute import weight_bytes
 
     rank = TrainConfig.model_fields["lora_r"].default
-    lora, full = training_memory(size.weights, rank * size.linear), training_memory(size.weights, size.weights)
+    lora, full = (
+        training_memory(size.weights, trained, weight_bytes(method, "auto", "auto", size.weights))
+        for method, trained in (("lora", rank * size.linear), ("full", size.weights))
+    )
     say(f"{name}: {shown_count(size.weights)} parameters, {kind}, licence {licence or 'unknown'}; {state}")
-    generating = size.weights * 2  # bfloat16
+    generating = size.weights * find_dtype("auto", find_device("auto")).itemsize
     say(
         f"  disk {_bytes(size.disk)}, memory {_bytes(generating)} to generate, {_bytes(lora)} to train an adapter of "
         f"rank {rank}, {_bytes(full)} to train all weights"

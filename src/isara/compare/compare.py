@@ -10,7 +10,7 @@ from isara.build import assemble
 from isara.compare.answers import ask
 from isara.compare.arms import Arm, changed, check_budget, in_order
 from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
-from isara.compare.comparison import Comparison, Failure
+from isara.compare.comparison import Comparison, Failure, in_short
 from isara.compare.figures import Measured, arm_lines, iteration_lines
 from isara.compare.guards import Guard, one_source
 from isara.compare.page import refresh_page
@@ -208,7 +208,7 @@ def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tup
                 failures.append(Failure(arm.name, seed, " ".join(str(error).split())))
                 said = f"{arm.name}, seed {seed}: failed: {failures[-1].message}"
             append_text(bench.out / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said}\n")
-            bench.tell(said)
+            bench.tell(in_short(said))
     return measured, failures
 
 

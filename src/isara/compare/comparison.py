@@ -9,6 +9,9 @@ from isara.compare.arms import Arm
 from isara.compare.budget import Cost
 from isara.compare.figures import Line, Measured
 from isara.compare.guards import Leak
+from isara.marks import clean
+
+_MOST_SAID = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,11 @@ class Failure:
     arm: str
     seed: int
     message: str
+
+
+def in_short(message: str) -> str:
+    """As much of a failure's message as tables and pages show; comparison.json and log.txt hold all of it."""
+    return clean(message, _MOST_SAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from isara.compare.arms import BASELINE, REFERENCE
 from isara.compare.budget import run_folders
+from isara.compare.comparison import in_short
 from isara.compare.figures import Measured, matched
 from isara.compare.store import FILE_NAME as PLAN
 from isara.errors import RunError
@@ -162,7 +163,9 @@ def _arms(folder: Path, found: Mapping[str, Any], linked: bool) -> list[dict[str
             "instructions": declared[name]["instructions"],
             "contaminated": name in found["contamination"]["arms"],
             "cost": _mean_cost(costs),
-            "failed": [each for each in found["failures"] if each["arm"] == name],
+            "failed": [
+                {**each, "message": in_short(each["message"])} for each in found["failures"] if each["arm"] == name
+            ],
             "runs": _run_pages(folder, name, found["seeds"]) if linked else [],
         }
         for name, costs in found["costs"].items()

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from isara.compare.arms import BASELINE, REFERENCE
+from isara.compare.comparison import in_short
 from isara.compare.summary import FILE_NAME as SUMMARY
 from isara.errors import RunError
 from isara.files import read_json, write_text
@@ -118,7 +119,8 @@ def _missing(folder: Path, found: Mapping[str, Any], linked: bool) -> Iterator[s
             yield f"{name} ({about}) is not finished: the command that began it goes on."
     for name, each in found["comparisons"].items():
         for failure in each["failures"]:
-            yield f"{name}: {failure['arm']} failed with training seed {failure['seed']}: {failure['message']}"
+            message = in_short(failure["message"])
+            yield f"{name}: {failure['arm']} failed with training seed {failure['seed']}: {message}"
         if linked and _page(folder, name) is None:
             yield f"{name} has no page: `isara report` with its folder writes it."
     if found["pooled"] is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from isara.compare.arms import BASELINE, REFERENCE
 from isara.compare.budget import Cost
-from isara.compare.comparison import Comparison
+from isara.compare.comparison import Comparison, in_short
 from isara.compare.figures import Line, Mean
 from isara.marks import clean
 
@@ -24,7 +24,7 @@ def table(comparison: Comparison) -> str:
         + _costs(comparison),
     ]
     if comparison.failures:
-        failed = [f"- {each.arm}, seed {each.seed}: {each.message}" for each in comparison.failures]
+        failed = [f"- {each.arm}, seed {each.seed}: {in_short(each.message)}" for each in comparison.failures]
         blocks.append("## Failed\n\n" + "\n".join(failed))
     return "\n\n".join(blocks) + "\n"
 

@@ -50,7 +50,7 @@ def read_rows(source: str | Path, question: str | None = None, answer: str | Non
     Raises:
         SeedError: No such source, or a line that is no pair; with file, line, what was found and what to do.
     """
-    rows = list(source_rows(find_records(source), question, answer))
+    rows = source_rows(find_records(source), question, answer)
     if not rows:
         raise SeedError(f"{source}: expected question-answer pairs, found none: write one JSON object a line")
     return rows

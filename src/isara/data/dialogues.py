@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from isara.data.faults import fault, kind, listed
+from isara.data.faults import fault, is_blank, kind, listed
 from isara.data.texts import plain_text
+from isara.errors import SeedError
 from isara.marks import clean
 from isara.records import QAPair
 
@@ -14,6 +15,7 @@ SYSTEM_NOTE = "system messages are not used, since no instruction enters a promp
 _OPENING_NOTE = "what the assistant says before the first question is not used"
 _OPEN_NOTE = "a last question without an answer is not used"
 _JOINED_NOTE = "turns of one speaker in a row are joined"
+_UNTRAINED_NOTE = "what comes after the last answer with another weight than 0 is not used"
 _THOUGHTS_NOTE = "thoughts beside an answer (reasoning_content, thinking) are not used"
 _USER = {"user", "human", "prompter"}
 _ASSISTANT = {"assistant", "gpt", "model", "bot", "chatgpt"}
@@ -23,10 +25,15 @@ _NAMES = (("role", "content"), ("from", "value"))
 
 
 class Turn(NamedTuple):
-    """What somebody says: "user", "assistant" or "system"."""
+    """What somebody says: "user", "assistant" or "system"; and whether it is to be trained on, if it is an answer."""
 
     role: str
     text: str
+    trained: bool = True
+
+
+class UntrainedError(SeedError):
+    """A dialogue of whose answers none is to be trained on: it may be left out where there are others."""
 
 
 def dialogue_column(row: Mapping[str, Any]) -> str | None:
@@ -76,8 +83,11 @@ def read_turns(value: Any, column: str, where: str) -> tuple[list[Turn], list[st
 def exchanges(turns: Sequence[Turn], where: str) -> tuple[QAPair, tuple[str, ...]]:
     """The pair of a dialogue (its last exchange, with those before it), and notes of what is not used.
 
+    The last exchange is the last whose answer is trained on: what follows is in no prompt.
+
     Raises:
         SeedError: No question of it is answered.
+        UntrainedError: No answer of it is trained on.
     """
     notes = {SYSTEM_NOTE: any(turn.role == "system" for turn in turns)}
     spoken, notes[_JOINED_NOTE] = _joined([turn for turn in turns if turn.role != "system"])
@@ -89,7 +99,15 @@ def exchanges(turns: Sequence[Turn], where: str) -> tuple[QAPair, tuple[str, ...
         roles = listed(turn.role for turn in turns)
         wanted = "messages with a user and then an assistant turn"
         raise fault(where, wanted, f"the roles {roles}", "add the missing turn or drop the row")
-    return QAPair(*pairs[-1], before=tuple(pairs[:-1])), tuple(note for note, holds in notes.items() if holds)
+    trained = [place for place in range(len(pairs)) if asked[2 * place + 1].trained]
+    if not trained:
+        advice = "give an answer that is to be learnt the weight 1, or drop the row"
+        raise UntrainedError(str(fault(where, "an answer to train on", "the weight 0 at each", advice)))
+    last = trained[-1]
+    notes[_UNTRAINED_NOTE] = last < len(pairs) - 1
+    shown = tuple(place for place in range(last) if place not in trained)
+    pair = QAPair(*pairs[last], before=tuple(pairs[:last]), untrained=shown)
+    return pair, tuple(note for note, holds in notes.items() if holds)
 
 
 def _joined(turns: Sequence[Turn]) -> tuple[list[Turn], bool]:
@@ -97,7 +115,8 @@ def _joined(turns: Sequence[Turn]) -> tuple[list[Turn], bool]:
     joined: list[Turn] = []
     for turn in turns:
         if joined and joined[-1].role == turn.role:
-            joined[-1] = Turn(turn.role, f"{joined[-1].text}\n{turn.text}")
+            trained = joined[-1].trained and turn.trained  # what has the weight 0 is in no case learnt
+            joined[-1] = Turn(turn.role, f"{joined[-1].text}\n{turn.text}", trained)
         else:
             joined.append(turn)
     return joined, len(joined) < len(turns)
@@ -120,8 +139,18 @@ def _named_turn(turn: Mapping[str, Any], role: str, column: str, where: str) -> 
     for name, roles in (("user", _USER), ("assistant", _ASSISTANT), ("system", _SYSTEM)):
         if role in roles:
             # A system message is not read: whatever it holds, it is not used.
-            return Turn(name, "" if name == "system" else _content(turn[column], column, where))
+            text = "" if name == "system" else _content(turn[column], column, where)
+            return Turn(name, text, name != "assistant" or _trained(turn.get("weight"), where))
     raise fault(where, wanted, f"a turn of the role {clean(role, 40)!r}", "name it user or assistant, or drop it")
+
+
+def _trained(weight: Any, where: str) -> bool:
+    """Whether an answer of this weight is trained on, as OpenAI's fine-tuning has it: 1 where none is given."""
+    if is_blank(weight):
+        return True
+    if weight not in (0, 1):
+        raise fault(where, "a weight of 0 or 1 at an assistant's turn", kind(weight), "write 0 or 1, or leave it out")
+    return bool(weight)
 
 
 def _content(value: Any, column: str, where: str) -> str:

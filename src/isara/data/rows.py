@@ -1,7 +1,7 @@
 """From a row to a pair: which of its columns are the question, the answer, and what belongs to them."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from isara.data.dialogues import (
     DIALOGUE_NAMES,
     SYSTEM_NOTE,
     Turn,
+    UntrainedError,
     dialogue_column,
     exchanges,
     is_dialogue,
@@ -56,16 +57,32 @@ class _Columns:
     named: bool = False
 
 
-def source_rows(records: Iterable[Record], question: str | None, answer: str | None) -> Iterator[SourceRow]:
+def source_rows(records: Iterable[Record], question: str | None, answer: str | None) -> list[SourceRow]:
     """The pairs of records; the first one decides which columns are read.
 
+    Dialogues of which no answer is to be trained on are left out, and counted in the first row's notes.
+
     Raises:
-        SeedError: A record that is no pair.
+        SeedError: A record that is no pair, or none that is to be trained on.
     """
     columns: _Columns | None = None
+    rows: list[SourceRow] = []
+    untrained: list[tuple[Record, UntrainedError]] = []
     for record in records:
         columns = columns or _find_columns(record, question, answer)
-        yield _read(record, columns)
+        try:
+            rows.append(_read(record, columns))
+        except UntrainedError as error:
+            untrained.append((record, error))
+    if untrained:
+        first, fault_of_first = untrained[0]
+        if not rows:
+            raise fault_of_first
+        place = f"line {first.line}" if first.file == rows[0].file else first.where
+        count = f"{len(untrained)} rows are" if len(untrained) > 1 else "1 row is"
+        note = f"{count} left out, where each answer has the weight 0; the first: {place}"
+        rows[0] = replace(rows[0], notes=(*rows[0].notes, note))
+    return rows
 
 
 def read_record(record: Record) -> SourceRow:

@@ -21,6 +21,13 @@ def _messages_row(pair: QAPair) -> dict[str, Any]:
     return {"messages": _messages(pair)}
 
 
+def _openai(pair: QAPair) -> dict[str, Any]:
+    messages: list[dict[str, Any]] = [*_messages(pair)]
+    for place in pair.untrained:
+        messages[2 * place + 1]["weight"] = 0
+    return {"messages": messages}
+
+
 def _sharegpt(pair: QAPair) -> dict[str, Any]:
     names = {"user": "human", "assistant": "gpt"}
     return {"conversations": [{"from": names[turn["role"]], "value": turn["content"]} for turn in _messages(pair)]}
@@ -45,5 +52,5 @@ FORMATS: Mapping[str, Callable[[QAPair], dict[str, Any]]] = {
     "trl-messages": _messages_row,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,
-    "openai": _messages_row,
+    "openai": _openai,
 }

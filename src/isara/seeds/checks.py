@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from isara.config import Config
@@ -17,10 +18,11 @@ from isara.marks import (
 )
 from isara.records import QAPair
 from isara.render import Renderer
-from isara.seeds.near import NearIndex
+from isara.rouge import RougeIndex
 from isara.words import tokenize
 
 FEW = 10
+NEAR = Fraction(7, 10)  # the ROUGE-L F from which a question is near another, as `filters.novelty` has it
 _COUNTED = 1000  # texts whose tokens are counted at a time
 
 Severity = Literal["error", "warning"]
@@ -255,15 +257,15 @@ def _repeats(rows: Sequence[SourceRow]) -> Iterator[Problem]:
     """Pairs that stood before, and questions near an earlier one that is no such question itself."""
     first: dict[str, SourceRow] = {}
     kept: list[SourceRow] = []
-    words = [tokenize(row.pair.asked) for row in rows]
-    index = NearIndex(words)
-    for row, asked in zip(rows, words, strict=True):
+    index = RougeIndex()
+    for row in rows:
         if twin := first.get(row.pair.id):
             message = f"the same pair as in {place(twin, row)}: it is used once"
             yield Problem(row.file, row.line, "warning", message, minor=True)
             continue
         first[row.pair.id] = row
-        if near := index.nearest(asked):
+        asked = tokenize(row.pair.asked)
+        if near := index.nearest(asked, NEAR):
             twin = kept[near[0]]
             message = f"the question is near that of {place(twin, row)} (ROUGE-L {near[1]:.2f}): vary it or drop one"
             yield Problem(row.file, row.line, "warning", message, minor=True)

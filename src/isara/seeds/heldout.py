@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from isara.data import SourceRow
 from isara.errors import SeedError
 from isara.records import QAPair
-from isara.seeds.checks import Problem, heldout_size, place
-from isara.seeds.near import NearIndex
+from isara.rouge import RougeIndex
+from isara.seeds.checks import NEAR, Problem, heldout_size, place
 from isara.words import tokenize
 
 FEW_HELDOUT = 20
@@ -83,16 +83,15 @@ def check_overlap(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> l
     Where many are near, as in a domain of few set questions, the figures on the held-out pairs say little of new ones.
     """
     known = {row.pair.id: row for row in seeds}
-    words, others = ([tokenize(row.pair.asked) for row in rows] for rows in (seeds, heldout))
-    index = NearIndex([*words, *others])
-    for asked in words:
-        index.add(asked)
+    index = RougeIndex()
+    for seed in seeds:
+        index.add(tokenize(seed.pair.asked))
     problems = []
-    for row, asked in zip(heldout, others, strict=True):
+    for row in heldout:
         if twin := known.get(row.pair.id):
             message = f"this held-out pair is the seed pair of {place(twin, row)}: take it out of one of them"
             problems.append(Problem(row.file, row.line, "error", message))
-        elif near := index.nearest(asked):
+        elif near := index.nearest(tokenize(row.pair.asked), NEAR):
             message = (
                 f"the question of this held-out pair is near the seed question of {place(seeds[near[0]], row)} "
                 f"(ROUGE-L {near[1]:.2f}): hold out another pair for a stricter test"

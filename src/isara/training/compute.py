@@ -36,3 +36,9 @@ def compute_dtype(dtype: str, device: str, parameters: int) -> str:
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     return "bfloat16" if device == "cpu" and parameters >= LARGE and multiplies_in_bfloat16() else "float32"
+
+
+def weight_bytes(method: str, dtype: str, device: str, parameters: int) -> int:
+    """Bytes of a weight of the start: 2 where an adapter is trained in 16 bits on a checkpoint of 16 bits, else 4."""
+    in_full = method == "full" or compute_dtype(dtype, training_device(device), parameters) == "float32"
+    return 4 if in_full else 2

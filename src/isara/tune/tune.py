@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isara.asking import Asker
-from isara.embedders import CachedEmbedder, LexicalEmbedder, SentenceTransformerEmbedder
+from isara.embedders import CachedEmbedder, LexicalEmbedder, all_minilm
 from isara.errors import ModelError, SeedError
 from isara.parts import Parts
 from isara.protocols import Embedder
@@ -243,16 +243,21 @@ def _with(temperatures: Sequence[float], current: float) -> list[float]:
 def _embedders(parts: Parts) -> dict[str, Embedder]:
     """Other embedders that are at hand, by the name that a config calls them."""
     found: dict[str, Embedder] = {}
-    known = {getattr(parts.embedder, "name", "")}
-    for name, make in (("lexical", LexicalEmbedder), ("auto", SentenceTransformerEmbedder)):
+    known = {_weights_of(getattr(parts.embedder, "name", ""))}
+    for name, make in (("lexical", LexicalEmbedder), ("auto", all_minilm)):
         try:
             embedder = CachedEmbedder(make())
         except ModelError:  # not on this machine
             continue
-        if embedder.name not in known:
-            known.add(embedder.name)
+        if _weights_of(embedder.name) not in known:
+            known.add(_weights_of(embedder.name))
             found[name] = embedder
     return found
+
+
+def _weights_of(embedder: str) -> str:
+    """What is the same under all names of an embedding model."""
+    return embedder.rpartition("@")[2]
 
 
 def _formats(parts: Parts) -> dict[str, Renderer]:
