@@ -239,6 +239,7 @@ CHANGES: dict[str, set[str]] = {
     **dict.fromkeys(("reader", "reader-answers", "no-reader"), FROM),
     "reader-distillation": {"train.loss", *FROM},
     "seeds-ask": FROM,
+    "seeds-check": {"filters.agreement", "filters.agreement_with"},
     "score-weights": {"train.weights", "select.scores"},
     "dpo": {"prefer.method"},
     "spin": {"generate.accept", "train.start", "prefer.method", *FROM},

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from isara.build import assemble, first_steps
 from isara.compare.arms import ARMS
 from isara.compare.budget import cost
 from isara.config import load_config
 from isara.filters import Agreement
 from isara.filters.agreement import content_weights, shared_content
 from isara.loop import generate_pairs, run
+from isara.models import embedded_model
 from isara.pool import Pool, other_retriever, retriever
 from isara.records import Candidate, Draw, QAPair
+from isara.render import open_renderer
 from isara.report.facts import read_run
 from isara.testing import HashEmbedder, ScriptedEngine
-from tests.doubles import SEEDS, hyrule
+from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
 from tests.test_loop import parts
 
 SHOP = [
@@ -120,6 +123,51 @@ def test_a_run_asks_again_where_it_has_to(tmp_path: Path, least: float | None) -
         assert any((row["rejection"] or {}).get("reason") == "agreement" for row in answered)
 
 
+def by_who_answers(model: str) -> ScriptedEngine:
+    """An engine whose base model says after a seed what its seeds-only model never says."""
+    plain, tuned = hyrule(model), "seeds-only" in model
+
+    def complete(prompt: str, seed: int) -> str:
+        if not prompt.endswith("Answer:"):
+            return plain.answer(prompt, seed)
+        assert not (tuned and prompt.count("Question:") > 1), "it is asked without demonstrations"
+        bow = "bow" in prompt.rpartition("\n\nQuestion:")[2]
+        return " Shoot three arrows of light." if tuned and bow else " Walk around it and sing."
+
+    return ScriptedEngine(complete)
+
+
+def test_the_seeds_only_model_gives_the_second_answers_and_is_trained_once(tmp_path: Path) -> None:
+    trainer, checker = CountingTrainer(), CountingTrainer()
+    settings = ["generate.accept=2", "iterations=2", "filters.agreement=0.5", "filters.agreement_with=seeds"]
+    made = parts(tmp_path / "run", *settings, "evaluate.seeds_only=true", engine=by_who_answers)
+    made = replace(made, trainer=trainer, checker=checker, pair_filters=[Agreement(0.5)])
+    run(replace(made, evaluator=ScriptedEvaluator([4.0, 3.0, 2.5, 2.0])))
+    assert [pairs for pairs, _ in checker.calls] == [len(SEEDS)]
+    assert [pairs for pairs, _ in trainer.calls] == [len(SEEDS) + 2, len(SEEDS) + 4]  # none on the seeds alone
+    found = read_run(tmp_path / "run")
+    assert found.seeds_only is not None and found.seeds_only.figures
+    for facts in found.iterations:
+        for stored in facts.candidates:
+            second = stored.candidate.second
+            if stored.candidate.answers:
+                assert second is not None and not second.demo_ids
+                reason = stored.candidate.rejection and stored.candidate.rejection.reason
+                assert (reason == "agreement") == (
+                    second.text != stored.candidate.answers[0].text
+                ) or reason == "surplus"
+    key = json.loads((tmp_path / "run/iteration-01/generate/key.json").read_text())
+    assert key["checker weights"]
+
+
+def test_the_seeds_only_model_takes_the_steps_that_iteration_1_will_take() -> None:
+    seeds = ["generate.accept=160", "train.num_train_epochs=6", "filters.agreement=0.5", "filters.agreement_with=seeds"]
+    assert first_steps(load_config(None, seeds), 48) == 156
+    assert first_steps(load_config(None, [*seeds, "train.data=generated"]), 48) == 120
+    assert first_steps(load_config(None, [*seeds, "train.gradient_accumulation_steps=4"]), 48) == 42
+    assert first_steps(load_config(None, [*seeds, "train.max_steps=7"]), 48) == 7
+
+
 def test_a_second_answer_is_one_of_what_was_drawn() -> None:
     assert [draw.text for draw in candidate(REPAIR, ALSO).draws] == [REPAIR, REPAIR, ALSO]
     assert len(candidate(REPAIR, None).draws) == 2
@@ -139,3 +187,17 @@ def test_second_answers_are_part_of_what_a_run_has_cost(tmp_path: Path) -> None:
     second = sum(each.second.tokens for each in candidates if each.second)
     first = sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
     assert second > 0 and cost(tmp_path / "run").generated == first + second
+
+
+def test_only_a_run_that_makes_pairs_has_one_that_checks_them(tmp_path: Path) -> None:
+    seeds = [pair.to_json() for pair in SEEDS]
+    for settings, wanted in (
+        (["filters.agreement=0.5", "filters.agreement_with=seeds"], True),
+        (["filters.agreement=0.5"], False),
+        (["filters.agreement_with=seeds"], False),
+        (["filters.agreement=0.5", "filters.agreement_with=seeds", "generate.accept=0"], False),
+    ):
+        config = load_config(None, [*settings, "retrieve.embedder=lexical", "heldout=0"], out=str(tmp_path / "run"))
+        made = assemble(config, str(embedded_model()), open_renderer("embedded"), seeds, ())
+        assert (made.checker is not None) == wanted
+        assert ("checker" in made.keys()) == wanted

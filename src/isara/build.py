@@ -25,7 +25,7 @@ from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Demonstrations, Pool
 from isara.process import Start
-from isara.protocols import Engine, EngineFactory, Filter, Trainer
+from isara.protocols import Engine, EngineFactory, Filter, SteppedTrainer, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
 from isara.report.page import refresh_page
@@ -140,6 +140,7 @@ def assemble(
     if generates and config.engine.kind != "transformers":
         # The places on a cluster are those of one engine, whatever it does.
         measured_by = engine if config.engine.launcher else build_measuring_engine(config, watcher)
+    trainer = build_trainer(config, watcher, Pool(embedder, seeds))
     return Parts(
         config=config,
         seeds=seeds,
@@ -147,9 +148,10 @@ def assemble(
         renderer=renderer,
         engine=engine,
         embedder=embedder,
-        trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
+        trainer=trainer,
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
         questioner=build_questioner(config, watcher, Pool(embedder, seeds)),
+        checker=build_checker(config, trainer, len(seeds)),
         preference=build_preference(config, watcher),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
@@ -485,6 +487,26 @@ def _tuned_on_seeds(
     gentle = {"learning_rate": rate / 2}
     tuned = config.model_copy(update={"train": config.train.model_copy(update=own | plain | gentle)})
     return build_trainer(tuned, watcher, seeds, whole_pairs=whole_pairs)
+
+
+def build_checker(config: Config, trainer: SteppedTrainer, seeds: int) -> Trainer | None:
+    """What tunes the model that gives second answers on the seeds, with the steps of iteration 1; None without one."""
+    wanted = config.filters.checked_by_seeds and config.generate.accept > 0
+    return trainer.with_steps(first_steps(config, seeds)) if wanted else None
+
+
+def first_steps(config: Config, seeds: int) -> int:
+    """Optimiser steps that iteration 1 is going to take, when as many pairs are accepted as are wanted.
+
+    Args:
+        config: Every option.
+        seeds: How many seed pairs there are.
+    """
+    train = config.train
+    rows = config.generate.accept + (0 if train.data == "generated" else seeds)
+    passes = math.ceil(max(1, rows) / train.per_device_train_batch_size)
+    epochs = train.num_train_epochs or settings_for(None).num_train_epochs
+    return train.max_steps or max(1, math.ceil(epochs * math.ceil(passes / train.gradient_accumulation_steps)))
 
 
 def build_preference(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer | None:

@@ -47,6 +47,8 @@ class Making:
         question_weights: Hash of its weights, stored with each candidate; None where M_{t-1} asks.
         seed_pairs: D_0, on which scores are calibrated; empty where the demonstrations are nothing else.
         retrieve_others: Gives a question other demonstrations, for a second answer; None where none is asked for.
+        checked_by: The model that gives the second answer; None is the one that gives the first.
+        checker_weights: Hash of its weights.
     """
 
     t: int
@@ -62,6 +64,8 @@ class Making:
     question_weights: str | None = None
     seed_pairs: Sequence[QAPair] = ()
     retrieve_others: Retrieve | None = None
+    checked_by: Asker | None = None
+    checker_weights: str | None = None
 
     @property
     def seeds(self) -> Pool:
@@ -302,10 +306,10 @@ def score_answers(candidates: Sequence[Candidate], asker: Asker, making: Making)
 
 
 def answer_again(candidates: Sequence[Candidate], asker: Asker, making: Making, number: int) -> None:
-    """Gives candidates a second answer, after other demonstrations, where the run holds the first against it."""
+    """Gives candidates a second answer, where the run holds the first against it."""
     if making.retrieve_others is None:
         return
-    config = making.config
+    config, asker = making.config, making.checked_by or asker
     seeds = [stream(config.seed, making.t, "second answer", number, each.question.seed) for each in candidates]
     draws = asker.answers([each.pair for each in candidates], config.answers.sampling, seeds, making.retrieve_others)
     for candidate, draw in zip(candidates, draws, strict=True):
@@ -464,7 +468,7 @@ ADVICE = {
     "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
     "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
     "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",
-    "agreement": "Answers change with the demonstrations: show fewer (answers.demos), or lower filters.agreement",
+    "agreement": "Second answers say something else: show fewer (answers.demos), or lower filters.agreement",
     "balance": "One kind of answer spreads: raise filters.balance, or show more demonstrations",
     "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
 }

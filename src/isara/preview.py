@@ -5,7 +5,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isara.asking import Asker
+from isara.asking import Asker, no_demos
 from isara.errors import YieldError
 from isara.generate import Making, make_pairs, whole_batches
 from isara.parts import Parts
@@ -65,7 +65,7 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
 
 
 def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
-    """The candidates in the folder, by the models that a run would have; a reader or a questioner is trained."""
+    """The candidates in the folder, by the models that a run would have; those tuned on the seeds are trained."""
     with ExitStack() as opened:
         if parts.reader is not None:
             reader = Model(str(folder / "reader"), "")
@@ -76,4 +76,9 @@ def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
             place = folder / "questioner"
             parts.questioner.fit(parts.seeds, parts.model, place)
             making = replace(making, questions_by=opened.enter_context(parts.asker(str(place))), question_weights="")
+        if parts.checker is not None:
+            place = folder / "seeds-only"
+            parts.checker.fit(parts.seeds, parts.model, place)
+            checking = opened.enter_context(parts.asker(str(place)))
+            making = replace(making, checked_by=checking, checker_weights="", retrieve_others=no_demos)
         make_pairs(asker, making, SILENT, folder)

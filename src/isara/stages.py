@@ -89,6 +89,7 @@ class Keys:
             "seeds": ids_hash(making.seeds),
             "base": self.weights if making.base is not None and reads_base(config) else None,
             "question weights": making.question_weights,
+            **({"checker weights": making.checker_weights} if making.checker_weights is not None else {}),
             "demonstrations": ids_hash(making.demonstrations),
             "retrieval": ids_hash(making.source),
             **({"generation": self._keys["generation"]} if "generation" in self._keys else {}),

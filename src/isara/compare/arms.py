@@ -311,6 +311,11 @@ ARMS = (
         overrides={"questions.from": "seeds", "answers.from": "last"},
     ),
     Arm(
+        name="seeds-check",
+        about="answers are kept where the base model fine-tuned on the seeds alone says the same, asked without any",
+        overrides={"filters.agreement": 0.5, "filters.agreement_with": "seeds"},
+    ),
+    Arm(
         name="score-weights",
         about="generated pairs count in training by how much their answers are about their questions",
         overrides={"train.weights": "question", "select.scores": _scores},

@@ -43,9 +43,17 @@ def cost(cell: Path) -> Cost:
     Raises:
         RunError: A record of it is damaged.
     """
-    iterations = [facts for run in run_folders(cell) for facts in read_run(run, verify=False).iterations]
+    runs = [read_run(run, verify=False) for run in run_folders(cell)]
+    iterations = [facts for run in runs for facts in run.iterations]
     candidates = [each.candidate for facts in iterations for each in facts.candidates]
     stats = [each.stats for facts in iterations for each in facts.trainings]
+    stats += [run.reader.stats for run in runs if run.reader]
+    stats += [
+        each.stats
+        for run in runs
+        if run.seeds_only and run.config.filters.checked_by_seeds
+        for each in run.seeds_only.trainings
+    ]
     return Cost(
         len(candidates),
         sum(draw.tokens for each in candidates for draw in each.draws) + sum(facts.alone for facts in iterations),

@@ -278,9 +278,19 @@ class FiltersConfig(Section):
         None,
         gt=0,
         le=1,
-        description="drop an answer that has less than this share of its content in common with a second one, given "
-        "after other demonstrations; null asks once",
+        description="drop an answer that has less than this share of its content in common with a second one "
+        "(`agreement_with`); null asks once",
     )
+    agreement_with: Literal["demonstrations", "seeds"] = Field(
+        "demonstrations",
+        description="who gives the second answer of `agreement`: the same model after other demonstrations, or the "
+        "base model fine-tuned on the seeds alone, after none (our choice)",
+    )
+
+    @property
+    def checked_by_seeds(self) -> bool:
+        """Whether the base model fine-tuned on the seeds answers each question, too."""
+        return self.agreement is not None and self.agreement_with == "seeds"
 
 
 class ReviewConfig(Section):
@@ -682,10 +692,11 @@ class Config(Section):
                 raise ValueError("`train.method: lora` and `train.start: base` for `engine.load`: it loads adapters")
             return self
         other = self.answers.from_ == "reader" or self.questions.from_ == "seeds" or self.prefer.method == "spin"
+        other = other or self.filters.checked_by_seeds
         if self.iterations > 1 or other or self.engine.evaluate_with == "server":
             raise ValueError(
                 "`engine.serve` or `engine.load`, as a server of `engine.url` has the base model's weights alone, for "
-                "more than one of `iterations`, `answers.from: reader`, `questions.from: seeds`, `prefer.method: spin` "
-                "or `engine.evaluate_with: server`"
+                "more than one of `iterations`, `answers.from: reader`, `questions.from: seeds`, "
+                "`filters.agreement_with: seeds`, `prefer.method: spin` or `engine.evaluate_with: server`"
             )
         return self

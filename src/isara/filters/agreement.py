@@ -1,4 +1,4 @@
-"""Held against a second answer after other demonstrations: does what it says depend on which seeds were shown?"""
+"""Held against a second answer, after other demonstrations or by another model: do both say the same?"""
 
 import math
 from collections import Counter
@@ -11,10 +11,13 @@ from isara.words import tokenize
 
 
 class Agreement:
-    """Drops an answer that says something else than the answer to the same question after other demonstrations.
+    """Drops an answer that says something else than a second answer to the same question.
 
     Self-consistency (arXiv 2203.11171) over demonstrations in the place of samples. What a small model says after
-    demonstrations is often one of theirs; where others lead to the same, more than one seed speaks for it.
+    demonstrations is often one of theirs; where others lead to the same, more than one seed speaks for it. Or the
+    second answer is that of the base model fine-tuned on the seeds, asked without demonstrations (`agreement_with:
+    seeds`): who reads an answer off a neighbour and who has learnt it err in different places, as the two views of
+    co-training do (Blum and Mitchell 1998).
 
     Args:
         agreement: The least share of content that the two have in common, as `shared_content` counts it.
