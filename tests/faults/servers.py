@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--victims", default="isara,server,both", help="who is killed, one of them drawn each time")
     parser.add_argument("--same", action="store_true", help="the accepted pairs have to be those of an unbroken run")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     given = parser.parse_args()
@@ -132,7 +133,7 @@ def main() -> None:
             folder = folder.rename(Path(place) / f"done-{runs}").with_name("run")
             code = 1
             while code:
-                victim = rng.choice(("isara", "server", "both"))
+                victim = rng.choice(given.victims.split(","))
                 limit = rng.uniform(0.05, 0.6) * length if killed < given.kills else None
                 code, said, left = attempt(command, limit, victim)
                 lines = [line for line in lines_of(said) if line not in usual]
