@@ -554,6 +554,28 @@ def test_rows_without_an_answer_to_train_on_are_left_out_and_counted(
     assert caplog.messages == said
 
 
+def test_weights_of_a_history_are_its_own(tmp_path: Path) -> None:
+    rows = [{"question": "Q2?", "answer": "A2.", "history": weighed(*each)["messages"]} for each in ((0, 1), (1, 0))]
+    (tmp_path / "talks.jsonl").write_text(lines(rows))
+    assert read_pairs(tmp_path / "talks.jsonl") == [spoken(3, (0,)), spoken(3, (1,))]
+    all_shown = {"question": "Q1?", "answer": "A1.", "history": weighed(0)["messages"]}
+    assert as_pairs([all_shown]) == [spoken(2, (0,))]
+
+
+def test_what_is_not_trained_on_is_kept_where_a_stored_pair_is_read_again(tmp_path: Path) -> None:
+    pair = spoken(3, (1,))
+    assert as_pairs([pair.to_json()]) == [pair]
+    write_pairs(tmp_path / "pairs.jsonl", [pair])
+    assert read_pairs(tmp_path / "pairs.jsonl") == [pair]
+    for wrong, said in (
+        ([2], "places of earlier answers in `untrained`, below 2, found 2"),
+        ([True], "a list of places"),
+        ("0", "a list of places"),
+    ):
+        with pytest.raises(SeedError, match=f"^pairs:1: expected {said}"):
+            as_pairs([{**pair.to_json(), "untrained": wrong}])
+
+
 NONE_LEFT = (
     ":1: expected an answer to train on, found the weight 0 at each: give an answer that is to be learnt the weight 1, "
     "or drop the row"

@@ -1,22 +1,25 @@
 """Answers that depend on which seeds were shown."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from isara.build import assemble, first_steps
+from isara.build import checker_steps
 from isara.compare.arms import ARMS
 from isara.compare.budget import cost
 from isara.config import load_config
+from isara.errors import RunError
+from isara.files import make_folder, write_text
 from isara.filters import Agreement
 from isara.filters.agreement import content_weights, shared_content
 from isara.loop import generate_pairs, run
-from isara.models import embedded_model
 from isara.pool import Pool, other_retriever, retriever
-from isara.records import Candidate, Draw, QAPair
-from isara.render import open_renderer
+from isara.records import Candidate, Draw, QAPair, TrainStats
 from isara.report.facts import read_run
 from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
@@ -137,35 +140,83 @@ def by_who_answers(model: str) -> ScriptedEngine:
     return ScriptedEngine(complete)
 
 
-def test_the_seeds_only_model_gives_the_second_answers_and_is_trained_once(tmp_path: Path) -> None:
-    trainer, checker = CountingTrainer(), CountingTrainer()
+class Stepping(CountingTrainer):
+    """A trainer that can take so many steps, which are what its model is, too."""
+
+    def __init__(self, calls: list[tuple[int, int | None]], steps: int | None = None) -> None:
+        self.made, self.steps = calls, steps
+
+    def key(self) -> dict[str, Any]:
+        return {"kind": "stepping", "steps": self.steps}
+
+    def with_steps(self, steps: int) -> "Stepping":
+        return Stepping(self.made, steps)
+
+    def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+        self.made.append((len(pairs), self.steps))
+        make_folder(out)
+        write_text(out / "weights.json", json.dumps([len(pairs), self.steps]))
+        return TrainStats(len(pairs), self.steps or 7, 2.0, 1.0, 100, 50, 1, 10)
+
+
+@pytest.mark.parametrize(("steps", "apart"), [(7, []), (9, [(len(SEEDS), 7)])])
+def test_a_model_tuned_on_the_seeds_gives_the_second_answers(
+    tmp_path: Path, steps: int, apart: list[tuple[int, int]]
+) -> None:
+    calls: list[tuple[int, int | None]] = []
     settings = ["generate.accept=2", "iterations=2", "filters.agreement=0.5", "filters.agreement_with=seeds"]
     made = parts(tmp_path / "run", *settings, "evaluate.seeds_only=true", engine=by_who_answers)
-    made = replace(made, trainer=trainer, checker=checker, pair_filters=[Agreement(0.5)])
-    run(replace(made, evaluator=ScriptedEvaluator([4.0, 3.0, 2.5, 2.0])))
-    assert [pairs for pairs, _ in checker.calls] == [len(SEEDS)]
-    assert [pairs for pairs, _ in trainer.calls] == [len(SEEDS) + 2, len(SEEDS) + 4]  # none on the seeds alone
+    made = replace(made, trainer=Stepping(calls), checker_steps=steps, pair_filters=[Agreement(0.5)])
+    result = run(replace(made, evaluator=ScriptedEvaluator([4.0, 3.0, 2.5, 2.0])))
+    # Where its steps are those of iteration 1, the baseline is the same model and not trained again.
+    assert calls == [(len(SEEDS), steps), (len(SEEDS) + 2, None), *apart, (len(SEEDS) + 4, None)]
     found = read_run(tmp_path / "run")
-    assert found.seeds_only is not None and found.seeds_only.figures
+    assert found.seeds_only is not None and found.seeds_only.figures and found.seeds_only.training is not None
+    assert found.seeds_only.training.stats.steps == 7
+    assert json.loads((tmp_path / "run/seeds-only/train/model/weights.json").read_text()) == [len(SEEDS), 7]
     for facts in found.iterations:
         for stored in facts.candidates:
             second = stored.candidate.second
             if stored.candidate.answers:
                 assert second is not None and not second.demo_ids
                 reason = stored.candidate.rejection and stored.candidate.rejection.reason
-                assert (reason == "agreement") == (
-                    second.text != stored.candidate.answers[0].text
-                ) or reason == "surplus"
+                differ = second.text != stored.candidate.answers[0].text
+                assert (reason == "agreement") == differ or reason == "surplus"
     key = json.loads((tmp_path / "run/iteration-01/generate/key.json").read_text())
     assert key["checker weights"]
+    assert cost(tmp_path / "run").steps == steps + 7 + 7
+    assert run(replace(made, evaluator=ScriptedEvaluator([]))).accepted == result.accepted  # nothing is done twice
+    (tmp_path / "run/checker/train/model/weights.json").write_text("[]")
+    with pytest.raises(RunError, match=r"(checker|seeds-only)/train/model/weights.json has 2 bytes instead of "):
+        read_run(tmp_path / "run")
 
 
-def test_the_seeds_only_model_takes_the_steps_that_iteration_1_will_take() -> None:
-    seeds = ["generate.accept=160", "train.num_train_epochs=6", "filters.agreement=0.5", "filters.agreement_with=seeds"]
-    assert first_steps(load_config(None, seeds), 48) == 156
-    assert first_steps(load_config(None, [*seeds, "train.data=generated"]), 48) == 120
-    assert first_steps(load_config(None, [*seeds, "train.gradient_accumulation_steps=4"]), 48) == 42
-    assert first_steps(load_config(None, [*seeds, "train.max_steps=7"]), 48) == 7
+def test_who_checks_takes_the_steps_that_iteration_1_will_take() -> None:
+    checks = ["filters.agreement=0.5", "filters.agreement_with=seeds"]
+    usual = [*checks, "generate.accept=160", "train.num_train_epochs=6"]
+    seeds = [QAPair(f"Q{number}?", "A.") for number in range(48)]
+
+    def steps(*settings: str, pairs: Sequence[QAPair] = seeds) -> int | None:
+        return checker_steps(load_config(None, [*usual, *settings]), pairs)
+
+    assert steps() == 156
+    assert steps("train.data=generated") == 120
+    assert steps("train.gradient_accumulation_steps=4") == 42
+    assert steps("train.max_steps=7") == 7
+    assert steps("train.anchors=0.2") == 6 * math.ceil((208 + 52) / 8)
+    talks = [replace(pair, before=(("a?", "b"), ("c?", "d")), untrained=(1,)) for pair in seeds]
+    assert steps(pairs=talks) == 6 * math.ceil((160 + 96) / 8)
+    assert steps("generate.accept=0") is None and steps("filters.agreement=null") is None
+    assert steps("filters.agreement_with=demonstrations") is None
+
+
+def test_a_run_begun_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
+    made = parts(tmp_path / "run", "generate.accept=1")
+    run(made)
+    config = tmp_path / "run/isara.yaml"
+    lines = [line for line in config.read_text().splitlines() if "agreement_with" not in line]
+    config.write_text("\n".join(lines) + "\n")
+    run(made)
 
 
 def test_a_second_answer_is_one_of_what_was_drawn() -> None:
@@ -187,17 +238,3 @@ def test_second_answers_are_part_of_what_a_run_has_cost(tmp_path: Path) -> None:
     second = sum(each.second.tokens for each in candidates if each.second)
     first = sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
     assert second > 0 and cost(tmp_path / "run").generated == first + second
-
-
-def test_only_a_run_that_makes_pairs_has_one_that_checks_them(tmp_path: Path) -> None:
-    seeds = [pair.to_json() for pair in SEEDS]
-    for settings, wanted in (
-        (["filters.agreement=0.5", "filters.agreement_with=seeds"], True),
-        (["filters.agreement=0.5"], False),
-        (["filters.agreement_with=seeds"], False),
-        (["filters.agreement=0.5", "filters.agreement_with=seeds", "generate.accept=0"], False),
-    ):
-        config = load_config(None, [*settings, "retrieve.embedder=lexical", "heldout=0"], out=str(tmp_path / "run"))
-        made = assemble(config, str(embedded_model()), open_renderer("embedded"), seeds, ())
-        assert (made.checker is not None) == wanted
-        assert ("checker" in made.keys()) == wanted

@@ -25,13 +25,15 @@ from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Demonstrations, Pool
 from isara.process import Start
-from isara.protocols import Engine, EngineFactory, Filter, SteppedTrainer, Trainer
+from isara.protocols import Engine, EngineFactory, Filter, Trainer
 from isara.records import QAPair
 from isara.render import Renderer, open_renderer
 from isara.report.page import refresh_page
 from isara.report.publish import final_files
 from isara.seeds import load_seeds
 from isara.sizes import count_weights, settings_for, shown_count
+from isara.training.anchors import questions as everyday_questions
+from isara.training.anchors import wanted
 from isara.training.child import ChildTrainer
 from isara.training.sft import SupervisedTrainer
 from isara.watching import Watcher
@@ -140,7 +142,6 @@ def assemble(
     if generates and config.engine.kind != "transformers":
         # The places on a cluster are those of one engine, whatever it does.
         measured_by = engine if config.engine.launcher else build_measuring_engine(config, watcher)
-    trainer = build_trainer(config, watcher, Pool(embedder, seeds))
     return Parts(
         config=config,
         seeds=seeds,
@@ -148,10 +149,10 @@ def assemble(
         renderer=renderer,
         engine=engine,
         embedder=embedder,
-        trainer=trainer,
+        trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
         reader=build_reader(config, watcher, Pool(embedder, seeds)),
         questioner=build_questioner(config, watcher, Pool(embedder, seeds)),
-        checker=build_checker(config, trainer, len(seeds)),
+        checker_steps=checker_steps(config, seeds),
         preference=build_preference(config, watcher),
         heldout=heldout,
         # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
@@ -489,22 +490,24 @@ def _tuned_on_seeds(
     return build_trainer(tuned, watcher, seeds, whole_pairs=whole_pairs)
 
 
-def build_checker(config: Config, trainer: SteppedTrainer, seeds: int) -> Trainer | None:
-    """What tunes the model that gives second answers on the seeds, with the steps of iteration 1; None without one."""
-    wanted = config.filters.checked_by_seeds and config.generate.accept > 0
-    return trainer.with_steps(first_steps(config, seeds)) if wanted else None
+def checker_steps(config: Config, seeds: Sequence[QAPair]) -> int | None:
+    """Optimiser steps of the model that gives second answers; None where there is none.
 
-
-def first_steps(config: Config, seeds: int) -> int:
-    """Optimiser steps that iteration 1 is going to take, when as many pairs are accepted as are wanted.
+    They are those that iteration 1 is going to take when as many pairs are accepted as are wanted, each one row, as it
+    is without packing and over-long rows: then the seeds-only model of the run's table is the same one.
 
     Args:
         config: Every option.
-        seeds: How many seed pairs there are.
+        seeds: The seed pairs.
     """
     train = config.train
-    rows = config.generate.accept + (0 if train.data == "generated" else seeds)
-    passes = math.ceil(max(1, rows) / train.per_device_train_batch_size)
+    if not config.filters.checked_by_seeds or not config.generate.accept:
+        return None
+    learnt = [] if train.data == "generated" else seeds
+    pairs = config.generate.accept + len(learnt)
+    rows = config.generate.accept + sum(len(pair.turns) - len(pair.untrained) for pair in learnt)
+    rows += min(len(everyday_questions(0)), wanted(train.anchors, pairs))
+    passes = math.ceil(rows / train.per_device_train_batch_size)
     epochs = train.num_train_epochs or settings_for(None).num_train_epochs
     return train.max_steps or max(1, math.ceil(epochs * math.ceil(passes / train.gradient_accumulation_steps)))
 

@@ -106,11 +106,20 @@ def all_minilm(device: str = "auto") -> SentenceTransformerEmbedder:
     Raises:
         ModelError: It is in none of them.
     """
-    if _is_installed() and not _from_cache(DEFAULT):
+    if _is_installed() and not _is_cached():
         embedder = SentenceTransformerEmbedder(str(_from_package()), device, known_as=DEFAULT)
         _say_package()
         return embedder
     return SentenceTransformerEmbedder(DEFAULT, device)
+
+
+def _is_cached() -> bool:
+    """Whether all-MiniLM-L6-v2 can be had from the hub's cache, which may be anything."""
+    try:
+        return _from_cache(DEFAULT) is not None
+    except Exception as error:  # as in `_from_hub`
+        _log.info("the hub's cache can't be read: %s", error)
+        return False
 
 
 def _is_installed() -> bool:

@@ -253,7 +253,7 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
         rows = known + config.generate.accept * times
         mean = (known * seeds + config.generate.accept * times * made) / max(1, rows)
         fits.append((train.max_steps or math.ceil(epochs * math.ceil(rows / size)), mean))
-    if fits and (has_baseline(parts) or parts.checker):  # which takes the steps of iteration 1
+    if fits and (has_baseline(parts) or parts.checker_steps):  # which takes the steps of iteration 1, and is one
         fits.append((fits[0][0], seeds))
     tokens, seconds = preferred
     for steps, mean in fits:

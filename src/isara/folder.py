@@ -169,6 +169,11 @@ class RunFolder:
         self.show()
         return folder
 
+    def has(self, t: int, name: StageName, key: Mapping[str, Any]) -> bool:
+        """Whether a stage of this key is finished."""
+        folder = stage_folder(self.path, t, name)
+        return is_done(folder) and read_json(folder / "key.json") == json.loads(json.dumps(key, default=str))
+
     def show(self) -> None:
         """Shows the folder as it stands to whoever looks on."""
         if self._show is not None:
@@ -311,6 +316,13 @@ def check_stage(folder: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
         if name != "DONE" and name not in table and (path.is_symlink() or path.is_file()):
             raise _spoilt(folder, path, "does not belong there")
     return table
+
+
+def link_stage(source: Path, folder: Path) -> None:
+    """The work of a stage that a finished one of the same key has done already."""
+    own = shutil.ignore_patterns("DONE", "key.json")
+    with disk_errors(folder):
+        shutil.copytree(source, folder, copy_function=link_or_copy, ignore=own, dirs_exist_ok=True)
 
 
 def open_shelf(path: Path) -> Shelf:

@@ -46,7 +46,7 @@ class Making:
         questions_by: The model that asks; None is M_{t-1}.
         question_weights: Hash of its weights, stored with each candidate; None where M_{t-1} asks.
         seed_pairs: D_0, on which scores are calibrated; empty where the demonstrations are nothing else.
-        retrieve_others: Gives a question other demonstrations, for a second answer; None where none is asked for.
+        retrieve_others: Gives a question the demonstrations of its second answer; None where none is asked for.
         checked_by: The model that gives the second answer; None is the one that gives the first.
         checker_weights: Hash of its weights.
     """
@@ -468,7 +468,7 @@ ADVICE = {
     "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
     "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
     "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",
-    "agreement": "Second answers say something else: show fewer (answers.demos), or lower filters.agreement",
+    "agreement": "Second answers say something else: lower filters.agreement, or leave it out for free prose",
     "balance": "One kind of answer spreads: raise filters.balance, or show more demonstrations",
     "contamination": "Texts overlap with the benchmark files: check that the seeds were not taken from them",
 }

@@ -10,17 +10,18 @@ from pathlib import Path
 from isara.asking import Asker, no_demos
 from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
-from isara.folder import RunFolder, model_stage, stage_folder
+from isara.folder import RunFolder, link_stage, model_stage, stage_folder
 from isara.generate import Making
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import QUESTIONER, READER, SEEDS_ONLY, QAPair
+from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
     Model,
     PreferenceStep,
+    checking,
     claim,
     earlier_preferences,
     fit,
@@ -166,15 +167,13 @@ def learn(
 
 
 def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:
-    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of iteration 1's fine-tuning.
-
-    Where it has given second answers, it was trained before, with the steps that iteration 1 was going to take.
-    """
-    model = beside(folder, parts, keys, SEEDS_ONLY, watcher)
-    if model is None:
-        trainer, base = stepped(parts.trainer, stage_folder(parts.out, 1, "train")), Model(parts.model, keys.weights)
-        work = partial(fit, trainer, SEEDS_ONLY, list(parts.seeds), base, watcher)
-        model = trained(folder.stage(SEEDS_ONLY, "train", keys.train(parts.seeds, base, trainer), work))
+    """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of iteration 1's fine-tuning."""
+    trainer, base = stepped(parts.trainer, stage_folder(parts.out, 1, "train")), Model(parts.model, keys.weights)
+    key = keys.train(parts.seeds, base, trainer)
+    work = partial(fit, trainer, SEEDS_ONLY, list(parts.seeds), base, watcher)
+    if folder.has(CHECKER, "train", key):  # it was trained before any pair was made
+        work = partial(link_stage, stage_folder(parts.out, CHECKER, "train"))
+    model = trained(folder.stage(SEEDS_ONLY, "train", key, work))
     with parts.asker(model.path) as asker:
         work = partial(measure, parts, asker, SEEDS_ONLY, watcher)
         return folder.stage(SEEDS_ONLY, "evaluate", keys.evaluate(model), work)
@@ -218,15 +217,15 @@ def generate(
         if (questioner := beside(folder, parts, keys, QUESTIONER, watcher)) is not None:
             asking = opened.enter_context(parts.asker(questioner.path))
             making = replace(making, questions_by=asking, question_weights=questioner.weights)
-        if (checker := beside(folder, parts, keys, SEEDS_ONLY, watcher)) is not None:
-            checking = opened.enter_context(parts.asker(checker.path))
-            making = replace(making, checked_by=checking, checker_weights=checker.weights, retrieve_others=no_demos)
+        if (checker := beside(folder, parts, keys, CHECKER, watcher)) is not None:
+            other = opened.enter_context(parts.asker(checker.path))
+            making = replace(making, checked_by=other, checker_weights=checker.weights, retrieve_others=no_demos)
         return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
 
 
 def beside(folder: RunFolder, parts: Parts, keys: Keys, number: int, watcher: Watcher) -> Model | None:
-    """The READER, the QUESTIONER or who checks (SEEDS_ONLY): M_0 tuned on the seeds, once a run; None without one."""
-    trainer = {READER: parts.reader, QUESTIONER: parts.questioner, SEEDS_ONLY: parts.checker}[number]
+    """The READER, QUESTIONER or CHECKER, M_0 tuned on the seeds alone, once a run; None where the run has none."""
+    trainer = {READER: parts.reader, QUESTIONER: parts.questioner, CHECKER: checking(parts)}[number]
     if trainer is None:
         return None
     base, seeds = Model(parts.model, keys.weights), list(parts.seeds)

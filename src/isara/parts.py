@@ -46,8 +46,8 @@ class Parts:
             the place of M_{t-1} then. None: M_{t-1} answers.
         questioner: Tunes M_0 on the seeds to go on with the next pair; what it makes asks in the place of M_{t-1} then.
             None: M_{t-1} asks, or who the config says.
-        checker: Tunes M_0 on the seeds as each iteration is trained; what it makes gives the second answers, and is the
-            seeds-only model that iterations are compared with. None: there are none, or M_{t-1} gives them.
+        checker_steps: Optimiser steps that `trainer` takes on the seeds alone for the model that gives second answers.
+            None: there are none, or who gave the first gives them.
         preference: Trains each iteration's model on preferences, after its fine-tuning. None: it stays as it is.
         notes: Lines for the log, such as which settings follow the model's size.
         make: Makes an iteration's pairs. What isn't the loop's own is a part of the key.
@@ -72,7 +72,7 @@ class Parts:
     make: Make = make_pairs
     reader: Trainer | None = None
     questioner: Trainer | None = None
-    checker: Trainer | None = None
+    checker_steps: int | None = None
     preference: PreferenceTrainer | None = None
     page: Callable[[Path], None] | None = None
     measured_by: EngineFactory | None = None
@@ -108,7 +108,7 @@ class Parts:
             "evaluator": part_key(self.evaluator) if self.evaluator else None,
             **({"reader": part_key(self.reader)} if self.reader else {}),
             **({"questioner": part_key(self.questioner)} if self.questioner else {}),
-            **({"checker": part_key(self.checker)} if self.checker else {}),
+            **({"checker": self.checker_steps} if self.checker_steps else {}),
             **({"preference": part_key(self.preference)} if self.preference else {}),
             **({"evaluation engine": part_key(self.measured_by)} if self.measured_by else {}),
             **own,

@@ -11,7 +11,7 @@ from isara.generate import Making, make_pairs, whole_batches
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, QAPair
-from isara.stages import Model, read_by, steps
+from isara.stages import Model, checking, read_by, steps
 from isara.temporary import temporary_folder
 from isara.watching import SILENT
 
@@ -76,9 +76,9 @@ def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
             place = folder / "questioner"
             parts.questioner.fit(parts.seeds, parts.model, place)
             making = replace(making, questions_by=opened.enter_context(parts.asker(str(place))), question_weights="")
-        if parts.checker is not None:
-            place = folder / "seeds-only"
-            parts.checker.fit(parts.seeds, parts.model, place)
-            checking = opened.enter_context(parts.asker(str(place)))
-            making = replace(making, checked_by=checking, checker_weights="", retrieve_others=no_demos)
+        if (checker := checking(parts)) is not None:
+            place = folder / "checker"
+            checker.fit(parts.seeds, parts.model, place)
+            other = opened.enter_context(parts.asker(str(place)))
+            making = replace(making, checked_by=other, checker_weights="", retrieve_others=no_demos)
         make_pairs(asker, making, SILENT, folder)

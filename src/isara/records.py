@@ -14,8 +14,10 @@ SEEDS_ONLY = -1
 READER = -2
 # The model that has learnt the seeds' questions, and asks in the place of M_{t-1} where wanted.
 QUESTIONER = -3
+# The model that is fine-tuned on the seeds alone before any pair is made, and gives the second answers where wanted.
+CHECKER = -4
 # What is trained beside the iterations, by what its folder and its stages are called.
-BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader", QUESTIONER: "questioner"}
+BESIDE = {SEEDS_ONLY: "seeds-only", READER: "reader", QUESTIONER: "questioner", CHECKER: "checker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Candidate:
         answers: Draws of its answer, in the order they were made; empty while the question filters run.
         chosen: Which of them the pair holds.
         rejection: Why it was dropped; None while nothing objects.
-        second: Draw of an answer after other demonstrations, to hold the pair's against; None where there is none.
+        second: Draw of another answer to the question, to hold the pair's against; None where there is none.
     """
 
     pair: QAPair

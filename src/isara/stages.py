@@ -100,9 +100,11 @@ class Keys:
     ) -> dict[str, Any]:
         """Of a fine-tuned model; None for the run's own trainer, and for a teacher that is the start."""
         weighed = any(pair.weight != 1.0 for pair in data)
+        shown = {pair.id: pair.untrained for pair in data if pair.untrained}
         return {
             "start": start.weights,
             "pairs": [pair.id for pair in data],
+            **({"answers that are not trained on": shown} if shown else {}),
             **({"weights of pairs": [pair.weight for pair in data]} if weighed else {}),
             **({} if teacher is None else {"teacher": teacher.weights}),
             **self._of("trainer", "prompt format"),
@@ -276,6 +278,14 @@ def stepped(trainer: Trainer, folder: Path) -> Trainer:
         type(trainer).__qualname__,
     )
     return trainer
+
+
+def checking(parts: Parts) -> Trainer | None:
+    """What makes the model that gives second answers of M_0 and the seeds; None where there is none."""
+    if parts.checker_steps is None:
+        return None
+    trainer = parts.trainer
+    return trainer.with_steps(parts.checker_steps) if isinstance(trainer, SteppedTrainer) else trainer
 
 
 def trained(folder: Path) -> Model:

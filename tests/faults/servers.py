@@ -78,7 +78,8 @@ def attempt(command: list[str], limit: float | None, victim: str) -> tuple[int, 
         if limit is None:
             raise
         if victim != "isara":
-            while not (found := servers(mark)) and process.poll() is None:
+            ends = time.monotonic() + _LONGEST
+            while not (found := servers(mark)) and process.poll() is None and time.monotonic() < ends:
                 time.sleep(0.1)  # between two models there is none
             for server in found:
                 with suppress(psutil.NoSuchProcess):

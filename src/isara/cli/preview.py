@@ -33,7 +33,9 @@ def preview(
     status = console(stderr=True).status
     with parts.asker(parts.model) as asker:
         with status(
-            "training who asks or answers and making rows" if parts.reader or parts.questioner else "making rows"
+            "training who asks or answers and making rows"
+            if parts.reader or parts.questioner or parts.checker_steps
+            else "making rows"
         ):
             seen = make(parts, asker, rows)
         texts = seen.texts()

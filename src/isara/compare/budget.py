@@ -47,13 +47,7 @@ def cost(cell: Path) -> Cost:
     iterations = [facts for run in runs for facts in run.iterations]
     candidates = [each.candidate for facts in iterations for each in facts.candidates]
     stats = [each.stats for facts in iterations for each in facts.trainings]
-    stats += [run.reader.stats for run in runs if run.reader]
-    stats += [
-        each.stats
-        for run in runs
-        if run.seeds_only and run.config.filters.checked_by_seeds
-        for each in run.seeds_only.trainings
-    ]
+    stats += [each.stats for run in runs for each in (*filter(None, [run.reader]), *run.helpers)]
     return Cost(
         len(candidates),
         sum(draw.tokens for each in candidates for draw in each.draws) + sum(facts.alone for facts in iterations),

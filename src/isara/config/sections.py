@@ -285,6 +285,7 @@ class FiltersConfig(Section):
         "demonstrations",
         description="who gives the second answer of `agreement`: the same model after other demonstrations, or the "
         "base model fine-tuned on the seeds alone, after none (our choice)",
+        json_schema_extra=FREE,  # where it counts, it is a part of the run's key
     )
 
     @property

@@ -89,6 +89,29 @@ def exchanges(turns: Sequence[Turn], where: str) -> tuple[QAPair, tuple[str, ...
         SeedError: No question of it is answered.
         UntrainedError: No answer of it is trained on.
     """
+    pairs, trained, notes = _paired(turns, where)
+    if not trained:
+        advice = "give an answer that is to be learnt the weight 1, or drop the row"
+        raise UntrainedError(str(fault(where, "an answer to train on", "the weight 0 at each", advice)))
+    last = trained[-1]
+    notes[_UNTRAINED_NOTE] = last < len(pairs) - 1
+    shown = tuple(place for place in range(last) if place not in trained)
+    pair = QAPair(*pairs[last], before=tuple(pairs[:last]), untrained=shown)
+    return pair, tuple(note for note, holds in notes.items() if holds)
+
+
+def earlier(turns: Sequence[Turn], where: str) -> tuple[tuple[tuple[str, str], ...], tuple[int, ...]]:
+    """The exchanges before a row's own question, and the places of those whose answers are not trained on.
+
+    Raises:
+        SeedError: No question of them is answered.
+    """
+    pairs, trained, _ = _paired(turns, where)
+    return tuple(pairs), tuple(place for place in range(len(pairs)) if place not in trained)
+
+
+def _paired(turns: Sequence[Turn], where: str) -> tuple[list[tuple[str, str]], list[int], dict[str, bool]]:
+    """Questions with their answers, the places of those that are trained on, and which notes hold."""
     notes = {SYSTEM_NOTE: any(turn.role == "system" for turn in turns)}
     spoken, notes[_JOINED_NOTE] = _joined([turn for turn in turns if turn.role != "system"])
     notes[_OPENING_NOTE] = bool(spoken) and spoken[0].role == "assistant"
@@ -99,15 +122,7 @@ def exchanges(turns: Sequence[Turn], where: str) -> tuple[QAPair, tuple[str, ...
         roles = listed(turn.role for turn in turns)
         wanted = "messages with a user and then an assistant turn"
         raise fault(where, wanted, f"the roles {roles}", "add the missing turn or drop the row")
-    trained = [place for place in range(len(pairs)) if asked[2 * place + 1].trained]
-    if not trained:
-        advice = "give an answer that is to be learnt the weight 1, or drop the row"
-        raise UntrainedError(str(fault(where, "an answer to train on", "the weight 0 at each", advice)))
-    last = trained[-1]
-    notes[_UNTRAINED_NOTE] = last < len(pairs) - 1
-    shown = tuple(place for place in range(last) if place not in trained)
-    pair = QAPair(*pairs[last], before=tuple(pairs[:last]), untrained=shown)
-    return pair, tuple(note for note, holds in notes.items() if holds)
+    return pairs, [place for place in range(len(pairs)) if asked[2 * place + 1].trained], notes
 
 
 def _joined(turns: Sequence[Turn]) -> tuple[list[Turn], bool]:

@@ -11,6 +11,7 @@ from isara.data.dialogues import (
     Turn,
     UntrainedError,
     dialogue_column,
+    earlier,
     exchanges,
     is_dialogue,
     read_turns,
@@ -159,6 +160,7 @@ def _plain_row(record: Record, columns: _Columns) -> SourceRow:
     asked = plain_text(_cell(record, columns.question), columns.question, record.where)
     replied = plain_text(_cell(record, columns.answer), columns.answer, record.where)
     before: tuple[tuple[str, str], ...] = ()
+    shown: tuple[int, ...] = ()  # of these, what is not trained on
     notes = list(record.notes)
     for name, value in record.row.items():
         usual = _usual(name)
@@ -167,12 +169,18 @@ def _plain_row(record: Record, columns: _Columns) -> SourceRow:
         if usual in MATERIAL_NAMES or (usual == "input" and _usual(columns.question) == "instruction"):
             asked = _with_material(asked, _material(value, str(name), record.where))
         elif usual in HISTORY_NAMES:
-            before = _history(value, str(name), record.where)
+            before, found = _history(value, str(name), record.where)
+            shown = found or shown
+        elif usual == "untrained" and "before" in map(_usual, record.row):  # as pairs are stored
+            shown = _places(value, record)
         elif usual in _SYSTEM_NAMES:
             notes.append(SYSTEM_NOTE)
         elif usual in _SAYING and not columns.named:
             notes.append(f"the column `{usual}` is filled and not used")
-    pair = replace(QAPair(asked, replied), before=before)
+    if shown and max(shown) >= len(before):
+        wanted = f"places of earlier answers in `untrained`, below {len(before)}"
+        raise fault(record.where, wanted, str(max(shown)), "correct it or leave it out")
+    pair = replace(QAPair(asked, replied), before=before, untrained=shown)
     return SourceRow(record.file, record.line, pair, tuple(dict.fromkeys(notes)))
 
 
@@ -188,13 +196,18 @@ def _material(value: Any, column: str, where: str) -> str:
     return "" if text.lower() in _NO_MATERIAL else text
 
 
-def _history(value: Any, column: str, where: str) -> tuple[tuple[str, str], ...]:
-    """Earlier turns: a list of questions with their answers, or of turns."""
+def _places(value: Any, record: Record) -> tuple[int, ...]:
+    if isinstance(value, list | tuple) and all(type(place) is int and place >= 0 for place in value):
+        return tuple(value)
+    raise fault(record.where, "a list of places in `untrained`", kind(value), "correct it or leave it out")
+
+
+def _history(value: Any, column: str, where: str) -> tuple[tuple[tuple[str, str], ...], tuple[int, ...]]:
+    """Earlier turns, a list of questions with their answers or of turns; and the places of what is not trained on."""
     if isinstance(value, list) and all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value):
-        return tuple((plain_text(one, column, where), plain_text(two, column, where)) for one, two in value)
+        return tuple((plain_text(one, column, where), plain_text(two, column, where)) for one, two in value), ()
     if value and is_dialogue(value):
-        pair, _ = exchanges(read_turns(value, column, where)[0], where)
-        return pair.turns
+        return earlier(read_turns(value, column, where)[0], where)
     wanted = f"earlier turns in `{column}` such as [[question, answer]]"
     raise fault(where, wanted, kind(value), "write them so or drop the column")
 

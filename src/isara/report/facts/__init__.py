@@ -20,7 +20,7 @@ from isara.generate import funnel, whole_batches
 from isara.kinds import KindShare
 from isara.marks import clean
 from isara.preference import FILE as CONTRAST
-from isara.records import QUESTIONER, READER, SEEDS_ONLY, Candidate, Draw, QAPair, TrainStats
+from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, Candidate, Draw, QAPair, TrainStats
 from isara.report.facts.record import Example, IterationFacts, Run, StoredCandidate, Training
 from isara.stages import read_items
 from isara.watching import StageName
@@ -60,8 +60,8 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         _exported(run, numbers),
         _seeds_only(run, verify),
         _training(run, READER, verify),
+        tuple(each for number in (QUESTIONER, CHECKER) if (each := _training(run, number, verify)) is not None),
     )
-    _training(run, QUESTIONER, verify)  # nothing shows it; a damaged one is named
     for facts in found.all:
         if facts.items and [row.id for row in facts.items] != [pair.id for pair in found.heldout]:
             path = stage_folder(run, facts.number, "evaluate") / "items.jsonl"

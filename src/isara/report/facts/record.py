@@ -169,6 +169,7 @@ class Run:
         exported: The iteration whose model is in final/, 0 or SEEDS_ONLY; None where none is yet.
         seeds_only: The model that was fine-tuned on the seeds alone; None where there is none.
         reader: The training of the model that answered in the iterations' place; None where they answered themselves.
+        helpers: The trainings of those that asked in their place, or gave second answers.
     """
 
     path: Path
@@ -182,6 +183,7 @@ class Run:
     exported: int | None
     seeds_only: IterationFacts | None = None
     reader: Training | None = None
+    helpers: tuple[Training, ...] = ()
 
     @property
     def all(self) -> tuple[IterationFacts, ...]:
