@@ -284,7 +284,7 @@ class FiltersConfig(Section):
     agreement_with: Literal["demonstrations", "seeds"] = Field(
         "demonstrations",
         description="who gives the second answer of `agreement`: the same model after other demonstrations, or the "
-        "base model fine-tuned on the seeds alone, after none (our choice)",
+        "base model tuned on the seeds alone, after none (our choice)",
         json_schema_extra=FREE,  # where it counts, it is a part of the run's key
     )
 
