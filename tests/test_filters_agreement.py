@@ -21,6 +21,7 @@ from isara.loop import generate_pairs, run
 from isara.pool import Pool, other_retriever, retriever
 from isara.records import Candidate, Draw, QAPair, TrainStats
 from isara.report.facts import read_run
+from isara.stages import Keys, Model
 from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
 from tests.test_loop import parts
@@ -238,3 +239,11 @@ def test_second_answers_are_part_of_what_a_run_has_cost(tmp_path: Path) -> None:
     second = sum(each.second.tokens for each in candidates if each.second)
     first = sum(draw.tokens for each in candidates for draw in (each.question, *each.answers))
     assert second > 0 and cost(tmp_path / "run").generated == first + second
+
+
+def test_a_training_is_another_where_other_answers_are_left_out(tmp_path: Path) -> None:
+    made = parts(tmp_path / "run")
+    keys, model = Keys(made, made.keys()), Model("base/model", "3d5a")
+    pair = QAPair("Q?", "A.", before=(("a?", "b"), ("c?", "d")))
+    shown = [keys.train([replace(pair, untrained=each)], model) for each in ((), (0,), (1,))]
+    assert shown[0] != shown[1] != shown[2] and "answers that are not trained on" not in shown[0]

@@ -507,9 +507,7 @@ def checker_steps(config: Config, seeds: Sequence[QAPair]) -> int | None:
     pairs = config.generate.accept + len(learnt)
     rows = config.generate.accept + sum(len(pair.turns) - len(pair.untrained) for pair in learnt)
     rows += min(len(everyday_questions(0)), wanted(train.anchors, pairs))
-    passes = math.ceil(rows / train.per_device_train_batch_size)
-    epochs = train.num_train_epochs or settings_for(None).num_train_epochs
-    return train.max_steps or max(1, math.ceil(epochs * math.ceil(passes / train.gradient_accumulation_steps)))
+    return train.steps(rows)
 
 
 def build_preference(config: Config, watcher: Watcher | None = None) -> SupervisedTrainer | ChildTrainer | None:

@@ -22,7 +22,6 @@ from isara.pool import Pool, retriever
 from isara.preview import Preview, preview
 from isara.records import Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
-from isara.sizes import settings_for
 from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
 from isara.training.compute import weight_bytes
@@ -240,7 +239,6 @@ def _token_bytes(parts: Parts, itemsize: int) -> int:
 def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
     config, train = parts.config, parts.config.train
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    epochs = train.num_train_epochs or settings_for(None).num_train_epochs
     grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
     preferred = _preferences(parts, seen, rates, grown)
     if config.prefer.method == "spin":  # which is fine-tuned once
@@ -252,7 +250,7 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
         known = 0 if train.data == "generated" else len(parts.seeds)
         rows = known + config.generate.accept * times
         mean = (known * seeds + config.generate.accept * times * made) / max(1, rows)
-        fits.append((train.max_steps or math.ceil(epochs * math.ceil(rows / size)), mean))
+        fits.append((train.steps(rows), mean))
     if fits and (has_baseline(parts) or parts.checker_steps):  # which takes the steps of iteration 1, and is one
         fits.append((fits[0][0], seeds))
     tokens, seconds = preferred

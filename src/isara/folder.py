@@ -141,7 +141,7 @@ class RunFolder:
         """
         folder = stage_folder(self.path, t, name)
         _no_links(self.path, folder)
-        key = json.loads(json.dumps(key, default=str))
+        key = _stored(key)
         if (folder / "key.json").exists():
             self._check_key(folder, key)
         if is_done(folder):
@@ -172,7 +172,7 @@ class RunFolder:
     def has(self, t: int, name: StageName, key: Mapping[str, Any]) -> bool:
         """Whether a stage of this key is finished."""
         folder = stage_folder(self.path, t, name)
-        return is_done(folder) and read_json(folder / "key.json") == json.loads(json.dumps(key, default=str))
+        return is_done(folder) and read_json(folder / "key.json") == _stored(key)
 
     def show(self) -> None:
         """Shows the folder as it stands to whoever looks on."""
@@ -316,6 +316,12 @@ def check_stage(folder: Path, verify: bool = True) -> dict[str, dict[str, Any]]:
         if name != "DONE" and name not in table and (path.is_symlink() or path.is_file()):
             raise _spoilt(folder, path, "does not belong there")
     return table
+
+
+def _stored(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as it is read again."""
+    found: dict[str, Any] = json.loads(json.dumps(key, default=str))
+    return found
 
 
 def link_stage(source: Path, folder: Path) -> None:

@@ -24,7 +24,37 @@ _TOO_EARLY = 5.0  # seconds: before, nothing is said of the time left
 _GUESSED_YIELD = 0.5  # share of candidates that pass, before any has been seen
 
 
-class Bars:
+class _Drawn:
+    """Draws a bar for a `with` block, and looks after it once a second: of much work nobody tells while it lasts.
+
+    Args:
+        progress: The bar.
+        look: What is done each second.
+    """
+
+    def __init__(self, progress: Progress, look: Callable[[], None]) -> None:
+        self._progress, self._look = progress, look
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._keep_looking, daemon=True)
+
+    def _keep_looking(self) -> None:
+        while not self._ended.wait(1.0):
+            self._look()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._beat.join()
+        self._progress.stop()
+
+
+class Bars(_Drawn):
     """A watcher that draws a bar for the stage at hand, or prints a line a minute where there is no terminal.
 
     Args:
@@ -40,7 +70,7 @@ class Bars:
         self.iterations, self.batch_size = iterations, batch
         self._console, self._clock = console, clock
         wide = console.width >= _WIDE
-        self._progress = Progress(
+        bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12 if wide else 5),
             *(TextColumn("{task.fields[" + name + "]}") for name in _COLUMNS),
@@ -49,12 +79,11 @@ class Bars:
             transient=True,
             disable=not console.is_terminal,
         )
+        super().__init__(bar, self.refresh)
         self._task: TaskID | None = None
         self._stage: _Stage | None = None
         self._told = clock()
         self._lock = threading.RLock()
-        self._ended = threading.Event()
-        self._beat = threading.Thread(target=self._keep_telling, daemon=True)
 
     def stage(self, iteration: int, name: StageName, total: int) -> None:
         """Starts the bar of a stage."""
@@ -129,25 +158,8 @@ class Bars:
         if not self._console.is_terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _keep_telling(self) -> None:
-        # Of loading and evaluating nobody tells while they last.
-        while not self._ended.wait(1.0):
-            self.refresh()
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        self._beat.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._beat.join()
-        self._progress.stop()
-
-
-class Steps:
+class Steps(_Drawn):
     """How far work beside the loop has come: a bar with the time left, or a line a minute where there is no terminal.
 
     Args:
@@ -158,7 +170,7 @@ class Steps:
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._progress = Progress(
+        bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             TextColumn("{task.fields[said]}"),
@@ -167,12 +179,11 @@ class Steps:
             transient=True,
             disable=not console.is_terminal,
         )
+        super().__init__(bar, self._tell)
         self._task = self._progress.add_task(label, total=None, said="")
         self._label, self._first, self._done, self._total = label, 0, 0, 0
         self._begun = self._told = clock()
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._beat = threading.Thread(target=self._keep_telling, daemon=True)
 
     def __call__(self, done: int, total: int, label: str | None = None) -> None:
         """Takes how much is done; where that is less than before, or of something else, the time begins anew."""
@@ -201,22 +212,6 @@ class Steps:
             said = [each for each in (self._said(), f"{(self._told - self._begun) / 60:.0f} min so far") if each]
             line = f"{self._label}: {', '.join(said)}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _keep_telling(self) -> None:
-        while not self._ended.wait(1.0):
-            self._tell()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        self._beat.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._beat.join()
-        self._progress.stop()
 
 
 def _time_left(seconds: float) -> str:

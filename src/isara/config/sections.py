@@ -417,6 +417,15 @@ class TrainConfig(Section):
             )
         return self
 
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a training on so many rows, one at the least, each of which is one of a batch.
+
+        Epochs that follow the model's size and aren't settled yet are those of an unknown size.
+        """
+        size = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        epochs = self.num_train_epochs or settings_for(None).num_train_epochs
+        return self.max_steps or math.ceil(epochs * math.ceil(rows / size))
+
 
 class PreferConfig(Section):
     """Whether and how the model learns to prefer good answers to those that it gives by itself."""
