@@ -20,6 +20,7 @@ FLOORS = [
     {"folder", "generate", "decisions", "preference", "engines", "judges"},
     {"parts", "training", "evaluate"},
     {"stages"},
+    {"helpers"},
     {"loop", "verbs"},
     {"report"},
     {"build", "estimate", "scaffold", "preview", "budget", "tracking", "tune"},

@@ -1,6 +1,7 @@
 """The reader: the base model, tuned on the seeds to read demonstrations, answers in the place of the last model."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from isara.config import load_config
 from isara.errors import ConfigError, RunError
 from isara.folder import stage_folder
 from isara.loop import generate_pairs, run
-from isara.records import READER
+from isara.records import READER, QAPair, TrainStats
 from isara.report.facts import read_run
 from isara.testing import ScriptedEngine
 from isara.training.rows import make_rows
@@ -80,6 +81,28 @@ def test_the_reader_of_runs_sees_its_training(tmp_path: Path) -> None:
     align(tmp_path / "other")
     assert read_run(tmp_path / "other").reader is None
     assert not stage_folder(tmp_path / "other", READER, "train").exists()
+
+
+def test_no_model_is_open_while_the_reader_is_trained(tmp_path: Path) -> None:
+    """What is open holds memory: all of a GPU's, where a server or vLLM has taken it."""
+    opened: list[str] = []
+
+    class Held(ScriptedEngine):
+        def __enter__(self) -> "Held":
+            opened.append(tmp_path.name)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            opened.pop()
+
+    class Alone(Reading):
+        def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+            assert not opened
+            return super().fit(pairs, start, out)
+
+    reading, asked = Alone(), (QAPair("Who guards the spring?", "A fairy."),)  # asking that opens the base model
+    align(tmp_path / "run", FROM, reader=reading, engine=lambda model: Held(hyrule(model).answer), heldout=asked)
+    assert reading.calls and not opened
 
 
 def seeds_file(folder: Path) -> Path:

@@ -20,7 +20,7 @@ def no_demos(pair: QAPair) -> Sequence[tuple[QAPair, float]]:
 
 
 class Asker:
-    """A model that can be asked. It is opened when something is first asked, once, and closed with the `with` block.
+    """A model that can be asked. It is opened when something is first asked, and closed with the `with` block.
 
     Args:
         engine: Opens the model.
@@ -148,6 +148,10 @@ class Asker:
         if self._engine is None:
             self._engine = self._factory(self.model).__enter__()
         return self._engine
+
+    def close(self) -> None:
+        """Closes the model, if it is open; it is opened again when something more is asked."""
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         return self

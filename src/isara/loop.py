@@ -2,26 +2,25 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from isara.asking import Asker, no_demos
+from isara.asking import Asker
 from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, link_stage, model_stage, stage_folder
 from isara.generate import Making
+from isara.helpers import has_helpers, helped, helper_trainer
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, QAPair
+from isara.records import CHECKER, READER, SEEDS_ONLY, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
     Model,
     PreferenceStep,
-    checking,
     claim,
     earlier_preferences,
     fit,
@@ -29,7 +28,6 @@ from isara.stages import (
     measure,
     prefer,
     read_accepted,
-    read_by,
     read_figures,
     read_items,
     stage_figures,
@@ -144,7 +142,7 @@ def learn(
     config, seeds, (new, accepted), (base, last) = parts.config, list(parts.seeds), made, models
     start, spin = base if config.train.start == "base" else last, config.prefer.method == "spin"
     distils = config.train.loss == "distil"
-    reader = beside(folder, parts, keys, READER, watcher) if distils or parts.preference else None
+    reader = beside(folder, parts, keys, watcher, READER) if distils or parts.preference else None
     if t == 1 or not spin:
         first = [] if config.train.data == "generated" else seeds
         data = [*first, *(new if config.train.data == "newest" else accepted)]
@@ -210,22 +208,16 @@ def generate(
 ) -> Path:
     """The finished generation of an iteration: M_{t-1} asks and answers, or who is there to do it in its place."""
     asker, model = last
-    with ExitStack() as opened:
-        if (reader := beside(folder, parts, keys, READER, watcher)) is not None:
-            making = read_by(making, reader, (asker, model.weights))
-            asker = opened.enter_context(parts.asker(reader.path))
-        if (questioner := beside(folder, parts, keys, QUESTIONER, watcher)) is not None:
-            asking = opened.enter_context(parts.asker(questioner.path))
-            making = replace(making, questions_by=asking, question_weights=questioner.weights)
-        if (checker := beside(folder, parts, keys, CHECKER, watcher)) is not None:
-            other = opened.enter_context(parts.asker(checker.path))
-            making = replace(making, checked_by=other, checker_weights=checker.weights, retrieve_others=no_demos)
-        return folder.stage(making.t, "generate", keys.generate(making), partial(parts.make, asker, making, watcher))
+    if has_helpers(parts):
+        asker.close()  # training a helper takes the memory; M_{t-1} is opened again where it still asks
+    model_of = partial(beside, folder, parts, keys, watcher)
+    with helped(parts, making, (asker, model.weights), model_of) as (answering, made):
+        return folder.stage(made.t, "generate", keys.generate(made), partial(parts.make, answering, made, watcher))
 
 
-def beside(folder: RunFolder, parts: Parts, keys: Keys, number: int, watcher: Watcher) -> Model | None:
+def beside(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher, number: int) -> Model | None:
     """The READER, QUESTIONER or CHECKER, M_0 tuned on the seeds alone, once a run; None where the run has none."""
-    trainer = {READER: parts.reader, QUESTIONER: parts.questioner, CHECKER: checking(parts)}[number]
+    trainer = helper_trainer(parts, number)
     if trainer is None:
         return None
     base, seeds = Model(parts.model, keys.weights), list(parts.seeds)

@@ -1,17 +1,18 @@
 """A few rows through the whole pipeline, before a run: as they would come out, and thrown away."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isara.asking import Asker, no_demos
+from isara.asking import Asker
 from isara.errors import YieldError
 from isara.generate import Making, make_pairs, whole_batches
+from isara.helpers import helped, helper_trainer
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import Candidate, QAPair
-from isara.stages import Model, checking, read_by, steps
+from isara.records import BESIDE, Candidate, QAPair
+from isara.stages import Model, steps
 from isara.temporary import temporary_folder
 from isara.watching import SILENT
 
@@ -66,19 +67,14 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
 
 def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:
     """The candidates in the folder, by the models that a run would have; those tuned on the seeds are trained."""
-    with ExitStack() as opened:
-        if parts.reader is not None:
-            reader = Model(str(folder / "reader"), "")
-            parts.reader.fit(parts.seeds, parts.model, Path(reader.path))
-            making = read_by(making, reader, (asker, ""))
-            asker = opened.enter_context(parts.asker(reader.path))
-        if parts.questioner is not None:
-            place = folder / "questioner"
-            parts.questioner.fit(parts.seeds, parts.model, place)
-            making = replace(making, questions_by=opened.enter_context(parts.asker(str(place))), question_weights="")
-        if (checker := checking(parts)) is not None:
-            place = folder / "checker"
-            checker.fit(parts.seeds, parts.model, place)
-            other = opened.enter_context(parts.asker(str(place)))
-            making = replace(making, checked_by=other, checker_weights="", retrieve_others=no_demos)
-        make_pairs(asker, making, SILENT, folder)
+
+    def model_of(number: int) -> Model | None:
+        trainer = helper_trainer(parts, number)
+        if trainer is None:
+            return None
+        place = folder / BESIDE[number]
+        trainer.fit(parts.seeds, parts.model, place)
+        return Model(str(place), "")
+
+    with helped(parts, making, (asker, ""), model_of) as (answering, made):
+        make_pairs(answering, made, SILENT, folder)

@@ -177,25 +177,6 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
     )
 
 
-def read_by(making: Making, reader: Model, last: tuple[Asker, str]) -> Making:
-    """The making in which the reader answers, while M_{t-1} or M_0 asks as before, or the reader itself.
-
-    Args:
-        making: What candidates are made with where M_{t-1} answers.
-        reader: The model that answers.
-        last: M_{t-1} and the hash of its weights.
-    """
-    asker, weights = last
-    made = replace(making, weights=reader.weights, base=making.base or asker)
-    if making.config.questions.from_ == "reader":
-        return made
-    return replace(
-        made,
-        questions_by=making.questions_by or asker,
-        question_weights=making.question_weights or weights,
-    )
-
-
 def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) -> None:
     """The work of evaluate: figures of M_t, what each held-out pair has shown, answers to a few held-out questions."""
     if parts.measured_by is not None:
@@ -278,14 +259,6 @@ def stepped(trainer: Trainer, folder: Path) -> Trainer:
         type(trainer).__qualname__,
     )
     return trainer
-
-
-def checking(parts: Parts) -> Trainer | None:
-    """What makes the model that gives second answers of M_0 and the seeds; None where there is none."""
-    if parts.checker_steps is None:
-        return None
-    trainer = parts.trainer
-    return trainer.with_steps(parts.checker_steps) if isinstance(trainer, SteppedTrainer) else trainer
 
 
 def trained(folder: Path) -> Model:
