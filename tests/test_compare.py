@@ -911,6 +911,9 @@ def command(*arguments: str) -> Any:
 
 def test_the_command_compares_on_a_real_model_and_goes_on(domain: Path, tmp_path: Path) -> None:
     arguments = [str(domain), "--arms", "zero-shot,isara", "--seeds", "1", "--out", str(tmp_path / "out")]
+    planned = command(*arguments, "--dry-run")
+    assert planned.exception is None, planned.output
+    assert "\nisara: 1 run, " in planned.output and "\nall: " in planned.output and not (tmp_path / "out").exists()
     first = command(*arguments)
     assert first.exception is None, first.output
     text = (tmp_path / "out/table.md").read_text()
@@ -926,7 +929,7 @@ def test_the_command_compares_on_a_real_model_and_goes_on(domain: Path, tmp_path
 
 def test_a_dry_run_of_several_models_has_a_plan_for_each(domain: Path, tmp_path: Path) -> None:
     models = f"embedded,{embedded_model()}"
-    found = command(str(domain), "--models", models, "--dry-run", "--out", str(tmp_path / "out"))
+    found = command(str(domain), "--models", models, "--dry-run", "--no-estimate", "--out", str(tmp_path / "out"))
     assert found.exception is None, found.output
     assert found.output.count("4 arms x 3 training seeds on ") == 2
     assert not (tmp_path / "out").exists()

@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -20,12 +21,12 @@ from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
 from isara.preview import Preview, preview
-from isara.records import Draw, Prompt, QAPair, Sampling
+from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
 from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
 from isara.training.compute import weight_bytes
-from isara.watching import Silent
+from isara.watching import Silent, StageName
 
 ROWS = 8
 _STEPS = 8  # decoding steps that are timed
@@ -71,6 +72,25 @@ class Stage:
     memory: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one stage of a run takes.
+
+    Attributes:
+        name: Which.
+        number: The iteration, or of a training beside them (SEEDS_ONLY, READER, QUESTIONER, CHECKER).
+        tokens: Generated, trained on, or read.
+        seconds: Of it.
+        steps: Optimiser steps of a fine-tuning.
+    """
+
+    name: StageName
+    number: int
+    tokens: float
+    seconds: float
+    steps: int = 0
+
+
 def measure(parts: Parts, asker: Asker) -> Rates:
     """How fast the base model reads, decodes and is trained, on the run's own prompts and seeds.
 
@@ -91,14 +111,25 @@ def measure(parts: Parts, asker: Asker) -> Rates:
 
 def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Stage]:
     """Generation, training and evaluation of the whole run, if no iteration stops it early."""
-    config = parts.config
-    if not config.iterations:
-        return [_evaluation(parts, asker, seen, rates)]
-    return [
-        _generation(parts, asker, seen, rates),
-        _trainings(parts, seen, rates),
-        _evaluation(parts, asker, seen, rates),
-    ]
+    steps = run_steps(parts, asker, seen, rates)
+    memory = {"generate": partial(_generating_memory, parts, asker, seen), "train": partial(_training_memory, parts)}
+    stages = []
+    for name, kinds in (("generate", {"generate"}), ("train", {"train", "prefer"}), ("evaluate", {"evaluate"})):
+        if own := [step for step in steps if step.name in kinds]:
+            tokens, seconds = sum(step.tokens for step in own), sum(step.seconds for step in own)
+            stages.append(Stage(name, tokens, seconds, memory[name]() if name in memory else 0))
+    return stages
+
+
+def run_steps(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Step]:
+    """Every stage of the run, if no iteration stops it early."""
+    last, measured = parts.config.iterations, _evaluations(parts, asker, seen, rates)
+    if not last:
+        return measured
+    made = [replace(_generation(parts, asker, seen, rates), number=t) for t in range(1, last + 1)]
+    if not parts.config.generate.accept:
+        made = []
+    return [*made, *_trainings(parts, seen, rates), *_preferences(parts, seen, rates), *measured]
 
 
 def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType:
@@ -110,8 +141,8 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
     for stage in stages:
         speed = stage.tokens / stage.seconds if stage.seconds else 0.0
         memory = _size(stage.memory) if stage.memory else ""
-        table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", _time(stage.seconds), memory)
-    table.add_row("all", "", "", _time(sum(stage.seconds for stage in stages)), "beside activations")
+        table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", in_units(stage.seconds), memory)
+    table.add_row("all", "", "", in_units(sum(stage.seconds for stage in stages)), "beside activations")
     note = (
         f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed, so it counts on "
         f"{_passing(seen):.0%} of the candidates and on texts as long as these; more --rows make it surer. A run that "
@@ -201,7 +232,8 @@ class _StepClock(Silent):
         self.times.append(time.perf_counter())
 
 
-def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stage:
+def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Step:
+    """Of one iteration."""
     config, options = parts.config, parts.config.generate
     # The last batch is only a little larger than what it takes.
     batches = 1.05 * options.accept / _passing(seen) / options.batch
@@ -210,8 +242,7 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stag
     # Prompts that are asked several times are read once.
     read: float = math.ceil(options.batch / config.questions.per_prompt) * len(_question_prompt(parts, asker).ids)
     answered = options.batch * len(answers) / max(1, len(seen.candidates))
-    prompt = _mean(asker.renderer.count([draw.prompt for draw in answers]))
-    read += answered * prompt
+    read += answered * _mean(asker.renderer.count([draw.prompt for draw in answers]))
     generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
     steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
     if second := [each.second for each in seen.candidates if each.second]:
@@ -220,11 +251,19 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stag
         generated += again * _mean(_tokens(second))
         steps += _longest(second, config.answers.max_new_tokens)
     seconds = read / rates.reading + steps * rates.step + generated * rates.row
-    whole = config.iterations * batches
+    return Step("generate", 0, batches * generated, batches * seconds)
+
+
+def _generating_memory(parts: Parts, asker: Asker, seen: Preview) -> int:
+    """Bytes of the models that are open at once, and of the cache of one."""
+    config = parts.config
     weights, _ = _weights(parts)
     itemsize = find_dtype(config.engine.dtype, find_device(config.engine.device)).itemsize
-    cache = options.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
-    return Stage("generate", whole * generated, whole * seconds, round(weights * itemsize + cache))
+    prompt = _mean(asker.renderer.count([draw.prompt for each in seen.candidates for draw in each.answers]))
+    cache = config.generate.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
+    asks_too = parts.reader is not None and config.questions.from_ != "reader" and parts.questioner is None
+    models = 1 + asks_too + (parts.questioner is not None) + (parts.checker_steps is not None)
+    return round(models * weights * itemsize + cache)
 
 
 def _token_bytes(parts: Parts, itemsize: int) -> int:
@@ -236,76 +275,108 @@ def _token_bytes(parts: Parts, itemsize: int) -> int:
     return token_bytes(config, itemsize) if hasattr(config, "num_attention_heads") else 0
 
 
-def _trainings(parts: Parts, seen: Preview, rates: Rates) -> Stage:
-    config, train = parts.config, parts.config.train
+def _trainings(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:
+    """Of each iteration, of the seeds-only model, and of those who ask, answer or check."""
+    config, train, known = parts.config, parts.config.train, len(parts.seeds)
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps
     grown = [1 if train.data == "newest" else t for t in range(1, config.iterations + 1)]
-    preferred = _preferences(parts, seen, rates, grown)
     if config.prefer.method == "spin":  # which is fine-tuned once
         grown = grown[:1]
     seeds = _row_tokens(parts, parts.seeds)
     made = _row_tokens(parts, [each.pair for each in seen.candidates if each.rejection is None]) or seeds
-    fits: list[tuple[int, float]] = []  # steps of each fine-tuning, and tokens of a row
-    for times in grown:
-        known = 0 if train.data == "generated" else len(parts.seeds)
-        rows = known + config.generate.accept * times
-        mean = (known * seeds + config.generate.accept * times * made) / max(1, rows)
-        fits.append((train.steps(rows), mean))
-    if fits and (has_baseline(parts) or parts.checker_steps):  # which takes the steps of iteration 1, and is one
-        fits.append((fits[0][0], seeds))
-    tokens, seconds = preferred
-    for steps, mean in fits:
-        tokens += steps * size * mean
+    fits: list[tuple[int, int, float]] = []  # which, its steps, and tokens of a row
+    for number, times in enumerate(grown, 1):
+        old, new = 0 if train.data == "generated" else known, config.generate.accept * times
+        fits.append((number, train.steps(old + new), (old * seeds + new * made) / max(1, old + new)))
+    if fits and has_baseline(parts):
+        fits.append((SEEDS_ONLY, fits[0][1], seeds))
+    if parts.checker_steps and not (has_baseline(parts) and parts.checker_steps == fits[0][1]):
+        fits.append((CHECKER, parts.checker_steps, seeds))
+    answers = config.answers
+    steps = math.ceil(answers.reader_epochs * math.ceil(known / size))
+    for number, trainer in ((READER, parts.reader), (QUESTIONER, parts.questioner)):
+        if trainer is not None:
+            fits.append((number, steps, seeds * (1 + answers.demos)))
+    return [
         # The timed steps were of seeds.
-        seconds += rates.training + steps * rates.training_step * mean / seeds
-    for trainer in (parts.reader, parts.questioner) if fits else ():
-        if trainer is None:
-            continue
-        answers = config.answers
-        steps = math.ceil(answers.reader_epochs * math.ceil(len(parts.seeds) / size))
-        tokens += steps * size * seeds * (1 + answers.demos)
-        seconds += rates.training + steps * rates.training_step * (1 + answers.demos)
+        Step(
+            "train",
+            number,
+            steps * size * mean,
+            rates.training + steps * rates.training_step * mean / seeds,
+            steps,
+        )
+        for number, steps, mean in fits
+    ]
+
+
+def _training_memory(parts: Parts) -> int:
+    config = parts.config
     weights, trained = _weights(parts)
     itemsize = weight_bytes(config.train.method or "lora", config.engine.dtype, config.engine.device, weights)
-    return Stage("train", tokens, seconds, training_memory(weights, trained, itemsize))
+    return training_memory(weights, trained, itemsize)
 
 
-def _preferences(parts: Parts, seen: Preview, rates: Rates, grown: Sequence[int]) -> tuple[float, float]:
-    """Tokens and seconds of the preference steps: own answers, and training on two answers a row."""
+def _preferences(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:
+    """The preference steps: own answers, and training on two answers a row."""
     config, train = parts.config, parts.config.train
     if parts.preference is None:
-        return 0.0, 0.0
-    spin = config.prefer.method == "spin"
+        return []
+    spin, last = config.prefer.method == "spin", config.iterations
     rows = len(parts.seeds) if spin else config.generate.accept
     answers = [draw for each in seen.candidates for draw in each.answers]
     written = _mean(_tokens(answers)) or config.answers.max_new_tokens
     decoded = math.ceil(rows / config.generate.batch) * _longest(answers, config.answers.max_new_tokens)
     size = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    tokens = seconds = 0.0
-    for times in [min(2, t) for t in range(1, len(grown) + 1)] if spin else grown:
+    found = []
+    for t in range(1, last + 1):
+        times = min(2, t) if spin else 1 if train.data == "newest" else t
         steps = math.ceil(config.prefer.num_train_epochs * math.ceil(rows * times / size))
-        tokens += 2 * steps * size * _row_tokens(parts, parts.seeds)
-        seconds += decoded * rates.step + rows * written * rates.row
-        seconds += rates.training + 2 * steps * rates.training_step
-    return tokens, seconds
+        seconds = decoded * rates.step + rows * written * rates.row + rates.training + 2 * steps * rates.training_step
+        found.append(Step("prefer", t, 2 * steps * size * _row_tokens(parts, parts.seeds), seconds, steps))
+    return found
 
 
-def _evaluation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Stage:
+def _evaluations(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Step]:
     """Of the base model, of each iteration's, and of the seeds-only one; a user's own evaluator is not counted."""
-    limit, evaluator = parts.config.answers.max_new_tokens, parts.evaluator
-    length = _mean(_tokens(draw for each in seen.candidates for draw in each.answers)) or limit
-    examples = [len(asker.renderer.answer((), pair).ids) for pair in parts.heldout[:EXAMPLES]]
-    models = 1 + parts.config.iterations + int(has_baseline(parts) and parts.config.iterations > 0)
-    tokens = seconds = 0.0
-    for number in range(models):
+    evaluator, numbers = parts.evaluator, [*range(parts.config.iterations + 1)]
+    if has_baseline(parts) and parts.config.iterations:
+        numbers.append(SEEDS_ONLY)
+    examples = min(EXAMPLES, len(parts.heldout))
+    shown = answering(parts, asker, seen, rates, examples, 1)
+    found = []
+    for number in numbers:
         read, calls = evaluator.work(asker, number == 0) if isinstance(evaluator, RunEvaluator) else (0, [])
-        read, calls = read + sum(examples), [*calls, len(examples)]
-        written = sum(calls) * length
-        # Of many answers one runs into the limit.
-        steps = sum(limit for call in calls if call)
-        tokens += read + written
-        seconds += read / rates.reading + steps * rates.step + written * rates.row
-    return Stage("evaluate", tokens, seconds)
+        # The prompts of answers are in what it reads.
+        written = answering(parts, asker, seen, rates, sum(calls), sum(map(bool, calls)), None)
+        tokens = read + written.tokens + shown.tokens
+        found.append(Step("evaluate", number, tokens, read / rates.reading + written.seconds + shown.seconds))
+    return found
+
+
+def answering(
+    parts: Parts, asker: Asker, seen: Preview, rates: Rates, count: int, calls: int, demos: int | None = 0
+) -> Step:
+    """So many held-out questions, answered greedily.
+
+    Args:
+        parts: Whose prompts they are.
+        asker: The base model.
+        seen: Rows as long as their answers.
+        rates: How fast the model is.
+        count: How many questions.
+        calls: How often the engine is asked.
+        demos: Pairs shown before each; None leaves the reading of prompts out.
+    """
+    limit = parts.config.answers.max_new_tokens
+    length = _mean(_tokens(draw for each in seen.candidates for draw in each.answers)) or limit
+    read = 0.0
+    if demos is not None:
+        alone = _mean([len(asker.renderer.answer((), pair).ids) for pair in parts.heldout[:EXAMPLES]])
+        read = count * (alone + demos * _row_tokens(parts, parts.seeds))
+    # Of many answers one runs into the limit.
+    seconds = read / rates.reading + (calls * limit * rates.step if count else 0.0) + count * length * rates.row
+    return Step("evaluate", 0, read + count * length, seconds)
 
 
 def _passing(seen: Preview) -> float:
@@ -349,7 +420,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _time(seconds: float) -> str:
+def in_units(seconds: float) -> str:
+    """A time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

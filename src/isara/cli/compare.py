@@ -63,7 +63,12 @@ HoldOut = Annotated[
 Splits = Annotated[int, typer.Option(min=2, help="Into how many comparisons --hold-out-category deals categories.")]
 Keep = Annotated[str | None, typer.Option("--keep-category", help="Categories, by ;, that stay on both sides.")]
 Counts = Annotated[str | None, typer.Option("--seed-counts", help="Numbers of seeds to compare with, by commas.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what will run and what arms share, then stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what will run, what arms share and how long it takes, then stop.")
+]
+Estimated = Annotated[
+    bool, typer.Option("--estimate/--no-estimate", help="With --dry-run: measure speeds and say how long it takes.")
+]
 
 
 def compare(
@@ -74,6 +79,7 @@ def compare(
     out: Out = None,
     overrides: Overrides = None,
     dry_run: DryRun = False,
+    estimate: Estimated = True,
     tests: Tests = None,
     test_limit: Limit = None,
     on: On = None,
@@ -105,7 +111,7 @@ def compare(
         base = _base(recipe, overrides or [], name)
         place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", base.config.model).strip("-")
         asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
-        work = _Work(chosen, range(seeds), dry_run, drop_near_tests, asked)
+        work = _Work(chosen, range(seeds), dry_run, estimate, drop_near_tests, asked)
         if hold_out_category:
             failed |= work.vary(_splits(base, hold_out_category, splits, keep_category), place, pooled=True)
         elif seed_counts:
@@ -123,6 +129,7 @@ class _Work:
     arms: "list[Arm]"
     seeds: range
     dry_run: bool
+    estimate: bool
     drop_near: bool
     tests: "Tested | TaskScore | HarnessScore | None"
 
@@ -166,8 +173,17 @@ class _Work:
         from isara.compare.compare import set_up
         from isara.compare.plan import plan
 
-        for line in plan(set_up(base, out, tests=self.tests), self.arms, self.seeds):
+        bench = set_up(base, out, tests=self.tests)
+        for line in plan(bench, self.arms, self.seeds):
             say(line)
+        if self.estimate:
+            from isara.compare.ahead import look_ahead, sentences
+
+            _tell(
+                "Making a few rows and a few steps of training, to say how long it takes (--no-estimate leaves it out)"
+            )
+            for line in sentences(look_ahead(bench, self.arms, self.seeds)):
+                say(line)
 
     def _compare(self, base: "Parts", out: Path) -> "Comparison":
         from functools import partial

@@ -11,6 +11,7 @@ from isara.marks import clean
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.stages import Keys, Model, steps
+from isara.watching import StageName
 
 
 def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
@@ -25,7 +26,7 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
         f"questions; score: {bench.scorer.about}"
     ]
     for arm in arms:
-        done = sum(_is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
+        done = sum(is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
         lines.append(f"{arm.name}: {_runs(arm, parts[arm.name])}; {done} of {len(seeds)} runs done")
     lines += _shared(parts)
     if leaks := bench.guard.leaks(bench.base.seeds):
@@ -54,22 +55,25 @@ def _shared(parts: dict[str, Parts]) -> Iterator[str]:
     """The stages whose keys are known before anything runs, where several arms have the same."""
     known: dict[tuple[str, str], list[str]] = {}
     for name, own in parts.items():
-        for stage, key in _first_keys(own):
+        for _, stage, key in first_stages(own):
             known.setdefault((stage, value_hash(key)), []).append(name)
     for (stage, _), names in known.items():
         if len(names) > 1:
             yield f"made once for {', '.join(names)}: {stage}"
 
 
-def _first_keys(parts: Parts) -> Iterator[tuple[str, dict[str, object]]]:
+def first_stages(parts: Parts) -> Iterator[tuple[tuple[StageName, int], str, dict[str, object]]]:
+    """Stages whose keys are known before anything runs: name and iteration, what it is in words, and its key."""
     keys = Keys(parts, parts.keys())
     base = Model(parts.model, keys.weights)
-    yield "the base model's evaluation", keys.evaluate(base)
+    yield ("evaluate", 0), "the base model's evaluation", keys.evaluate(base)
     if parts.config.iterations and parts.config.generate.accept:
-        yield "the pairs of iteration 1", keys.generate(steps(parts, 1, base, Pool(parts.embedder, parts.seeds)))
+        making = steps(parts, 1, base, Pool(parts.embedder, parts.seeds))
+        yield ("generate", 1), "the pairs of iteration 1", keys.generate(making)
 
 
-def _is_run(bench: Bench, arm: Arm, parts: Parts, seed: int) -> bool:
+def is_run(bench: Bench, arm: Arm, parts: Parts, seed: int) -> bool:
+    """Whether the arm's runs with a seed are there, whole."""
     runs = run_folders(bench.folder(arm.name, seed))
     if arm.steps_of and not parts.config.generate.accept:
         reference = bench.folder(arm.steps_of, seed)
