@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from isara.build import OwnEngine
 from isara.errors import ConfigError
 from isara.filters import Contamination, Novelty
 from isara.keys import part_key
@@ -88,6 +89,14 @@ class Slotted:
 def test_parts_that_hold_themselves_or_have_slots_are_known() -> None:
     assert part_key(HoldsItself()) == part_key(HoldsItself())
     assert part_key(Slotted(3)) != part_key(Slotted(4))
+
+
+def test_an_engine_of_the_users_keeps_the_name_that_older_runs_know() -> None:
+    key = part_key(OwnEngine(drop_long, {"least": 2, "stops": (1, 2)}))
+    assert key == {
+        "part": "isara.build.OwnEngine",
+        "with": {"make": part_key(drop_long), "options": {"least": 2, "stops": [1, 2]}},
+    }
 
 
 def test_a_key_that_json_cannot_hold_is_one_line() -> None:

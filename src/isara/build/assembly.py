@@ -1,0 +1,181 @@
+"""A config and what it names, as the parts of a run."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from isara.build.engines import build_engine, build_measuring_engine
+from isara.build.trainers import build_preference, build_questioner, build_reader, build_trainer, checker_steps
+from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
+from isara.data import as_pairs
+from isara.embedders import find_embedder
+from isara.errors import RunError
+from isara.evaluate.run import build_evaluator
+from isara.files import read_rows
+from isara.filters import default_filters
+from isara.folder import read_environment
+from isara.models import find_model
+from isara.own import load_part, made
+from isara.parts import Parts
+from isara.pool import Pool
+from isara.protocols import Filter
+from isara.records import QAPair
+from isara.render import Renderer, open_renderer
+from isara.report.page import refresh_page
+from isara.report.publish import final_files
+from isara.seeds import load_seeds
+from isara.sizes import count_weights, shown_count
+from isara.watching import Watcher
+
+LIBRARIES = ("isara", "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "numpy")
+
+
+def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
+    """The parts of a config; seeds are read and linted, nothing large is loaded yet.
+
+    Raises:
+        SeedError: Seed pairs that can't be used.
+        ModelError: No such model, or one that doesn't fit.
+        ConfigError: A part of the user's own that can't be had.
+    """
+    model = find_model(config.model)
+    config, notes = settled(config, model)
+    renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
+    seeds, heldout = load_seeds(config, renderer)
+    for trainer in (build_trainer(config), build_preference(config)):
+        if trainer is not None:
+            trainer.check(model)  # what training would stumble over is better known before hours of generation
+    return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=notes)
+
+
+def settled(config: Config, model: str) -> tuple[Config, list[str]]:
+    """The config with values for what follows the model's size, so that a run records them; and a line that says so.
+
+    Args:
+        config: The config as it was written.
+        model: What `find_model` returned.
+
+    Raises:
+        ModelError: A file of its weights is torn.
+    """
+    if not sized(config, None)[1]:
+        return config, []  # all of it is written out, as in a run's own config
+    weights = count_weights(model)
+    config, found = sized(config, weights)
+    size = "an unknown number of" if weights is None else shown_count(weights)
+    said = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
+    )
+    return config, [f"settings of a model of {size} weights: {said}"]
+
+
+def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True) -> Parts:
+    """The parts of a finished run as it was made, its exported model in the place of the base model.
+
+    Args:
+        run: The run folder.
+        overrides: "KEY=VALUE" settings that differ from the run's, by the user's choice.
+        retrieves: Whether neighbours are looked for; without, no embedding model is.
+
+    Raises:
+        RunError: It is no run folder, or has exported no model yet.
+    """
+    folder = Path(run).expanduser()
+    read_environment(folder)
+    model = folder / "final"
+    if not (model / "isara.json").is_file():
+        raise RunError(f"{folder} has no aligned model yet: finish it with the command that started it")
+    config = load_config(folder / FILE_NAME, overrides)
+    renderer = open_renderer(str(model), config.prompt_format, config.engine.trust_remote_code)
+    seeds = [QAPair.from_json(row) for row in read_rows(folder / "seeds.jsonl")]
+    heldout = [QAPair.from_json(row) for row in read_rows(folder / "heldout.jsonl")]
+    return assemble(config, str(model), renderer, seeds, heldout, retrieves=retrieves, generates=False)
+
+
+def assemble(
+    config: Config,
+    model: str,
+    renderer: Renderer,
+    seeds: Sequence[QAPair | Mapping[str, Any]],
+    heldout: Sequence[QAPair | Mapping[str, Any]] = (),
+    watcher: Watcher | None = None,
+    *,
+    retrieves: bool = True,
+    generates: bool = True,
+) -> Parts:
+    """The parts of a config for a model and pairs that are at hand.
+
+    Args:
+        config: Every option.
+        model: The model's folder or name.
+        renderer: Its prompts.
+        seeds: The seed pairs; dicts with `question` and `answer` will do.
+        heldout: The held-out pairs, likewise.
+        watcher: Is told of progress.
+        retrieves: Whether neighbours are looked for; without, no embedding model is.
+        generates: Whether pairs are made; without, no filter is loaded.
+
+    Raises:
+        ModelError: The embedder can't be had.
+        ConfigError: A part of the user's own that can't be had.
+    """
+    if generates:  # else nothing that follows the model's size is used, and a run's config stays as it is
+        config = settled(config, model)[0]
+    embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
+    seeds, heldout = as_pairs(seeds), as_pairs(heldout)
+    question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
+    engine = build_engine(config, watcher) if generates else build_measuring_engine(config, watcher)
+    measured_by = None
+    if generates and config.engine.kind != "transformers":
+        # The places on a cluster are those of one engine, whatever it does.
+        measured_by = engine if config.engine.launcher else build_measuring_engine(config, watcher)
+    return Parts(
+        config=config,
+        seeds=seeds,
+        model=model,
+        renderer=renderer,
+        engine=engine,
+        embedder=embedder,
+        trainer=build_trainer(config, watcher, Pool(embedder, seeds)),
+        reader=build_reader(config, watcher, Pool(embedder, seeds)),
+        questioner=build_questioner(config, watcher, Pool(embedder, seeds)),
+        checker_steps=checker_steps(config, seeds),
+        preference=build_preference(config, watcher),
+        heldout=heldout,
+        # A finished run that is asked or measured anew has no need of it, nor perhaps the files that it scores by.
+        evaluator=build_evaluator(config, heldout, Pool(embedder, seeds)) if heldout and generates else None,
+        question_filters=question_filters,
+        pair_filters=pair_filters,
+        cards=partial(final_files, config, model),
+        page=partial(refresh_page, embedder),
+        versions=versions(),
+        measured_by=measured_by,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the results."""
+    return {"python": platform.python_version(), "machine": platform.machine(), **{n: _version(n) for n in LIBRARIES}}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]:
+    questions, pairs = default_filters(options)
+    own = (map(_own_filter, parts) for parts in (options.own_questions, options.own_pairs))
+    return [*questions, *next(own)], [*pairs, *next(own)]
+
+
+def _own_filter(own: OwnPart) -> Filter:
+    """A filter of the user's: the named function itself, or with options what it returns when called with them."""
+    check: Filter = made(load_part(own.use, "filters"), own.use, own.options)
+    return check
