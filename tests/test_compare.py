@@ -240,6 +240,7 @@ CHANGES: dict[str, set[str]] = {
     "reader-distillation": {"train.loss", *FROM},
     "seeds-ask": FROM,
     "seeds-check": {"filters.agreement", "filters.agreement_with"},
+    "no-check": set(),
     "score-weights": {"train.weights", "select.scores"},
     "dpo": {"prefer.method"},
     "spin": {"generate.accept", "train.start", "prefer.method", *FROM},

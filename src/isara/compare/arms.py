@@ -316,6 +316,11 @@ ARMS = (
         overrides={"filters.agreement": 0.5, "filters.agreement_with": "seeds"},
     ),
     Arm(
+        name="no-check",
+        about="answers are kept whatever a second answer says",
+        overrides={"filters.agreement": None, "filters.agreement_with": "demonstrations"},
+    ),
+    Arm(
         name="score-weights",
         about="generated pairs count in training by how much their answers are about their questions",
         overrides={"train.weights": "question", "select.scores": _scores},
