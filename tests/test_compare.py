@@ -597,6 +597,9 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     base, make = recipe(tmp_path / "recipe")
     with fails(RunError, f"{out} holds another comparison: the held-out pairs are others. {end}"):
         compare(replace(base, heldout=base.heldout[:5]), find_arms(["zero-shot"]), [0], out, make=make)
+    shown = [replace(base.seeds[0], untrained=(0,)), *base.seeds[1:]]
+    with fails(RunError, f"{out} holds another comparison: the seed pairs are others. {end}"):
+        compare(replace(base, seeds=shown), find_arms(["zero-shot"]), [0], out, make=make)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

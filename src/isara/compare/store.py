@@ -50,11 +50,11 @@ def claim(
     config = base.config.model_dump(mode="json")
     contents = {
         "weights of the base model": base.weights(base.model),
-        "seed pairs": value_hash([pair.id for pair in base.seeds]),
-        "held-out pairs": value_hash([pair.id for pair in base.heldout]),
+        "seed pairs": _hash(base.seeds),
+        "held-out pairs": _hash(base.heldout),
     }
     if tests is not base.heldout:
-        contents["test questions"] = value_hash([pair.id for pair in tests])
+        contents["test questions"] = _hash(tests)
     if task is not None:
         contents["task"] = task
     path = out / FILE_NAME
@@ -96,6 +96,11 @@ def _declared(arm: Arm, base: Parts) -> dict[str, Any]:
         "instructions": arm.instructions,
         **({"grid": arm.choices(base.config)} if arm.grid else {}),
     }
+
+
+def _hash(pairs: Sequence[QAPair]) -> str:
+    """Of the pairs in their order, and of which turns of a dialogue are shown only."""
+    return value_hash([[pair.id, list(pair.untrained)] if pair.untrained else pair.id for pair in pairs])
 
 
 def _check(path: Path, config: Mapping[str, Any], contents: Mapping[str, str]) -> None:
