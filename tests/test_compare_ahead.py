@@ -1,5 +1,6 @@
 """How long a comparison will take: every arm by the steps of its runs, and what arms share once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,19 @@ from typing import Any
 import pytest
 
 from isara.compare.ahead import Ahead, look_ahead, sentences
-from isara.compare.arms import find_arms
+from isara.compare.arms import changed, find_arms
 from isara.compare.compare import Bench, compare, set_up
+from isara.compare.plan import plan
+from isara.compare.tasks import TaskScore
+from isara.config import Config
 from isara.estimate import Rates
 from isara.parts import Parts
+from tests.doubles import Preferring
 from tests.test_compare import recipe
 from tests.test_reader import Reading
 
 TRAINING = Rates(1e12, 0.0, 0.0, 2.0, 7.0)  # only trainings take time: 2 s a step, and 7 s beside
+GROWING = ("train.max_steps=null", "train.num_train_epochs=2", "train.per_device_train_batch_size=2")
 WRITING = Rates(1e12, 0.0, 1.0, 0.0, 0.0)  # only writing does: a second a token
 
 
@@ -32,7 +38,7 @@ def training(parts: Parts, rows: int) -> float:
 
 
 def test_trainings_take_the_steps_of_their_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, make = recipe(tmp_path / "recipe")
+    base, make = recipe(tmp_path / "recipe", *GROWING)
     bench = set_up(base, tmp_path / "out", make=make)
     known, accept = len(base.seeds), base.config.generate.accept
     found = ahead(monkeypatch, bench, ["icl-knn", "sft-seeds", "isara", "sft-seeds-equal"], TRAINING, [0, 1])
@@ -99,3 +105,87 @@ def test_second_answers_of_the_recipe_are_no_cost_of_an_arm_without(
     plain, checked = generating(), generating("filters.agreement=0.5")
     assert checked[0] > plain[0]
     assert checked[1] <= plain[1] * 1.2
+
+
+def test_an_arm_that_adds_second_answers_pays_for_them_and_shares_no_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    bench = set_up(base, tmp_path / "out", make=make)
+    found = ahead(monkeypatch, bench, ["isara", "seeds-check"], WRITING)
+    assert found["seeds-check"].alone > 1.2 * found["isara"].alone
+    shared = found["seeds-check"].alone - found["seeds-check"].added
+    assert shared < 0.3 * found["isara"].alone  # the base model's evaluation
+    assert not any("pairs of iteration 1" in line for line in plan(bench, find_arms(["isara", "seeds-check"]), [0]))
+
+
+def test_equal_steps_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, make = recipe(tmp_path / "recipe", *GROWING, "train.data=newest")
+    bench = set_up(base, tmp_path / "out", make=make)
+    found = ahead(monkeypatch, bench, ["isara", "sft-seeds-equal"], TRAINING)
+    rows = len(base.seeds) + base.config.generate.accept
+    assert found["sft-seeds-equal"].added == pytest.approx(training(base, rows))
+
+
+def test_models_that_go_on_from_the_last_have_seen_the_steps_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, make = recipe(tmp_path / "recipe", *GROWING, "train.start=last")
+    bench = set_up(base, tmp_path / "out", make=make)
+    found = ahead(monkeypatch, bench, ["isara", "sft-seeds-equal", "generated-only"], TRAINING)
+    known, accept = len(base.seeds), base.config.generate.accept
+    first, second = (base.config.train.steps(known + t * accept) for t in (1, 2))
+    assert found["sft-seeds-equal"].added == pytest.approx(7.0 + 2.0 * first + 7.0 + 2.0 * (first + second))
+    assert found["generated-only"].added == pytest.approx(14.0 + 2.0 * (first + second), rel=0.3)
+
+
+def test_a_preference_step_counts_for_who_takes_as_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, make = recipe(tmp_path / "recipe", *GROWING, "iterations=1")
+    base = replace(base, config=changed(base.config, {"prefer.method": "dpo"}), preference=Preferring())
+
+    def preferring(config: Config, parts: Parts) -> Parts:
+        return replace(make(config, parts), preference=Preferring() if config.generate.accept else None)
+
+    bench = set_up(base, tmp_path / "out", make=preferring)
+    found = ahead(monkeypatch, bench, ["isara", "sft-seeds-equal"], TRAINING)
+    accept, size = base.config.generate.accept, base.config.train.per_device_train_batch_size
+    preferred = math.ceil(base.config.prefer.num_train_epochs * math.ceil(accept / size))
+    fit = training(base, len(base.seeds) + accept)
+    assert found["sft-seeds-equal"].added == pytest.approx(fit + 2.0 * preferred)
+    assert found["isara"].added == pytest.approx(fit + 7.0 + 4.0 * preferred, rel=0.3)  # two answers a row
+
+
+def test_every_choice_is_trained_and_the_chosen_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    bench = set_up(base, tmp_path / "out", make=make)
+    (arm,) = find_arms(["sft-seeds-tuned"])
+    choices = arm.choices(arm.config(base.config, 0, tmp_path / "x"))
+    rows = round(0.8 * len(base.seeds))
+    tried = sum(7.0 + 2.0 * changed(base.config, choice).train.steps(rows) for choice in choices)
+    found = ahead(monkeypatch, bench, ["sft-seeds-tuned"], TRAINING)
+    assert found["sft-seeds-tuned"].added == pytest.approx(tried + training(base, len(base.seeds)))
+
+
+def test_another_preamble_is_asked_for_itself_and_items_of_a_task_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    bench = set_up(base, tmp_path / "out", make=make)
+    asked = ahead(monkeypatch, bench, ["icl-fixed", "urial"], WRITING)
+    assert asked["urial"].added == asked["urial"].alone
+    task = TaskScore.__new__(TaskScore)  # nothing of it is looked at
+    silent = ahead(monkeypatch, replace(bench, task=task), ["icl-fixed"], WRITING)["icl-fixed"].alone
+    assert asked["icl-fixed"].alone / silent == pytest.approx((len(bench.tests) + 3) / 3)  # the run's own examples
+
+
+def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    hashed: list[str] = []
+
+    def weights(model: str) -> str:
+        hashed.append(model)
+        return "3d5a"
+
+    base = replace(base, weights=weights)
+    ahead(monkeypatch, set_up(base, tmp_path / "out", make=make), ["isara", "pool-all", "icl-knn"], TRAINING, [0, 1])
+    assert len(hashed) == 1

@@ -12,14 +12,17 @@ import pytest
 from isara.build import checker_steps
 from isara.compare.arms import ARMS
 from isara.compare.budget import cost
+from isara.compare.trainers import EqualSteps, ShuffledAnswers, TaggedSources
 from isara.config import load_config
 from isara.errors import RunError
 from isara.files import make_folder, write_text
 from isara.filters import Agreement
 from isara.filters.agreement import content_weights, shared_content
+from isara.helpers import helper_trainer
 from isara.loop import generate_pairs, run
 from isara.pool import Pool, other_retriever, retriever
-from isara.records import Candidate, Draw, QAPair, TrainStats
+from isara.protocols import Trainer
+from isara.records import CHECKER, Candidate, Draw, QAPair, TrainStats
 from isara.report.facts import read_run
 from isara.stages import Keys, Model
 from isara.testing import HashEmbedder, ScriptedEngine
@@ -190,6 +193,20 @@ def test_a_model_tuned_on_the_seeds_gives_the_second_answers(
     (tmp_path / "run/checker/train/model/weights.json").write_text("[]")
     with pytest.raises(RunError, match=r"(checker|seeds-only)/train/model/weights.json has 2 bytes instead of "):
         read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("around", ["shuffled", "equal", "tagged"])
+def test_who_checks_learns_the_seeds_as_they_are_whatever_an_arm_changes_in_training(
+    tmp_path: Path, around: str
+) -> None:
+    plain, other = Stepping([]), Stepping([], 99)
+    wrapped: dict[str, Trainer] = {
+        "shuffled": ShuffledAnswers(plain, 0),
+        "equal": EqualSteps([plain, other]),
+        "tagged": TaggedSources(plain, "[a]", "[b]"),
+    }
+    checker = helper_trainer(replace(parts(tmp_path / "run"), trainer=wrapped[around], checker_steps=5), CHECKER)
+    assert checker is not None and checker.key() == {"kind": "stepping", "steps": 5}
 
 
 def test_who_checks_takes_the_steps_that_iteration_1_will_take() -> None:

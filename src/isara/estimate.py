@@ -46,6 +46,7 @@ class Rates:
         row: Seconds that each row adds to a step.
         training_step: Seconds of an optimiser step; nan where nothing is trained.
         training: Seconds of a training beside its steps: loading, checking, writing.
+        demos: Demonstrations before each of the rows that were trained on.
     """
 
     reading: float
@@ -53,6 +54,7 @@ class Rates:
     row: float
     training_step: float
     training: float
+    demos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +104,14 @@ def measure(parts: Parts, asker: Asker) -> Rates:
     narrow = _step_seconds(asker, prompt, 1) if batch > 1 else wide
     row = max(0.0, (wide - narrow) / max(1, batch - 1))
     shown = _evaluated(parts, asker)[:_MEASURED] or [(prompt, asker.renderer.answer_ids(prompt, "Yes."))]
+    if parts.measured_by:
+        asker.close()  # what is open holds memory
     with parts.measurer(parts.model) if parts.measured_by else nullcontext(asker) as reader:
         reader.logprobs(*zip(*shown[:1], strict=True))
         seconds = _seconds(lambda: reader.logprobs([head for head, _ in shown], [tail for _, tail in shown]))
     reading = sum(len(head.ids) + len(tail) for head, tail in shown) / seconds
-    return Rates(reading, max(0.0, wide - batch * row), row, *_training(parts))
+    asker.close()
+    return Rates(reading, max(0.0, wide - batch * row), row, *_training(parts), parts.config.train.demos)
 
 
 def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Stage]:
@@ -238,15 +243,17 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Step
     # The last batch is only a little larger than what it takes.
     batches = 1.05 * options.accept / _passing(seen) / options.batch
     questions = [each.question for each in seen.candidates]
-    answers = [draw for each in seen.candidates for draw in each.answers]
+    answers = [draw for draws in _answered(seen) for draw in draws]
     # Prompts that are asked several times are read once.
     read: float = math.ceil(options.batch / config.questions.per_prompt) * len(_question_prompt(parts, asker).ids)
     answered = options.batch * len(answers) / max(1, len(seen.candidates))
     read += answered * _mean(asker.renderer.count([draw.prompt for draw in answers]))
     generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
     steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
-    if second := [each.second for each in seen.candidates if each.second]:
-        again = options.batch * len(second) / len(seen.candidates)
+    if config.filters.agreement:
+        # Where the rows were made without second answers, these are as the first ones, but for their prompts.
+        second = [each.second for each in seen.candidates if each.second] or [draws[0] for draws in _answered(seen)]
+        again = options.batch * len(second) / max(1, len(seen.candidates))
         read += again * _mean(asker.renderer.count([draw.prompt for draw in second]))
         generated += again * _mean(_tokens(second))
         steps += _longest(second, config.answers.max_new_tokens)
@@ -264,6 +271,11 @@ def _generating_memory(parts: Parts, asker: Asker, seen: Preview) -> int:
     asks_too = parts.reader is not None and config.questions.from_ != "reader" and parts.questioner is None
     models = 1 + asks_too + (parts.questioner is not None) + (parts.checker_steps is not None)
     return round(models * weights * itemsize + cache)
+
+
+def _answered(seen: Preview) -> list[Sequence[Draw]]:
+    """The answers of each row that has any."""
+    return [each.answers for each in seen.candidates if each.answers]
 
 
 def _token_bytes(parts: Parts, itemsize: int) -> int:
@@ -288,26 +300,24 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:
     for number, times in enumerate(grown, 1):
         old, new = 0 if train.data == "generated" else known, config.generate.accept * times
         fits.append((number, train.steps(old + new), (old * seeds + new * made) / max(1, old + new)))
-    if fits and has_baseline(parts):
+    if fits and has_baseline(parts):  # which is who checks, too
         fits.append((SEEDS_ONLY, fits[0][1], seeds))
-    if parts.checker_steps and not (has_baseline(parts) and parts.checker_steps == fits[0][1]):
+    elif parts.checker_steps:
         fits.append((CHECKER, parts.checker_steps, seeds))
-    answers = config.answers
+    demos, answers = {READER: config.answers.demos, QUESTIONER: config.answers.demos}, config.answers
     steps = math.ceil(answers.reader_epochs * math.ceil(known / size))
     for number, trainer in ((READER, parts.reader), (QUESTIONER, parts.questioner)):
         if trainer is not None:
-            fits.append((number, steps, seeds * (1 + answers.demos)))
-    return [
+            fits.append((number, steps, seeds))
+    found = []
+    for number, steps, mean in fits:
+        width = 1 + demos.get(number, train.demos)  # rows beside each other in a prompt
         # The timed steps were of seeds.
-        Step(
-            "train",
-            number,
-            steps * size * mean,
-            rates.training + steps * rates.training_step * mean / seeds,
-            steps,
-        )
-        for number, steps, mean in fits
-    ]
+        seconds = rates.training + steps * rates.training_step * mean / seeds * width / (1 + rates.demos)
+        if train.loss == "distil" and number > 0:  # the teacher reads each row after its demonstrations
+            seconds += steps * size / max(1, train.num_train_epochs or 1) * mean * (1 + answers.demos) / rates.reading
+        found.append(Step("train", number, steps * size * mean * width, seconds, steps))
+    return found
 
 
 def _training_memory(parts: Parts) -> int:

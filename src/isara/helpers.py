@@ -22,13 +22,12 @@ def helper_trainer(parts: Parts, number: int) -> Trainer | None:
         return parts.questioner
     if parts.checker_steps is None:
         return None
-    trainer = parts.trainer
-    return trainer.with_steps(parts.checker_steps) if isinstance(trainer, SteppedTrainer) else trainer
+    return with_steps(parts.trainer, parts.checker_steps)
 
 
-def has_helpers(parts: Parts) -> bool:
-    """Whether anybody does a part of M_{t-1}'s work."""
-    return any(helper_trainer(parts, number) is not None for number in HELPERS)
+def with_steps(trainer: Trainer, steps: int) -> Trainer:
+    """The trainer with so many optimiser steps, where it can be told."""
+    return trainer.with_steps(steps) if isinstance(trainer, SteppedTrainer) else trainer
 
 
 @contextmanager
@@ -49,6 +48,8 @@ def helped(
     with ExitStack() as opened:
         answering = asker
         if reader is not None:
+            if making.config.questions.from_ == "reader":
+                asker.close()  # it holds memory and does nothing here, unless a score asks it
             answering = opened.enter_context(parts.asker(reader.path))
             making = replace(making, weights=reader.weights, base=making.base or asker)
             if making.config.questions.from_ != "reader":  # M_{t-1} or M_0 asks as before

@@ -1,7 +1,7 @@
 """The algorithm: generate, filter, train, evaluate, repeat."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
 from isara.folder import RunFolder, link_stage, model_stage, stage_folder
 from isara.generate import Making
-from isara.helpers import has_helpers, helped, helper_trainer
+from isara.helpers import helped, helper_trainer
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
@@ -208,20 +208,39 @@ def generate(
 ) -> Path:
     """The finished generation of an iteration: M_{t-1} asks and answers, or who is there to do it in its place."""
     asker, model = last
-    if has_helpers(parts):
-        asker.close()  # training a helper takes the memory; M_{t-1} is opened again where it still asks
-    model_of = partial(beside, folder, parts, keys, watcher)
+    model_of = partial(beside, folder, parts, keys, watcher, before=asker.close)
     with helped(parts, making, (asker, model.weights), model_of) as (answering, made):
         return folder.stage(made.t, "generate", keys.generate(made), partial(parts.make, answering, made, watcher))
 
 
-def beside(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher, number: int) -> Model | None:
-    """The READER, QUESTIONER or CHECKER, M_0 tuned on the seeds alone, once a run; None where the run has none."""
+def beside(
+    folder: RunFolder,
+    parts: Parts,
+    keys: Keys,
+    watcher: Watcher,
+    number: int,
+    *,
+    before: Callable[[], None] = lambda: None,
+) -> Model | None:
+    """The READER, QUESTIONER or CHECKER, M_0 tuned on the seeds alone, once a run; None where the run has none.
+
+    Args:
+        folder: The run folder.
+        parts: What the run is made of.
+        keys: The keys of its stages.
+        watcher: Is told of progress.
+        number: Which.
+        before: Is called where it has to be trained: closes what else holds memory.
+    """
     trainer = helper_trainer(parts, number)
     if trainer is None:
         return None
     base, seeds = Model(parts.model, keys.weights), list(parts.seeds)
-    work = partial(fit, trainer, number, seeds, base, watcher)
+
+    def work(place: Path) -> None:
+        before()
+        fit(trainer, number, seeds, base, watcher, place)
+
     return trained(folder.stage(number, "train", keys.train(seeds, base, trainer), work))
 
 

@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 from isara.asking import Asker
 from isara.compare.answers import CHUNK, shown_pairs
 from isara.compare.arms import Arm, changed, in_order
 from isara.compare.budget import steps_to_take
 from isara.compare.compare import Bench
-from isara.compare.plan import first_stages, is_run
+from isara.compare.plan import first_stages, is_run, knowing
+from isara.compare.trainers import Tuned
+from isara.config import Config
 from isara.estimate import ROWS, Rates, Step, answering, in_units, measure, run_steps
 from isara.files import value_hash
-from isara.helpers import HELPERS, helper_trainer
+from isara.keys import part_key
 from isara.parts import Parts
 from isara.preview import Preview, preview
-from isara.stages import Keys, Model
+from isara.records import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +47,25 @@ class _Seen:
     rates: Rates
 
     def steps(self, parts: Parts) -> list[Step]:
-        """The stages of a run. Where an arm asks for no second answers, those of the rows count for nothing."""
+        """The stages of a run."""
         return run_steps(parts, self.asker, self._for(parts), self.rates)
 
-    def questions(self, parts: Parts, arm: Arm, count: int) -> Step:
-        """So many test questions, asked as the arm asks them."""
+    def questions(self, parts: Parts, arm: Arm, count: int, likelihood: bool) -> Step:
+        """So many test questions, asked as the arm asks them, and their answers' likelihood where that is the score."""
         demos = parts.config.answers.demos if arm.shown != "none" else 0
-        return answering(parts, self.asker, self._for(parts), self.rates, count, -(-count // CHUNK), demos)
+        step = answering(parts, self.asker, self._for(parts), self.rates, count, -(-count // CHUNK), demos)
+        return replace(step, seconds=step.seconds + likelihood * step.tokens / self.rates.reading)
 
     def _for(self, parts: Parts) -> Preview:
+        """The rows, all of those that a second answer took passing where the run asks for none."""
         if parts.config.filters.agreement:
             return self.rows
-        taken = [each.rejection is not None and each.rejection.reason == "agreement" for each in self.rows.candidates]
-        rows = zip(self.rows.candidates, taken, strict=True)
-        return replace(
-            self.rows,
-            candidates=[replace(each, second=None, rejection=None if by else each.rejection) for each, by in rows],
-        )
+        return replace(self.rows, candidates=[_unchecked(each) for each in self.rows.candidates])
+
+
+def _unchecked(row: Candidate) -> Candidate:
+    taken = row.rejection is not None and row.rejection.reason == "agreement"
+    return replace(row, second=None, rejection=None if taken else row.rejection)
 
 
 def look_ahead(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int], rows: int = ROWS) -> list[Ahead]:
@@ -76,18 +81,20 @@ def look_ahead(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int], rows: in
         rows: How many candidates are made to go by.
     """
     base, ordered, known = bench.base, in_order(arms), set[str]()
+    weights = base.weights(base.model)
+    runs = [(arm, seed, knowing(bench.parts(arm, seed), weights)) for seed in seeds for arm in ordered]
     found = {arm.name: Ahead(arm.name) for arm in ordered}
+    missing = {(arm.name, seed) for arm, seed, parts in runs if not is_run(bench, arm, parts, seed)}
+    if not missing:
+        return list(found.values())
     with base.asker(base.model) as asker:
         seen = _Seen(asker, preview(base, asker, rows), measure(base, asker))
-        for seed in seeds:
-            taken: dict[str, list[int]] = {}
-            for arm in ordered:
-                parts = bench.parts(arm, seed)
-                pieces = list(_pieces(bench, arm, parts, seen, taken))
-                new = sum(step.seconds for step, key in pieces if key is None or key not in known)
-                known |= {key for _, key in pieces if key is not None}
-                if is_run(bench, arm, parts, seed):
-                    continue
+        taken: dict[str, tuple[list[int], list[int]]] = {}
+        for arm, seed, parts in runs:
+            pieces = list(_pieces(bench, arm, parts, seen, taken))
+            new = sum(step.seconds for step, key in pieces if key is None or key not in known)
+            known |= {key for _, key in pieces if key is not None}
+            if (arm.name, seed) in missing:
                 before, alone = found[arm.name], sum(step.seconds for step, _ in pieces)
                 found[arm.name] = Ahead(arm.name, before.runs + 1, before.alone + alone, before.added + new)
     return list(found.values())
@@ -106,7 +113,7 @@ def sentences(ahead: Sequence[Ahead]) -> list[str]:
 
 
 def _pieces(
-    bench: Bench, arm: Arm, parts: Parts, seen: _Seen, taken: dict[str, list[int]]
+    bench: Bench, arm: Arm, parts: Parts, seen: _Seen, taken: dict[str, tuple[list[int], list[int]]]
 ) -> Iterator[tuple[Step, str | None]]:
     """Every stage of an arm with one seed, with what it depends on where that is known before anything runs.
 
@@ -115,49 +122,71 @@ def _pieces(
         arm: Which.
         parts: Of its run.
         seen: What is gone by.
-        taken: Steps that each arm's models of this seed have seen, by its name; this arm's are added.
+        taken: Steps that each arm's models of the newest seed have seen, without those of a preference step and with
+            them, by its name; this arm's are put in.
     """
-    config, wanted = parts.config, taken.get(arm.steps_of or "", [])
+    config, own_pairs = parts.config, bool(parts.config.generate.accept)
+    wanted = taken[arm.steps_of][parts.preference is None] if arm.steps_of else []
     runs = [parts]
-    if wanted and not config.generate.accept:
-        runs = [bench.make(changed(config, {"train.max_steps": steps}), bench.base) for steps in wanted]
+    if arm.steps_of and not own_pairs:
+        runs = [_with(bench, parts, {"train.max_steps": steps}) for steps in dict.fromkeys(wanted)]
+    models = max(1, config.iterations)
     for own in runs:
         work = seen.steps(own)
-        if wanted and config.generate.accept:
+        if arm.steps_of and own_pairs:
             work = _stepped(work, steps_to_take(wanted, config.train.start), seen.rates)
-        tried = len(arm.choices(config)) + 1  # each choice is trained once, and the best once more
-        fits = [step for step in work if step.name == "train" and step.number > 0]
-        work += fits * (tried - 1)
-        yield from _keyed(own, work)
-        asked = seen.questions(own, arm, len(bench.tests))
-        models = max(1, len({step.number for step in fits}))
-        _, shown = shown_pairs(own, arm)
-        for _ in range(models):
-            yield asked, None if fits else value_hash(["asked", shown])
-    seen_steps = [step.steps for step in fits[: config.iterations]]
-    taken[arm.name] = list(accumulate(seen_steps)) if config.train.start == "last" else seen_steps
+        yield from _keyed(own, [*work, *_tried(bench, arm, own, work, seen.rates)])
+        count = 0 if bench.task else len(bench.tests)
+        asked = seen.questions(own, arm, count, bench.scorer.likelihood)
+        # Of a model that is trained nothing is known.
+        key = value_hash(["asked", part_key(own.renderer), shown_pairs(own, arm)[1]]) if not config.iterations else None
+        yield from [(asked, key)] * models
+    taken[arm.name] = _steps_seen(config, work, preferences=False), _steps_seen(config, work, preferences=True)
+
+
+def _with(bench: Bench, parts: Parts, settings: Mapping[str, Any]) -> Parts:
+    """The parts with other settings."""
+    made = bench.make(changed(parts.config, settings), bench.base)
+    return replace(made, weights=parts.weights)
+
+
+def _steps_seen(config: Config, work: Sequence[Step], *, preferences: bool) -> list[int]:
+    """Optimiser steps that each iteration's model has seen, as `budget.steps_seen` counts them of a finished run."""
+    kinds = {"train", "prefer"} if preferences else {"train"}
+    steps = [
+        sum(step.steps for step in work if step.number == t and step.name in kinds)
+        for t in range(1, config.iterations + 1)
+    ]
+    return list(accumulate(steps)) if config.train.start == "last" else steps
+
+
+def _tried(bench: Bench, arm: Arm, parts: Parts, work: Sequence[Step], rates: Rates) -> list[Step]:
+    """The trainings of what a hold-out chooses among, on four fifths of the seeds."""
+    fit = next((step for step in work if step.name == "train" and step.number == 1), None)
+    choices, rows = arm.choices(parts.config), round((1 - Tuned.share) * len(parts.seeds))
+    if fit is None or not choices:
+        return []
+    steps = [changed(parts.config, choice).train.steps(rows) for choice in choices]
+    return [_longer(fit, each, rates) for each in steps]
 
 
 def _keyed(parts: Parts, work: Sequence[Step]) -> Iterator[tuple[Step, str | None]]:
-    keys, seeds = Keys(parts, parts.keys()), list(parts.seeds)
-    base = Model(parts.model, keys.weights)
-    first: Mapping[tuple[str, int], object] = {stage: key for stage, _, key in first_stages(parts)}
+    """The stages with what they depend on, where that is known before anything runs."""
+    known = {stage: value_hash(key) for stage, _, key in first_stages(parts)}
     for step in work:
-        key = first.get((step.name, step.number))
-        if step.name == "train" and step.number in HELPERS:
-            key = keys.train(seeds, base, helper_trainer(parts, step.number))
-        elif step.name == "train" and step.number == 1 and not parts.config.generate.accept:
-            key = keys.train(seeds, base)
-        yield step, None if key is None else value_hash(key)
+        yield step, known.get((step.name, step.number))
 
 
 def _stepped(work: Sequence[Step], steps: Sequence[int], rates: Rates) -> list[Step]:
     """The stages with other numbers of optimiser steps in the iterations' trainings."""
-    found = []
-    for step in work:
-        if step.name == "train" and 0 < step.number <= len(steps):
-            share = steps[step.number - 1] / step.steps
-            seconds = rates.training + share * (step.seconds - rates.training)
-            step = replace(step, steps=steps[step.number - 1], tokens=share * step.tokens, seconds=seconds)
-        found.append(step)
-    return found
+    return [
+        _longer(step, steps[step.number - 1], rates) if step.name == "train" and 0 < step.number <= len(steps) else step
+        for step in work
+    ]
+
+
+def _longer(fit: Step, steps: int, rates: Rates) -> Step:
+    """A training with another number of steps."""
+    share = steps / fit.steps
+    seconds = rates.training + share * (fit.seconds - rates.training)
+    return replace(fit, steps=steps, tokens=share * fit.tokens, seconds=seconds)

@@ -1,15 +1,18 @@
 """The dry run: what each arm will run, and what arms will make together."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from isara.compare.arms import Arm
 from isara.compare.budget import run_folders, steps_seen
 from isara.compare.compare import Bench
 from isara.files import value_hash
 from isara.folder import is_done, stage_folder
+from isara.helpers import HELPERS, helper_trainer
 from isara.marks import clean
 from isara.parts import Parts
 from isara.pool import Pool
+from isara.records import BESIDE
 from isara.stages import Keys, Model, steps
 from isara.watching import StageName
 
@@ -20,7 +23,8 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     Raises:
         ConfigError: An arm's config has no meaning.
     """
-    parts = {arm.name: bench.parts(arm, seeds[0]) for arm in arms}
+    weights = bench.base.weights(bench.base.model)
+    parts = {arm.name: knowing(bench.parts(arm, seeds[0]), weights) for arm in arms}
     lines = [
         f"{len(arms)} arms x {len(seeds)} training seeds on {bench.base.config.model}, {len(bench.rows)} held-out "
         f"questions; score: {bench.scorer.about}"
@@ -28,7 +32,7 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     for arm in arms:
         done = sum(is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
         lines.append(f"{arm.name}: {_runs(arm, parts[arm.name])}; {done} of {len(seeds)} runs done")
-    lines += _shared(parts)
+    lines += _shared(arms, parts)
     if leaks := bench.guard.leaks(bench.base.seeds):
         lines.append(
             f"contaminated: {len(leaks)} seed pairs are near a test question, and --drop-near-tests drops them:"
@@ -51,12 +55,13 @@ def _runs(arm: Arm, parts: Parts) -> str:
     return f"{arm.about}; {work}{shown}"
 
 
-def _shared(parts: dict[str, Parts]) -> Iterator[str]:
+def _shared(arms: Sequence[Arm], parts: dict[str, Parts]) -> Iterator[str]:
     """The stages whose keys are known before anything runs, where several arms have the same."""
     known: dict[tuple[str, str], list[str]] = {}
-    for name, own in parts.items():
-        for _, stage, key in first_stages(own):
-            known.setdefault((stage, value_hash(key)), []).append(name)
+    for arm in arms:
+        for place, said, key in first_stages(parts[arm.name]):
+            if not (arm.steps_of and place == ("train", 1)):  # how many steps it takes is known later
+                known.setdefault((said, value_hash(key)), []).append(arm.name)
     for (stage, _), names in known.items():
         if len(names) > 1:
             yield f"made once for {', '.join(names)}: {stage}"
@@ -64,12 +69,23 @@ def _shared(parts: dict[str, Parts]) -> Iterator[str]:
 
 def first_stages(parts: Parts) -> Iterator[tuple[tuple[StageName, int], str, dict[str, object]]]:
     """Stages whose keys are known before anything runs: name and iteration, what it is in words, and its key."""
-    keys = Keys(parts, parts.keys())
+    keys, config = Keys(parts, parts.keys()), parts.config
     base = Model(parts.model, keys.weights)
     yield ("evaluate", 0), "the base model's evaluation", keys.evaluate(base)
-    if parts.config.iterations and parts.config.generate.accept:
+    trainers = {number: trainer for number in HELPERS if (trainer := helper_trainer(parts, number)) is not None}
+    helpers = {number: keys.train(parts.seeds, base, trainer) for number, trainer in trainers.items()}
+    for number, key in helpers.items():
+        yield ("train", number), f"the training of the {BESIDE[number]}", key
+    if config.iterations and config.generate.accept:
         making = steps(parts, 1, base, Pool(parts.embedder, parts.seeds))
-        yield ("generate", 1), "the pairs of iteration 1", keys.generate(making)
+        yield ("generate", 1), "the pairs of iteration 1", {"by": list(helpers.items()), **keys.generate(making)}
+    elif config.iterations:
+        yield ("train", 1), "the training on the seeds", keys.train(parts.seeds, base)
+
+
+def knowing(parts: Parts, weights: str) -> Parts:
+    """The parts with the hash of the base model's weights, which is not made again for each of them."""
+    return replace(parts, weights=lambda _: weights)
 
 
 def is_run(bench: Bench, arm: Arm, parts: Parts, seed: int) -> bool:

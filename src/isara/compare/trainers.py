@@ -11,6 +11,7 @@ from isara.compare.prompts import tagged
 from isara.evaluate.domain import HeldoutEvaluator
 from isara.files import write_json
 from isara.generate import stream
+from isara.helpers import with_steps
 from isara.keys import part_key
 from isara.parts import Parts
 from isara.pool import Pool
@@ -32,6 +33,10 @@ class EqualSteps:
     def key(self) -> dict[str, Any]:
         """What the trained model depends on beside pairs and start."""
         return {"trainer": "one an iteration", "trainers": [trainer.key() for trainer in self.trainers]}
+
+    def with_steps(self, steps: int) -> Trainer:
+        """What trains who checks the arm's answers: the recipe's trainer, on the seeds as they are."""
+        return with_steps(self.trainers[0], steps)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains with the trainer of the iteration that made the newest of the pairs."""
@@ -59,6 +64,10 @@ class ShuffledAnswers:
         """What the trained model depends on beside pairs and start."""
         return {"trainer": "shuffled answers", "seed": self.seed, "of": self.trainer.key()}
 
+    def with_steps(self, steps: int) -> Trainer:
+        """What trains who checks the arm's answers: the recipe's trainer, on the seeds as they are."""
+        return with_steps(self.trainer, steps)
+
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains on the pairs after their answers went one place on in a random round: nobody keeps his own."""
         order = list(range(len(pairs)))
@@ -85,6 +94,10 @@ class TaggedSources:
         """What the trained model depends on beside pairs and start."""
         tags = [self.seed_tag, self.generated_tag]
         return {"trainer": "tagged sources", "tags": tags, "of": self.trainer.key()}
+
+    def with_steps(self, steps: int) -> Trainer:
+        """What trains who checks the arm's answers: the recipe's trainer, on the seeds as they are."""
+        return with_steps(self.trainer, steps)
 
     def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
         """Trains on the pairs with their tags."""
