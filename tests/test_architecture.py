@@ -1,6 +1,7 @@
 """The plan of the house, held by tests: who may know whom, and how large anything may grow."""
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_there_is_no_circle() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_no_file_of_the_source_is_ignored() -> None:
+    """Else a clone and a package would lack it, while all works here."""
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    names = "\n".join(map(str, FILES))
+    try:
+        found = subprocess.run(command, input=names, cwd=SOURCE, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no git here")
+    if found.returncode == 128:
+        pytest.skip("this is no clone")
+    assert found.stdout == ""
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
