@@ -145,10 +145,10 @@ def test_scores_are_shared_out_too() -> None:
 
 
 def test_rows_of_a_prompt_stay_together_and_tasks_are_of_like_cost() -> None:
-    prompts = [Prompt("", (row // 4,)) for row in range(128)]
-    tasks = shared_out(prompts, [10 + row // 4 for row in range(128)], 2)
-    assert [len(task.rows) for task in tasks] == [32] * 4
-    assert sorted(row for task in tasks for row in task.rows) == list(range(128))
+    prompts = [Prompt("", (row // 4,)) for row in range(512)]
+    tasks = shared_out(prompts, [40 + row // 4 for row in range(512)], 2)
+    assert [len(task.rows) for task in tasks] == [128] * 4
+    assert sorted(row for task in tasks for row in task.rows) == list(range(512))
     assert not any(
         {row // 4 for row in one.rows} & {row // 4 for row in other.rows}
         for one in tasks
@@ -156,6 +156,8 @@ def test_rows_of_a_prompt_stay_together_and_tasks_are_of_like_cost() -> None:
         if one is not other
     )
     assert max(task.cost for task in tasks) / min(task.cost for task in tasks) < 1.05
+    # Fewer rows a task would be slower a row.
+    assert [len(task.rows) for task in shared_out(prompts[:256], [10] * 256, 2)] == [128] * 2
 
 
 def test_two_processes_give_what_one_engine_gives_and_one_may_be_killed(

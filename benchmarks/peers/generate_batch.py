@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 
 asked = request()
 torch.set_num_threads(asked["threads"])
-model: Any = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.bfloat16)
+model: Any = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=getattr(torch, asked["weights"]))
 config = GenerationConfig(
     do_sample=True,
     temperature=asked["temperature"],

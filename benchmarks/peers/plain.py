@@ -1,4 +1,4 @@
-"""What a good user writes: `model.generate` in bfloat16, in batches of 16 sorted by length, padded on the left."""
+"""What a good user writes: `model.generate` in batches of 16 sorted by length, padded on the left."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ BATCH = 16
 
 asked = request()
 torch.set_num_threads(asked["threads"])
-model: Any = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.bfloat16)
+model: Any = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=getattr(torch, asked["weights"]))
 prompts = sorted(asked["prompts"], key=len)
 
 

@@ -14,7 +14,7 @@ def main() -> None:
     """Times the request."""
     asked = request()
     longest = max(map(len, asked["prompts"])) + asked["new_tokens"]
-    engine = LLM(asked["model"], dtype="bfloat16", max_model_len=longest + 8, enable_prefix_caching=True)
+    engine = LLM(asked["model"], dtype=asked["weights"], max_model_len=longest + 8, enable_prefix_caching=True)
     sampling = SamplingParams(
         temperature=asked["temperature"], top_p=asked["top_p"], max_tokens=asked["new_tokens"], ignore_eos=True
     )

@@ -20,7 +20,7 @@ from isara.records import Completion, Prompt, Sampling
 log = logging.getLogger("isara")
 
 _TASKS = 2  # of a worker in a call, so that one that is slower gets fewer; one where that would make batches small
-_FEWEST = 16  # rows of a task
+_FEWEST = 128  # rows of a task where there are several: smaller ones are slower a row, and end with few (docs/scale.md)
 # What makes these rows of a call with an engine: a result a row, in order.
 Ask: TypeAlias = Callable[["WorkerProcess", Sequence[int]], Sequence[Any]]
 
