@@ -539,7 +539,7 @@ def test_two_iterations_of_a_recipe_by_llama_cpp(tmp_path: Path) -> None:
         *("iterations=2", "generate.accept=4", "generate.batch=8", "generate.min_yield=0", "heldout=0.05"),
         *("evaluate.seeds_only=false", "evaluate.score=null", "retrieve.embedder=lexical", "train.max_steps=2"),
         *("questions.demos=3", "answers.demos=2", "questions.max_new_tokens=32", "answers.max_new_tokens=48"),
-        "filters.truncated=false",
+        *("filters.truncated=false", "filters.agreement=null"),
     ]
     shop = Path(__file__).parents[1] / "recipes" / "shop"
     result = run(build_parts(load_config(shop, settings, model="smollm2-135m", out=str(tmp_path / "run"))))
@@ -580,7 +580,7 @@ def test_one_vllm_server_loads_the_adapter_of_each_model(tmp_path: Path) -> None
             *("iterations=2", "generate.accept=4", "generate.batch=8", "generate.min_yield=0", "heldout=0.05"),
             *("evaluate.seeds_only=false", "evaluate.score=null", "retrieve.embedder=lexical", "train.max_steps=2"),
             *("questions.demos=3", "answers.demos=2", "questions.max_new_tokens=32", "answers.max_new_tokens=48"),
-            *("filters.truncated=false", "answers.from=last"),
+            *("filters.truncated=false", "filters.agreement=null", "answers.from=last"),
         ]
         shop = Path(__file__).parents[1] / "recipes" / "shop"
         result = run(build_parts(load_config(shop, settings, model="smollm2-135m", out=str(tmp_path / "run"))))

@@ -170,17 +170,20 @@ def test_the_estimates_memory_is_that_of_the_format_that_is_run(
 def test_second_answers_are_in_the_estimate(tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811
     from isara import build_parts, load_config
 
-    made = build_parts(load_config(None, FAST, model=str(tiny_llama), seeds=str(seeds), out=str(tmp_path / "run")))
+    files = {"model": str(tiny_llama), "seeds": str(seeds), "out": str(tmp_path / "run")}
+    plain = build_parts(load_config(None, FAST, **files))
+    checked = build_parts(load_config(None, [*FAST, "filters.agreement=0.5"], **files))
     twice = [replace(each, second=each.answer) for each in FIRST]
-    with made.asker(made.model) as asker:
-        once, again = (
-            estimate(made, asker, Preview(rows, made.seeds), Rates(1e12, 1.0, 0.0, 2.0, 7.0))[0]
-            for rows in (FIRST, twice)
+    with plain.asker(plain.model) as asker:
+        once, again, guessed = (
+            estimate(parts, asker, Preview(rows, plain.seeds), Rates(1e12, 1.0, 0.0, 2.0, 7.0))[0]
+            for parts, rows in ((plain, FIRST), (checked, twice), (checked, FIRST))
         )
     asked = sum(each.question.tokens for each in FIRST)
     answered = sum(draw.tokens for each in FIRST for draw in each.answers)
     assert again.tokens / once.tokens == pytest.approx((asked + 2 * answered) / (asked + answered))
     assert again.seconds > 1.3 * once.seconds  # as many steps of decoding again
+    assert guessed == again  # rows that were made without have seconds as long as their firsts
 
 
 def test_the_verb_shows_rows_and_an_estimate_and_writes_nothing(

@@ -51,7 +51,7 @@ def test_every_size_has_both_methods_and_rates_never_rise_with_the_size() -> Non
 def test_a_recipe_means_the_same_for_the_embedded_model_and_no_rate_of_its_for_a_larger_one() -> None:
     """The values with which the results of both recipes were made."""
     model = str(embedded_model())
-    expected = {"safety": ("lora", 1e-3, 3.0), "shop": ("full", 5e-4, 4.0)}
+    expected = {"safety": ("lora", 1e-3, 3.0), "shop": ("full", 5e-4, 6.0)}  # the shop's epochs are its own
     for recipe, values in expected.items():
         config = load_config(RECIPES / recipe)
         train = settled(config, model)[0].train

@@ -31,7 +31,7 @@ SETTINGS = [
     *("iterations=2", "generate.accept=8", "generate.batch=8", "generate.min_yield=0", "heldout=0.05"),
     *("evaluate.seeds_only=false", "evaluate.score=null", "retrieve.embedder=lexical", "train.max_steps=2"),
     *("questions.demos=3", "answers.demos=2", "questions.max_new_tokens=32", "answers.max_new_tokens=48"),
-    *("filters.truncated=false", "answers.from=last", "engine.kind=server"),
+    *("filters.truncated=false", "filters.agreement=null", "answers.from=last", "engine.kind=server"),
 ]
 _MARK = "ISARA_FAULTS_SERVERS"  # in the environment of an attempt and of all that it starts
 _LONGEST = 1800.0  # seconds of an attempt
