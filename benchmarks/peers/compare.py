@@ -58,7 +58,9 @@ class Peer:
 _STREAM = "one random stream for all rows"
 _SERVER = "a seed a request; rows depend on the batch; no log-probabilities of a prompt"
 PEERS = {
-    "ours": Peer("ours", "machine", "a random stream a row; the batch turns near ties; log-probabilities"),
+    "ours": Peer(
+        "ours", "machine", "a random stream a row; log-probabilities; below float32 the batch turns near ties"
+    ),
     "ours_float32": Peer("ours", "float32", "exact: a row is its prompt's and seed's alone; log-probabilities"),
     "plain": Peer("plain", "machine", _STREAM),
     "generate_batch": Peer("generate_batch", "machine", _STREAM),

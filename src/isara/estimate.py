@@ -131,9 +131,8 @@ def run_steps(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[S
     last, measured = parts.config.iterations, _evaluations(parts, asker, seen, rates)
     if not last:
         return measured
-    made = [replace(_generation(parts, asker, seen, rates), number=t) for t in range(1, last + 1)]
-    if not parts.config.generate.accept:
-        made = []
+    one = _generation(parts, asker, seen, rates)
+    made = [replace(one, number=t) for t in range(1, last + 1)] if parts.config.generate.accept else []
     return [*made, *_trainings(parts, seen, rates), *_preferences(parts, seen, rates), *measured]
 
 
