@@ -151,20 +151,24 @@ def test_the_estimates_memory_is_that_of_the_format_that_is_run(
     settings = [*FAST, "engine.device=cpu", "train.method=lora"]
     made = build_parts(load_config(None, settings, **files))
 
-    def memory(dtype: str, fast: bool) -> tuple[int, int]:
+    def memory(dtype: str, fast: bool, *more: str) -> tuple[int, int]:
         for name in ("isara.hardware", "isara.training.compute"):
             monkeypatch.setattr(f"{name}.multiplies_in_bfloat16", lambda: fast)
-        config = load_config(None, [*settings, f"engine.dtype={dtype}"], **files)
+        config = load_config(None, [*settings, f"engine.dtype={dtype}", *more], **files)
         rates, seen = Rates(1e12, 0.0, 0.01, 2.0, 7.0), Preview(FIRST, made.seeds)
         generating, training, _ = estimate(replace(made, config=config), asker, seen, rates)
         return generating.memory, training.memory
 
-    weights = sum(weight.numel() for weight in meta_model(str(tiny_llama), False).parameters())
+    model = meta_model(str(tiny_llama), False)
+    weights = sum(weight.numel() for weight in model.parameters())
+    products = sum(weight.numel() for name, weight in model.named_parameters() if "proj" in name)
     with made.asker(made.model) as asker:
         generating, training = memory("float32", fast=True)
         assert memory("bfloat16", fast=False) == (generating / 2, training - 2 * weights)
         assert memory("auto", fast=False) == (generating, training)
         assert memory("auto", fast=True) == (generating / 2, training)  # so small a model is trained in float32
+        _, small = memory("float32", True, "train.load_in_4bit=true")
+        assert training - small == pytest.approx(products * (4 - 0.516), rel=1e-3)
 
 
 def test_second_answers_are_in_the_estimate(tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -5,8 +5,8 @@
 Every peer runs as a script of its own (the files beside this one), in a process of its own, in turns: one round after
 the other, so that what else the machine does meets all of them. Peers that need other libraries get an environment of
 their own under `~/.cache/isara/peers` or `--environments`, made when it is first wanted; one that can't be had is a
-line and not a row. Seconds are of the work alone, without loading; processor seconds count all threads and are the
-fairer figure beside other work.
+line and not a row. Seconds are of the work alone, without loading, on a machine that is to be idle: how threads wait
+for each other is left to each peer (OMP_WAIT_POLICY, where it is set, reaches all). Processor seconds count all threads.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def ask(name: str, asked: dict[str, Any], options: argparse.Namespace) -> dict[s
     told = options.environments / f"request-{os.getpid()}.json"
     told.write_text(json.dumps(asked | {"weights": weights(peer, options)}))
     command = [python, str(HERE / f"{peer.script}.py"), str(told)]
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["OMP_NUM_THREADS"] = str(options.threads)
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=options.timeout)

@@ -26,6 +26,7 @@ from isara.report.terminal import plain
 from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
 from isara.training.compute import weight_bytes
+from isara.training.quantized import BYTES_A_WEIGHT as BYTES_IN_4BIT
 from isara.watching import Silent, StageName
 
 ROWS = 8
@@ -263,7 +264,7 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Step
 def _generating_memory(parts: Parts, asker: Asker, seen: Preview) -> int:
     """Bytes of the models that are open at once, and of the cache of one."""
     config = parts.config
-    weights, _ = _weights(parts)
+    weights, *_ = _weights(parts)
     itemsize = find_dtype(config.engine.dtype, find_device(config.engine.device)).itemsize
     prompt = _mean(asker.renderer.count([draw.prompt for each in seen.candidates for draw in each.answers]))
     cache = config.generate.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
@@ -321,8 +322,10 @@ def _trainings(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:
 
 def _training_memory(parts: Parts) -> int:
     config = parts.config
-    weights, trained = _weights(parts)
-    itemsize = weight_bytes(config.train.method or "lora", config.engine.dtype, config.engine.device, weights)
+    weights, trained, products = _weights(parts)
+    itemsize: float = weight_bytes(config.train.method or "lora", config.engine.dtype, config.engine.device, weights)
+    if config.train.load_in_4bit:
+        itemsize -= products / weights * (itemsize - BYTES_IN_4BIT)
     return training_memory(weights, trained, itemsize)
 
 
@@ -407,16 +410,19 @@ def _row_tokens(parts: Parts, pairs: Sequence[QAPair]) -> float:
     return _mean([len(row.ids) for pair in pairs for row in parts.renderer.training_rows(pair)])
 
 
-def _weights(parts: Parts) -> tuple[int, int]:
-    """(all weights, trained weights) of the model, counted without loading it."""
+def _weights(parts: Parts) -> tuple[int, int, int]:
+    """(all weights, trained weights, weights of linear layers but the head), counted without loading the model."""
     import torch
 
     model = meta_model(parts.model, parts.config.engine.trust_remote_code)
     total = sum(weight.numel() for weight in model.parameters())
+    head = model.get_output_embeddings()
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    products = sum(layer.weight.numel() for layer in linear)
     if parts.config.train.method == "full":
-        return total, total
-    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    return total, parts.config.train.lora_r * sum(layer.in_features + layer.out_features for layer in linear)
+        return total, total, products
+    adapted = sum(layer.in_features + layer.out_features for layer in linear)
+    return total, parts.config.train.lora_r * adapted, products
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from typing import Any
 from isara.errors import ModelError
 from isara.hardware import is_out_of_memory
 from isara.marks import clean
+
+# peft imports it where it is installed, and on a CPU it warns of a kernel that it does without.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -53,13 +57,14 @@ def files_hash(files: dict[str, Path]) -> str:
     return digest.hexdigest()
 
 
-def load_model(name: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, Any]:
+def load_model(name: str, dtype: Any, trust_remote_code: bool, **more: Any) -> tuple[Any, Any]:
     """A causal language model on the CPU with all weights of its checkpoint, and its tokenizer.
 
     Args:
         name: What `find_model` returned.
         dtype: A torch dtype, or "auto" for that of the checkpoint.
         trust_remote_code: Runs code that comes with the model.
+        more: What transformers' `from_pretrained` takes, such as a quantisation and another place than the CPU.
 
     Raises:
         ModelError: The folder's files are broken or don't belong together, or hold no causal language model. Lack of
@@ -81,6 +86,7 @@ def load_model(name: str, dtype: Any, trust_remote_code: bool) -> tuple[Any, Any
                 use_safetensors=True,  # pickled weights can run any code
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named below; the library would only point to its log
+                **more,
             )
     except ModelError:
         raise
@@ -174,15 +180,15 @@ def reason(error: Exception) -> str:
     return sentence if len(sentence) <= _MOST_REASON else sentence[: _MOST_REASON - 1] + "…"
 
 
-def training_memory(weights: int, trained: int, itemsize: int) -> int:
+def training_memory(weights: int, trained: int, itemsize: float) -> int:
     """Bytes that a training holds beside activations: all weights, and what Adam keeps of the trained.
 
     Args:
         weights: Of the start.
         trained: Of them or of the adapter.
-        itemsize: Bytes of a weight of the start, as `isara.training.compute.weight_bytes` says.
+        itemsize: Bytes of a weight of the start on average, as `isara.training.compute.weight_bytes` says.
     """
-    return weights * itemsize + trained * BYTES_A_TRAINED_WEIGHT
+    return round(weights * itemsize) + trained * BYTES_A_TRAINED_WEIGHT
 
 
 def check_finite(model: Any, name: str) -> None:

@@ -364,6 +364,10 @@ class TrainConfig(Section):
     lora_target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="layers that get an adapter: all-linear, or a list of their names (our choice)"
     )
+    load_in_4bit: bool = Field(
+        False,
+        description="hold frozen weights in 4 bits while an adapter is trained (QLoRA, bitsandbytes): less memory",
+    )
     loss: Literal["sft", "distil"] = Field(
         "sft",
         description="learn the generated answers, or what the start model says of their tokens after answers.demos "

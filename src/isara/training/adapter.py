@@ -69,6 +69,13 @@ def save_adapter(model: Any, start: str, folder: Path) -> None:
     (folder / "README.md").unlink()  # a template that nobody filled in
 
 
+def with_adapter(model: Any, folder: Path) -> Any:
+    """A model with the adapter that `save_adapter` wrote."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder))
+
+
 def base_name(start: str, folder: Path) -> str:
     """The name of the base model for an adapter; its path from the adapter's folder where both are of one run."""
     base, model = Path(start).resolve(), folder.resolve().parent

@@ -50,6 +50,8 @@ class TrainOptions:
         lora_alpha: The adapter's output is scaled by lora_alpha / lora_r.
         lora_dropout: Dropout of the adapter's input.
         lora_target_modules: "all-linear", or names of the layers that get an adapter.
+        load_in_4bit: Holds the frozen weights of the linear layers in 4 bits while an adapter is trained (QLoRA, arXiv
+            2305.14314); it is merged into the whole ones.
         seed: Of the adapter's initial weights, the order of rows and dropout.
         prompt_format: "auto" is chat turns where the tokenizer has a chat template, else plain text.
         device: "auto" is CUDA, else MPS, else the CPU.
@@ -95,6 +97,7 @@ class TrainOptions:
     lora_alpha: int = _DEFAULT.lora_alpha
     lora_dropout: float = _DEFAULT.lora_dropout
     lora_target_modules: str | Sequence[str] = _DEFAULT.lora_target_modules
+    load_in_4bit: bool = _DEFAULT.load_in_4bit
     seed: int = 0
     prompt_format: Literal["auto", "plain", "chat"] = "auto"
     device: str = "auto"
@@ -125,6 +128,11 @@ class TrainOptions:
                 raise ConfigError(f"expected {name} above 0, found {value!r}: raise it")
         if not 0 <= self.anchors < 1:
             raise ConfigError(f"expected anchors in [0, 1), found {self.anchors!r}: name a share of the rows")
+        if self.load_in_4bit and self.method != "lora":
+            raise ConfigError(
+                f"expected train.method lora for `train.load_in_4bit`, found {self.method}: weights in 4 bits are not "
+                "trained themselves; set the method, or load_in_4bit to false"
+            )
 
     def key(self) -> dict[str, Any]:
         """What the trained model depends on beside pairs and start, JSON-ready: the learning rate is never None.
@@ -136,7 +144,7 @@ class TrainOptions:
         device = training_device(self.device)
         meant = {"device": device, "dtype": compute_dtype(self.dtype, device, LARGE)}
         unused: tuple[str, ...] = () if self.loss == "dpo" else ("beta",)
-        unused += () if self.taught_by else ("taught_by",)
+        unused += tuple(name for name in ("taught_by", "load_in_4bit") if not getattr(self, name))
         options = {name: value for name, value in self.options().items() if name not in (*_NO_MATTER, *unused)}
         given = {"demonstrations": self.retrieve, "teacher": self.teach}
         shown = {name: part_key(retrieve) for name, retrieve in given.items() if retrieve is not None}

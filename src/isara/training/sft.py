@@ -23,12 +23,13 @@ from isara.models import find_model
 from isara.process import alone
 from isara.records import Preference, QAPair, TrainingRow, TrainStats
 from isara.render import open_renderer, tokenizer_renderer
-from isara.training.adapter import check_targets, record_merge, save_adapter
+from isara.training.adapter import check_targets, record_merge, save_adapter, with_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
-from isara.training.compute import compute_dtype, training_device
+from isara.training.compute import LARGE, compute_dtype, training_device
 from isara.training.export import Export
 from isara.training.launch import launched, share_of
 from isara.training.options import TrainOptions
+from isara.training.quantized import check_quantizes, load_in_4bit
 from isara.training.rows import check_labels, make_preference_rows, make_rows
 from isara.training.trl import (
     Passes,
@@ -57,11 +58,14 @@ class SupervisedTrainer(TrainOptions):
 
         Raises:
             TrainingError: The installed TRL can't do it.
-            ConfigError: `lora_target_modules` names a layer that the model doesn't have or that can't have an adapter.
+            ConfigError: `lora_target_modules` names a layer that the model doesn't have or that can't have an adapter,
+                or the package for 4 bits is missing.
             ModelError: The model's config makes no model.
         """
         if self.loss == "dpo":
             check_preferences()
+        if self.load_in_4bit:
+            check_quantizes()
         if self.method == "lora":
             check_targets(meta_model(find_model(start), self.trust_remote_code), self)
 
@@ -210,13 +214,17 @@ class _Training:
         self.options, self.start, self.out = options, start, out
         set_seed(options.seed)  # older versions of TRL draw the adapter before they seed
         self.device = training_device(options.device)
-        name = find_model(start)
-        self.model, self.tokenizer = load_model(name, "auto", options.trust_remote_code)
-        check_finite(self.model, name)
-        self.renderer = tokenizer_renderer(self.tokenizer, self.model.config, options.prompt_format)
-        self.export = Export(name, self.model, self.tokenizer, self.renderer, options.trust_remote_code)
-        self.compute = compute_dtype(options.dtype, self.device, self.model.num_parameters())
+        self.name = find_model(start)
         self.plain: Callable[[], None] | None = None
+        self.losses: list[float] = []
+        self.model, self.tokenizer = self._load(self.name)
+        check_finite(self.model, self.name)
+        self.renderer = tokenizer_renderer(self.tokenizer, self.model.config, options.prompt_format)
+        if options.load_in_4bit:  # in the arithmetic's dtype, and exported from the whole weights
+            self.compute = self._compute_in_4bit()
+            return
+        self.export = self._export(self.model)
+        self.compute = compute_dtype(options.dtype, self.device, self.model.num_parameters())
         # An optimiser's steps are smaller than 16 bits can tell apart; frozen weights may stay as they are.
         if options.method == "full" or self.compute == "float32":
             self.model.float()
@@ -224,7 +232,6 @@ class _Training:
             from isara.training.products import multiply_in_bfloat16
 
             self.plain, self.compute = multiply_in_bfloat16(self.model), "float32"  # of everything else
-        self.losses: list[float] = []
 
     def run(self, pairs: Sequence[QAPair], anchors: Sequence[QAPair], micro: int, accumulation: int) -> TrainStats:
         """Trains, checks what came of it, and writes it down."""
@@ -293,11 +300,15 @@ class _Training:
         from isara.training.teacher import targets
 
         teacher = self.model if self.options.taught_by is None else self._teacher(self.options.taught_by)
-        return targets(teacher.to(self.device), rows, self.renderer, self.options.teach, micro)
+        if not self.options.load_in_4bit:  # which is in its place, and may not be moved
+            teacher.to(self.device)
+        return targets(teacher, rows, self.renderer, self.options.teach, micro)
 
     def _teacher(self, name: str) -> Any:
         """Another model than the start, which computes as that one does."""
-        model, _ = load_model(find_model(name), "auto", self.options.trust_remote_code)
+        model, _ = self._load(find_model(name))
+        if self.options.load_in_4bit:
+            return model
         if self.plain is not None:
             from isara.training.products import multiply_in_bfloat16
 
@@ -329,10 +340,29 @@ class _Training:
             folder = self.out / "adapter"
             save_adapter(model, self.start, folder)
             before = _logits(model, row)
+            if self.options.load_in_4bit:  # whose own weights would be rounded once more
+                model, _ = load_model(self.name, "auto", self.options.trust_remote_code)
+                self.export = self._export(model)
+                model = with_adapter(model, folder)
             model = model.merge_and_unload(safe_merge=True)
             self.export.cast(model)
             record_merge(folder, row.pair.id, before, _logits(model, row))
         self.export.write(model, self.out)
+
+    def _load(self, name: str) -> tuple[Any, Any]:
+        """A model and its tokenizer, with whole weights on the CPU, or in 4 bits where it computes."""
+        trust = self.options.trust_remote_code
+        if self.options.load_in_4bit:
+            return load_in_4bit(name, self.device, self._compute_in_4bit(), trust)
+        return load_model(name, "auto", trust)
+
+    def _compute_in_4bit(self) -> str:
+        """What 4 bits are turned into to be multiplied."""
+        return compute_dtype(self.options.dtype, self.device, LARGE) if self.device == "cuda" else "float32"
+
+    def _export(self, model: Any) -> Export:
+        """What the new model takes over from the start."""
+        return Export(self.name, model, self.tokenizer, self.renderer, self.options.trust_remote_code)
 
 
 def held_at_once(longest: int, micro: int, accumulation: int) -> tuple[int, int]:
@@ -359,10 +389,11 @@ def _packs_safely(model: Any, rows: Sequence[TrainingRow]) -> bool:
     import torch
 
     first, second = rows[0].ids, rows[-1].ids
-    both = torch.tensor([first + second])
+    both = torch.tensor([first + second], device=model.device)
 
     def logits(ids: torch.Tensor, positions: list[int]) -> Any:
-        found = model(input_ids=ids, position_ids=torch.tensor([positions]), use_cache=False).logits
+        places = torch.tensor([positions], device=model.device)
+        found = model(input_ids=ids, position_ids=places, use_cache=False).logits
         return found[0, -len(second) :].float()
 
     steps = list(range(both.shape[1]))

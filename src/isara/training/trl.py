@@ -72,6 +72,7 @@ def sft_trainer(
         peft_config=lora_config(options) if options.method == "lora" else None,
         callbacks=[_callback(watch)],
     )
+    _hold_in_float32(trainer.model)
     trainer.rows_by_ids = {row.ids: row for row in reversed([*rows, blank])}  # of equal rows the first, a seed's
     trainer.passes = passes
     trainer.targets = targets
@@ -123,6 +124,7 @@ def preference_trainer(
         for name in ("dropout", "activation_dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+    _hold_in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)
     return _without_idle_step(trainer, options, passes)
 
@@ -232,6 +234,13 @@ def _columns(row: TrainingRow) -> dict[str, list[int]]:
 def _set_padding(tokenizer: Any) -> None:
     if tokenizer.pad_token is None:  # any will do: padding is masked, and the exported tokenizer is another
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _hold_in_float32(model: Any) -> None:
+    """What is trained in fp32, where TRL makes an adapter on weights of 4 bits in bf16: its steps are smaller."""
+    for tensor in model.parameters():
+        if tensor.requires_grad:
+            tensor.data = tensor.data.float()
 
 
 def _without_idle_step(trainer: Any, options: TrainOptions, passes: Passes) -> Any:

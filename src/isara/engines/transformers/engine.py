@@ -5,6 +5,7 @@ finished rows make room for waiting ones, equal prompts are read once, and each 
 `docs/engine.md` has the reasons and the figures.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 from isara.engines.transformers.attention import use_products
 from isara.engines.transformers.cache import RowCache, token_bytes
 from isara.engines.transformers.kernels import pack_linears
+from isara.engines.transformers.lanes import lanes_for, run_in_lanes, share_out
 from isara.engines.transformers.sampling import draw, stream
 from isara.engines.transformers.text import Text
 from isara.errors import ModelError
@@ -103,13 +105,36 @@ class TransformersEngine:
         ]
         # Longest first: memory runs out at once or never, and neighbours need little padding.
         waiting = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.index))
+        lanes = self._lanes(len({row.prompt for row in rows}))
+        complete = partial(self._complete, sampling, self._report(rows), lanes)
+        if lanes == 1:
+            complete(waiting)
+        else:
+            shares = share_out(waiting, lambda row: row.prompt, lanes)
+            run_in_lanes([partial(complete, share) for share in shares])
+        return [row.completion for row in rows if row.completion is not None]
+
+    def _complete(
+        self,
+        sampling: Sampling,
+        report: Callable[[], None],
+        lanes: int,
+        waiting: "list[_Row]",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Completes rows, longest prompts first, with the share of memory that one of so many lanes has."""
         while waiting:
             columns = len(waiting[0].prompt) + max(row.limit for row in waiting)
-            most = max(1, min(self._budget() // columns, len(waiting)))
-            decode = partial(_decode, model, sampling, most, waiting, self._report(rows))
-            self._attempt(most, columns, decode)
+            most = max(1, min(self._budget() // lanes // columns, len(waiting)))
+            self._attempt(most, columns, partial(_decode, self._model(), sampling, most, waiting, report, check), lanes)
             waiting = [row for row in waiting if row.completion is None]
-        return [row.completion for row in rows if row.completion is not None]
+
+    def _lanes(self, rows: int) -> int:
+        """In how many threads rows are made."""
+        if self.device != "cpu" or self.trust_remote_code:  # foreign code may keep anything
+            return 1
+        model = self._model()
+        return lanes_for(model.model.config.get_text_config(), model.weights // self.dtype.itemsize, rows)
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[float]:
         """Natural-log probability of each continuation (ids) after its prompt, summed over its tokens, in fp32.
@@ -168,7 +193,7 @@ class TransformersEngine:
         assert self.tokens_per_batch is not None
         return self.tokens_per_batch
 
-    def _attempt(self, rows: int, columns: int, work: Callable[[], None]) -> bool:
+    def _attempt(self, rows: int, columns: int, work: Callable[[], None], lanes: int = 1) -> bool:
         """Whether the work was done in memory; if not, the budget is half of what it tried to hold."""
         try:
             with torch.inference_mode():
@@ -183,13 +208,17 @@ class TransformersEngine:
                     "use a smaller model, shorter prompts or a lower max_new_tokens"
                 ) from None
         # Only here, outside the handler, are the tensors of the failed attempt free.
-        self.tokens_per_batch = rows * columns // 2
+        self.tokens_per_batch = lanes * (rows * columns // 2)
         free_memory()
         return False
 
     def _report(self, rows: "list[_Row]") -> Callable[[], None]:
+        lock = threading.Lock()
+
         def report() -> None:
-            if self.on_progress is not None:
+            if self.on_progress is None:
+                return
+            with lock:
                 done = [row.completion for row in rows if row.completion is not None]
                 self.on_progress(sum(completion.tokens for completion in done), len(done))
 
@@ -270,14 +299,23 @@ class _Loaded:
             ends |= torch.from_numpy(self.text.stop_table(stops))
         return ends.to(self.device)
 
-    def read(self, prompts: Sequence[tuple[int, ...]], first: int, cache: RowCache, starts: Sequence[int]) -> None:
+    def read(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        first: int,
+        cache: RowCache,
+        starts: Sequence[int],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Fills the cache with the prompts from row `first` on, all but their last tokens, up to the column `end`.
 
-        Each different prompt is read once; where an earlier row has the same, its keys and values are copied.
+        Each different prompt is read once; where an earlier row has the same, its keys and values are copied. Before
+        each forward pass `check` may raise.
         """
         seen = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
         new = [row for prompt, row in seen.items() if row >= first and len(prompt) > 1]
         for part in _parts(sorted(new), prompts, _PREFILL_TOKENS[self.device.partition(":")[0]]):
+            check()
             heads = [prompts[row][:-1] for row in part]
             filled = self._prefill(heads)
             for source, row in enumerate(part):
@@ -312,9 +350,19 @@ class _Loaded:
         return logits[..., : self.text.size]
 
 
-def _decode(model: _Loaded, sampling: Sampling, most: int, waiting: Sequence[_Row], report: Callable[[], None]) -> None:
-    """Completes every waiting row, longest first and at most so many at once; who is done makes room for the next."""
-    decoding = _Decoding(model, sampling, model.cache(most), report)
+def _decode(
+    model: _Loaded,
+    sampling: Sampling,
+    most: int,
+    waiting: Sequence[_Row],
+    report: Callable[[], None],
+    check: Callable[[], None],
+) -> None:
+    """Completes every waiting row, longest first and at most so many at once; who is done makes room for the next.
+
+    `check` is called before each forward pass, and may raise.
+    """
+    decoding = _Decoding(model, sampling, model.cache(most), report, check)
     queue = list(waiting)
     while queue or decoding.active:
         free = most - len(decoding.active)
@@ -328,8 +376,15 @@ def _decode(model: _Loaded, sampling: Sampling, most: int, waiting: Sequence[_Ro
 class _Decoding:
     """The rows that are being decoded: rows 0 to `cache.rows` - 1 of the cache and of every tensor here."""
 
-    def __init__(self, model: _Loaded, sampling: Sampling, cache: RowCache, report: Callable[[], None]) -> None:
-        self.model, self.sampling, self.cache, self.report = model, sampling, cache, report
+    def __init__(
+        self,
+        model: _Loaded,
+        sampling: Sampling,
+        cache: RowCache,
+        report: Callable[[], None],
+        check: Callable[[], None],
+    ) -> None:
+        self.model, self.sampling, self.cache, self.report, self.check = model, sampling, cache, report, check
         self.active: list[_Row] = []
         self.stops = tuple(stop for stop in sampling.stop if stop)
         self.ends = model.ends(self.stops)
@@ -351,10 +406,11 @@ class _Decoding:
             if self.sampling.temperature > 0:
                 self.keys[slot] = stream(row.seed, self.sampling.max_new_tokens).to(self.model.device)
         self.starts.copy_(torch.tensor(starts))
-        self.model.read([row.prompt for row in self.active], first, cache, starts)
+        self.model.read([row.prompt for row in self.active], first, cache, starts, self.check)
 
     def step(self) -> None:
         """Generates one token in every active row."""
+        self.check()
         rows = len(self.active)
         if self.cache.is_full:
             unused = int(self.starts[:rows].min())
