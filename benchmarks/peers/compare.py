@@ -5,8 +5,8 @@
 Every peer runs as a script of its own (the files beside this one), in a process of its own, in turns: one round after
 the other, so that what else the machine does meets all of them. Peers that need other libraries get an environment of
 their own under `~/.cache/isara/peers` or `--environments`, made when it is first wanted; one that can't be had is a
-line and not a row. Seconds are of the work alone, without loading, on a machine that is to be idle: how threads wait
-for each other is left to each peer (OMP_WAIT_POLICY, where it is set, reaches all). Processor seconds count all threads.
+line and not a row. Seconds are of the work alone, without loading, and the machine is to be idle: how threads wait for
+each other is left to each peer (OMP_WAIT_POLICY, where it is set, reaches all). Processor seconds count all threads.
 """
 
 import argparse
