@@ -48,7 +48,7 @@ def logits(model: Any) -> Any:
 
 
 @needs_bitsandbytes
-@pytest.mark.parametrize("family", ["llama", "opt", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "opt", "qwen2", "gemma"])
 def test_the_whole_start_with_the_adapter_is_what_is_exported(
     tiny_models: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
@@ -85,6 +85,24 @@ def test_weights_are_in_4_bits_and_what_is_trained_in_float32(
     monkeypatch.setattr(sft._Training, "_train", look)
     fit(tiny_llama, tmp_path / "model")
     assert seen == {"trained": {"Parameter torch.float32"}, "frozen": {"Params4bit torch.uint8"}}
+
+
+@needs_bitsandbytes
+def test_a_pass_without_gradients_leaves_those_of_the_next_one(tiny_llama: Path) -> None:
+    model, _ = quantized.load_in_4bit(str(tiny_llama), "cpu", "float32", False)
+    ids = torch.arange(3, 40)[None]
+    embeddings: Any = model.get_input_embeddings()
+
+    def gradient() -> Any:
+        embeddings.weight.grad = None
+        model(input_ids=ids, labels=ids).loss.backward()
+        return embeddings.weight.grad.clone()
+
+    embeddings.weight.requires_grad_(True)
+    before = gradient()
+    logits(model)
+    torch.testing.assert_close(gradient(), before)
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.modules())
 
 
 @needs_bitsandbytes

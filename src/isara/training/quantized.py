@@ -48,4 +48,9 @@ def load_in_4bit(name: str, device: str, compute: str, trust_remote_code: bool) 
         bnb_4bit_compute_dtype=dtype,
     )
     place = torch.cuda.current_device() if device == "cuda" else device
-    return load_model(name, dtype, trust_remote_code, quantization_config=four, device_map={"": place})
+    model, tokenizer = load_model(name, dtype, trust_remote_code, quantization_config=four, device_map={"": place})
+    for module in model.modules():
+        # On some CPUs a pass without gradients would lay the weights out anew for good, in a form that has none.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model, tokenizer

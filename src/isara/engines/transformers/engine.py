@@ -105,7 +105,8 @@ class TransformersEngine:
         ]
         # Longest first: memory runs out at once or never, and neighbours need little padding.
         waiting = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.index))
-        lanes = self._lanes(len({row.prompt for row in rows}))
+        held = self._budget() // max(len(row.prompt) + row.limit for row in rows)  # at once, the longest
+        lanes = self._lanes(min(held, len({row.prompt for row in rows})))
         complete = partial(self._complete, sampling, self._report(rows), lanes)
         if lanes == 1:
             complete(waiting)
