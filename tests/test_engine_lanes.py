@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from isara.engines.transformers import engine as engines
+from isara.engines.transformers import lanes as lanes_of_engines
 from isara.engines.transformers.engine import TransformersEngine
 from isara.engines.transformers.lanes import lanes_for, run_in_lanes, share_out
 from isara.errors import ModelError
@@ -139,6 +140,34 @@ def test_a_lane_without_memory_for_a_row_is_one_line(
             engine.generate(asked(tiny_llama), SAMPLED, range(14))
 
 
+def test_rows_for_which_lanes_together_have_no_memory_are_made_in_one(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_lanes: None
+) -> None:
+    prompts, home = asked(tiny_llama), threading.get_ident()
+    with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
+        whole = engine.generate(prompts, SAMPLED, range(len(prompts)))
+        forward = engines._Loaded.forward
+
+        def small(self: Any, *rest: Any) -> Any:
+            if threading.get_ident() != home:
+                raise MemoryError
+            return forward(self, *rest)
+
+        monkeypatch.setattr(engines._Loaded, "forward", small)
+        assert engine.generate(prompts, SAMPLED, range(len(prompts))) == whole
+
+
+def test_no_thread_is_left_idle() -> None:
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(5)
+    try:
+        run_in_lanes([lambda check: found.append(torch.get_num_threads())] * 3)
+        assert sorted(found) == [1, 2, 2]
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_interrupted_call_ends_its_lanes() -> None:
     ended: list[int] = []
 
@@ -183,10 +212,15 @@ def test_rows_are_dealt_out_by_prompt() -> None:
         (2, 135_000_000, 64, {"rope_parameters": {"rope_type": "llama3"}}, 2),
     ],
 )
-def test_how_many_lanes_there_are(threads: int, weights: int, rows: int, config: dict[str, Any], lanes: int) -> None:
+def test_how_many_lanes_there_are(
+    threads: int, weights: int, rows: int, config: dict[str, Any], lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    monkeypatch.setattr(lanes_of_engines, "_cores", lambda: threads)
     try:
         assert lanes_for(SimpleNamespace(**config), weights, rows) == lanes
+        monkeypatch.setattr(lanes_of_engines, "_cores", lambda: 1)  # as OpenMP binds a thread to its own
+        assert lanes_for(SimpleNamespace(**config), weights, rows) == 1
     finally:
         torch.set_num_threads(before)

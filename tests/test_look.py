@@ -169,6 +169,7 @@ def test_the_estimates_memory_is_that_of_the_format_that_is_run(
         assert memory("auto", fast=True) == (generating / 2, training)  # so small a model is trained in float32
         _, small = memory("float32", True, "train.load_in_4bit=true")
         assert training - small == pytest.approx(products * (4 - 0.516), rel=1e-3)
+        assert memory("bfloat16", False, "train.load_in_4bit=true")[1] == small  # all else is in float32 on a CPU
 
 
 def test_second_answers_are_in_the_estimate(tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -1,6 +1,7 @@
 """An adapter on weights of 4 bits: what is trained, what is exported, and what it takes."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from isara.errors import ConfigError
-from isara.records import QAPair, TrainStats
+from isara.records import Draw, Preference, QAPair, TrainStats
 from isara.training import quantized
 from isara.training.child import ChildTrainer
 from isara.training.options import TrainOptions
@@ -125,9 +126,25 @@ def test_equal_trainings_leave_equal_bytes_in_a_child_too(tiny_llama: Path, tmp_
 
 
 @needs_bitsandbytes
-def test_the_demonstrated_distribution_is_taught_by_such_a_model(tiny_llama: Path, tmp_path: Path) -> None:
-    stats = fit(tiny_llama, tmp_path / "model", loss="distil", teach=lambda pair: PAIRS[:1])
-    assert stats.steps == 4
+@pytest.mark.parametrize("way", ["distil", "packing", "dpo"])
+def test_what_reads_rows_before_the_training_learns_as_with_whole_weights(
+    tiny_llama: Path, tmp_path: Path, way: str
+) -> None:
+    made = [replace(pair, iteration=1) for pair in PAIRS]
+    pairs = [Preference(pair, Draw(PAIRS[n - 1].answer, 9, "stop", "", 0)) for n, pair in enumerate(made)]
+    last = []
+    for four in (False, True):
+        told: dict[str, Any] = {"load_in_4bit": four, "method": "lora"}
+        if way == "dpo":
+            one = trainer(loss="dpo", **told).prefer(pairs, str(tiny_llama), tmp_path / f"{way} {four}")
+        else:
+            more = (
+                {"packing": True} if way == "packing" else {"loss": "distil", "teach": lambda pair: [(PAIRS[0], 1.0)]}
+            )
+            one = trainer(**told, **more).fit(made, str(tiny_llama), tmp_path / f"{way} {four}")
+        assert one.last_loss < one.first_loss
+        last.append(one.last_loss)
+    assert last[1] == pytest.approx(last[0], rel=0.1, abs=0.01)
 
 
 def test_a_missing_package_is_told_before_the_run(

@@ -25,7 +25,7 @@ from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, Draw, Prompt,
 from isara.report.terminal import plain
 from isara.stages import EXAMPLES, has_baseline
 from isara.temporary import temporary_folder
-from isara.training.compute import weight_bytes
+from isara.training.compute import compute_in_4bit, training_device, weight_bytes
 from isara.training.quantized import BYTES_A_WEIGHT as BYTES_IN_4BIT
 from isara.watching import Silent, StageName
 
@@ -325,6 +325,7 @@ def _training_memory(parts: Parts) -> int:
     weights, trained, products = _weights(parts)
     itemsize: float = weight_bytes(config.train.method or "lora", config.engine.dtype, config.engine.device, weights)
     if config.train.load_in_4bit:
+        itemsize = 4 if compute_in_4bit(config.engine.dtype, training_device(config.engine.device)) == "float32" else 2
         itemsize -= products / weights * (itemsize - BYTES_IN_4BIT)
     return training_memory(weights, trained, itemsize)
 

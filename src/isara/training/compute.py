@@ -38,6 +38,11 @@ def compute_dtype(dtype: str, device: str, parameters: int) -> str:
     return "bfloat16" if device == "cpu" and parameters >= LARGE and multiplies_in_bfloat16() else "float32"
 
 
+def compute_in_4bit(dtype: str, device: str) -> str:
+    """The dtype of the arithmetic, and of all other weights, where frozen ones are in 4 bits: on a CPU float32."""
+    return compute_dtype(dtype, device, LARGE) if device == "cuda" else "float32"
+
+
 def weight_bytes(method: str, dtype: str, device: str, parameters: int) -> int:
     """Bytes of a weight of the start: 2 where an adapter is trained in 16 bits on a checkpoint of 16 bits, else 4."""
     in_full = method == "full" or compute_dtype(dtype, training_device(device), parameters) == "float32"

@@ -34,12 +34,10 @@ def load_in_4bit(name: str, device: str, compute: str, trust_remote_code: bool) 
 
     Raises:
         ModelError: As `isara.loading.load_model`.
-        ConfigError: As `check_quantizes`.
     """
     import torch
     from transformers import BitsAndBytesConfig
 
-    check_quantizes()
     dtype = getattr(torch, compute)
     four: Any = BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # it has no types
         load_in_4bit=True,

@@ -25,7 +25,7 @@ from isara.records import Preference, QAPair, TrainingRow, TrainStats
 from isara.render import open_renderer, tokenizer_renderer
 from isara.training.adapter import check_targets, record_merge, save_adapter, with_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
-from isara.training.compute import LARGE, compute_dtype, training_device
+from isara.training.compute import compute_dtype, compute_in_4bit, training_device
 from isara.training.export import Export
 from isara.training.launch import launched, share_of
 from isara.training.options import TrainOptions
@@ -221,7 +221,7 @@ class _Training:
         check_finite(self.model, self.name)
         self.renderer = tokenizer_renderer(self.tokenizer, self.model.config, options.prompt_format)
         if options.load_in_4bit:  # in the arithmetic's dtype, and exported from the whole weights
-            self.compute = self._compute_in_4bit()
+            self.compute = compute_in_4bit(options.dtype, self.device)
             return
         self.export = self._export(self.model)
         self.compute = compute_dtype(options.dtype, self.device, self.model.num_parameters())
@@ -353,12 +353,8 @@ class _Training:
         """A model and its tokenizer, with whole weights on the CPU, or in 4 bits where it computes."""
         trust = self.options.trust_remote_code
         if self.options.load_in_4bit:
-            return load_in_4bit(name, self.device, self._compute_in_4bit(), trust)
+            return load_in_4bit(name, self.device, compute_in_4bit(self.options.dtype, self.device), trust)
         return load_model(name, "auto", trust)
-
-    def _compute_in_4bit(self) -> str:
-        """What 4 bits are turned into to be multiplied."""
-        return compute_dtype(self.options.dtype, self.device, LARGE) if self.device == "cuda" else "float32"
 
     def _export(self, model: Any) -> Export:
         """What the new model takes over from the start."""

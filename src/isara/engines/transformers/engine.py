@@ -107,12 +107,12 @@ class TransformersEngine:
         waiting = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt, row.index))
         held = self._budget() // max(len(row.prompt) + row.limit for row in rows)  # at once, the longest
         lanes = self._lanes(min(held, len({row.prompt for row in rows})))
-        complete = partial(self._complete, sampling, self._report(rows), lanes)
-        if lanes == 1:
-            complete(waiting)
-        else:
+        complete = partial(self._complete, sampling, self._report(rows))
+        if lanes > 1:
             shares = share_out(waiting, lambda row: row.prompt, lanes)
-            run_in_lanes([partial(complete, share) for share in shares])
+            run_in_lanes([partial(complete, lanes, share) for share in shares])
+            waiting = [row for row in waiting if row.completion is None]
+        complete(1, waiting)
         return [row.completion for row in rows if row.completion is not None]
 
     def _complete(
@@ -123,11 +123,16 @@ class TransformersEngine:
         waiting: "list[_Row]",
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Completes rows, longest prompts first, with the share of memory that one of so many lanes has."""
+        """Completes rows, longest prompts first, with the share of memory that one of so many lanes has.
+
+        Where memory runs out, one of several leaves its rows.
+        """
         while waiting:
             columns = len(waiting[0].prompt) + max(row.limit for row in waiting)
             most = max(1, min(self._budget() // lanes // columns, len(waiting)))
-            self._attempt(most, columns, partial(_decode, self._model(), sampling, most, waiting, report, check), lanes)
+            decode = partial(_decode, self._model(), sampling, most, waiting, report, check)
+            if not self._attempt(most, columns, decode, lanes) and lanes > 1:
+                return
             waiting = [row for row in waiting if row.completion is None]
 
     def _lanes(self, rows: int) -> int:
@@ -195,7 +200,7 @@ class TransformersEngine:
         return self.tokens_per_batch
 
     def _attempt(self, rows: int, columns: int, work: Callable[[], None], lanes: int = 1) -> bool:
-        """Whether the work was done in memory; if not, the budget is half of what it tried to hold."""
+        """Whether the work was done in memory; if not, the budget is at most half of what all lanes tried to hold."""
         try:
             with torch.inference_mode():
                 work()
@@ -203,13 +208,13 @@ class TransformersEngine:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if rows == 1:
+            if rows == 1 and lanes == 1:
                 raise ModelError(
                     f"the memory of {self.device} is too small for this model and a row of {columns} tokens: "
                     "use a smaller model, shorter prompts or a lower max_new_tokens"
                 ) from None
         # Only here, outside the handler, are the tensors of the failed attempt free.
-        self.tokens_per_batch = lanes * (rows * columns // 2)
+        self.tokens_per_batch = min(self._budget(), lanes * rows * columns // 2)
         free_memory()
         return False
 

@@ -5,6 +5,7 @@ lanes of one thread each nobody waits, and beside another busy process neither h
 Weights are shared; a cache belongs to its lane. Where the engine is exact, the lanes change nothing.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 Row = TypeVar("Row")
-MOST = 4  # Python's own work is one thread's at a time
+_MOST = 4  # Python's own work is one thread's at a time
 _FEWEST_ROWS = 8  # of a lane: measured down to here
 _FEWEST_WEIGHTS = 50_000_000  # below, Python's own work is most of it
 _MOVING = {"dynamic", "longrope"}  # rotations that a model keeps and changes with the longest row it sees
@@ -34,7 +35,7 @@ def lanes_for(config: Any, weights: int, rows: int) -> int:
     """
     if weights < _FEWEST_WEIGHTS or _keeps_state(config):
         return 1
-    return max(1, min(torch.get_num_threads(), MOST, rows // _FEWEST_ROWS))
+    return max(1, min(torch.get_num_threads(), _cores(), _MOST, rows // _FEWEST_ROWS))
 
 
 def share_out(rows: Sequence[Row], prompt: Callable[[Row], Any], lanes: int) -> list[list[Row]]:
@@ -60,14 +61,15 @@ def run_in_lanes(works: Sequence[Callable[[Callable[[], None]], None]]) -> None:
         if stop.is_set():
             raise Stopped
 
-    def run(work: Callable[[Callable[[], None]], None]) -> None:
-        torch.set_num_threads(max(1, threads // len(works)))  # of this thread, and of threads that begin later
-        work(check)
+    def run(number: int) -> None:
+        share, more = divmod(threads, len(works))
+        torch.set_num_threads(max(1, share + (number < more)))  # of this thread, and of threads that begin later
+        works[number](check)
 
     try:
         with ThreadPoolExecutor(len(works)) as pool:
             try:
-                futures = [pool.submit(run, work) for work in works]
+                futures = [pool.submit(run, number) for number in range(len(works))]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             finally:  # also where this thread is interrupted
                 stop.set()
@@ -75,6 +77,11 @@ def run_in_lanes(works: Sequence[Callable[[Callable[[], None]], None]]) -> None:
         torch.set_num_threads(threads)
     for future in done:
         future.result()
+
+
+def _cores() -> int:
+    """Cores that a new thread may have: those of this one, which OpenMP has bound to its own where it was told to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _MOST
 
 
 def _keeps_state(config: Any) -> bool:
