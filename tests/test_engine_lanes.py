@@ -13,6 +13,7 @@ from isara.engines.transformers import engine as engines
 from isara.engines.transformers import lanes as lanes_of_engines
 from isara.engines.transformers.engine import TransformersEngine
 from isara.engines.transformers.lanes import lanes_for, run_in_lanes, share_out
+from isara.engines.transformers.model import LoadedModel
 from isara.errors import ModelError
 from isara.records import Prompt, Sampling
 from isara.render import open_renderer
@@ -43,13 +44,13 @@ def test_rows_are_those_of_one_lane(
 ) -> None:
     prompts = asked(tiny_models[family])
     seen: set[int] = set()
-    forward = engines._Loaded.forward
+    forward = LoadedModel.forward
 
     def watched(self: Any, *rest: Any) -> Any:
         seen.add(threading.get_ident())
         return forward(self, *rest)
 
-    monkeypatch.setattr(engines._Loaded, "forward", watched)
+    monkeypatch.setattr(LoadedModel, "forward", watched)
     with TransformersEngine(str(tiny_models[family]), device="cpu", dtype="float32", tokens_per_batch=400) as engine:
         in_two = engine.generate(prompts, SAMPLED, range(len(prompts)))
         assert len(seen) == 2 and threading.get_ident() not in seen
@@ -63,13 +64,13 @@ def test_rows_of_one_prompt_stay_in_one_lane_and_are_read_once(
 ) -> None:
     prompts = [prompt for prompt in asked(tiny_llama)[:4] for _ in range(3)]
     read: list[tuple[int, ...]] = []
-    prefill = engines._Loaded._prefill
+    prefill = LoadedModel._prefill
 
     def counted(self: Any, heads: Any) -> Any:
         read.extend(heads)
         return prefill(self, heads)
 
-    monkeypatch.setattr(engines._Loaded, "_prefill", counted)
+    monkeypatch.setattr(LoadedModel, "_prefill", counted)
     with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
         engine.generate(prompts, SAMPLED, range(len(prompts)))
     assert len(read) == len(set(read)) == 4
@@ -89,7 +90,7 @@ def test_progress_comes_from_one_lane_at_a_time_and_ends_with_all(tiny_llama: Pa
 def test_an_error_in_one_lane_ends_the_other_and_is_told(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, two_lanes: None
 ) -> None:
-    forward, calls = engines._Loaded.forward, 0
+    forward, calls = LoadedModel.forward, 0
 
     def failing(self: Any, *rest: Any) -> Any:
         nonlocal calls
@@ -98,7 +99,7 @@ def test_an_error_in_one_lane_ends_the_other_and_is_told(
             raise ValueError("the fifth step")
         return forward(self, *rest)
 
-    monkeypatch.setattr(engines._Loaded, "forward", failing)
+    monkeypatch.setattr(LoadedModel, "forward", failing)
     prompts, endless = asked(tiny_llama), Sampling(temperature=0, max_new_tokens=60)
     with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
         with pytest.raises(ValueError, match="the fifth step"):
@@ -113,7 +114,7 @@ def test_memory_that_runs_out_in_a_lane_halves_the_budget(
     prompts = asked(tiny_llama)
     with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
         whole = engine.generate(prompts, SAMPLED, range(len(prompts)))
-        forward, failed = engines._Loaded.forward, threading.Event()
+        forward, failed = LoadedModel.forward, threading.Event()
 
         def small(self: Any, cache: Any, ids: Any, starts: Any) -> Any:
             if not failed.is_set() and len(ids) > 3:
@@ -121,7 +122,7 @@ def test_memory_that_runs_out_in_a_lane_halves_the_budget(
                 raise MemoryError
             return forward(self, cache, ids, starts)
 
-        monkeypatch.setattr(engines._Loaded, "forward", small)
+        monkeypatch.setattr(LoadedModel, "forward", small)
         before = engine.tokens_per_batch
         assert engine.generate(prompts, SAMPLED, range(len(prompts))) == whole
         assert failed.is_set() and before is not None and engine.tokens_per_batch is not None
@@ -134,7 +135,7 @@ def test_a_lane_without_memory_for_a_row_is_one_line(
     def none(*arguments: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(engines._Loaded, "forward", none)
+    monkeypatch.setattr(LoadedModel, "forward", none)
     with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
         with pytest.raises(ModelError, match="the memory of cpu is too small for this model and a row of"):
             engine.generate(asked(tiny_llama), SAMPLED, range(14))
@@ -146,14 +147,14 @@ def test_rows_for_which_lanes_together_have_no_memory_are_made_in_one(
     prompts, home = asked(tiny_llama), threading.get_ident()
     with TransformersEngine(str(tiny_llama), device="cpu", dtype="float32") as engine:
         whole = engine.generate(prompts, SAMPLED, range(len(prompts)))
-        forward = engines._Loaded.forward
+        forward = LoadedModel.forward
 
         def small(self: Any, *rest: Any) -> Any:
             if threading.get_ident() != home:
                 raise MemoryError
             return forward(self, *rest)
 
-        monkeypatch.setattr(engines._Loaded, "forward", small)
+        monkeypatch.setattr(LoadedModel, "forward", small)
         assert engine.generate(prompts, SAMPLED, range(len(prompts))) == whole
 
 
