@@ -900,11 +900,15 @@ def losses(told: list[tuple[int, int, float]]) -> list[float]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "lora in 4 bits"])
 def test_two_processes_give_the_losses_of_one(tiny_llama: Path, tmp_path: Path, method: str) -> None:
+    if method == "lora in 4 bits":
+        pytest.importorskip("bitsandbytes")
     told: dict[str, list[tuple[int, int, float]]] = {"one": [], "two": []}
     pairs = [QAPair(f"Who guards room {room} of the temple?", "Zelda" + " and Link" * (room % 5)) for room in range(11)]
+    method, _, bits = method.partition(" in ")
     options = SHARED | {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": 1}
+    options["load_in_4bit"] = bool(bits)
     options["per_device_train_batch_size"] = 4
     one = SupervisedTrainer(**options, on_step=lambda *state: told["one"].append(state))
     two = SupervisedTrainer(

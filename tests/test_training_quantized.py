@@ -1,6 +1,7 @@
 """An adapter on weights of 4 bits: what is trained, what is exported, and what it takes."""
 
 import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from isara.errors import ConfigError
+from isara.errors import ConfigError, ModelError, TrainingError
 from isara.records import Draw, Preference, QAPair, TrainStats
-from isara.training import quantized
+from isara.training import quantized, sft
 from isara.training.child import ChildTrainer
 from isara.training.options import TrainOptions
 from isara.training.sft import SupervisedTrainer
@@ -145,6 +146,43 @@ def test_what_reads_rows_before_the_training_learns_as_with_whole_weights(
         assert one.last_loss < one.first_loss
         last.append(one.last_loss)
     assert last[1] == pytest.approx(last[0], rel=0.1, abs=0.01)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_start_that_is_not_finite_is_told_though_4_bits_always_are(
+    tiny_llama: Path, tmp_path: Path, bad: float
+) -> None:
+    start = tmp_path / "start"
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = bad
+    shutil.copytree(tiny_llama, start)
+    model.save_pretrained(start)
+    with pytest.raises(ModelError) as caught:
+        fit(start, tmp_path / "model")
+    assert str(caught.value) == (
+        f"expected finite weights in the model {str(start)!r}, found NaN or infinity in "
+        "model.layers.1.mlp.up_proj.weight: copy or download it again, or set another engine.dtype"
+    )
+
+
+@needs_bitsandbytes
+def test_memory_that_is_too_small_for_merging_is_told_and_trains_nothing_again(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def no_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(sft, "load_model", no_memory)
+    with pytest.raises(TrainingError) as caught:
+        trainer(on_step=lambda step, *_: steps.append(step)).fit(PAIRS, str(tiny_llama), tmp_path / "model")
+    assert str(caught.value) == (
+        f"memory is too small to merge what was trained in 4 bits: the whole weights of {str(tiny_llama)!r} don't fit "
+        "beside them; train on a machine with more memory, or take a smaller model"
+    )
+    assert steps == [1, 2, 3, 4] and not (tmp_path / "model").exists()
 
 
 def test_a_missing_package_is_told_before_the_run(

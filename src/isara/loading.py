@@ -200,10 +200,15 @@ def check_finite(model: Any, name: str) -> None:
     for key, weight in model.named_parameters():
         # Of the 8-bit formats torch can't tell.
         if weight.element_size() > 1 and not bool(weight.isfinite().all()):
-            raise ModelError(
-                f"expected finite weights in the model {name!r}, found NaN or infinity in {key}: copy or download it "
-                "again, or set another engine.dtype"
-            )
+            raise not_finite(name, key)
+
+
+def not_finite(name: str, key: str) -> ModelError:
+    """The error of a model, one of whose weights is not finite."""
+    return ModelError(
+        f"expected finite weights in the model {name!r}, found NaN or infinity in {key}: copy or download it again, or "
+        "set another engine.dtype"
+    )
 
 
 def check_loaded(name: str, found: dict[str, Any]) -> None:

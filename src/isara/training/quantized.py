@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from isara.errors import ConfigError
-from isara.loading import load_model
+from isara.loading import load_model, not_finite
 
 # NF4 with scales of their own precision (double quantisation), section 3 of the paper: 4 + 0.127 bits.
 BYTES_A_WEIGHT = 4.127 / 8
@@ -33,7 +33,7 @@ def load_in_4bit(name: str, device: str, compute: str, trust_remote_code: bool) 
         trust_remote_code: Runs code that comes with the model.
 
     Raises:
-        ModelError: As `isara.loading.load_model`.
+        ModelError: As `isara.loading.load_model`, or a weight was not finite before it was rounded.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -51,4 +51,9 @@ def load_in_4bit(name: str, device: str, compute: str, trust_remote_code: bool) 
         # On some CPUs a pass without gradients would lay the weights out anew for good, in a form that has none.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    for key, weight in model.named_parameters():
+        held = getattr(weight, "quant_state", None)
+        # The mean of the blocks' largest values; the rounded weights themselves are finite whatever they were.
+        if held is not None and not bool(held.offset.isfinite().all()):
+            raise not_finite(name, key)
     return model, tokenizer

@@ -341,13 +341,26 @@ class _Training:
             save_adapter(model, self.start, folder)
             before = _logits(model, row)
             if self.options.load_in_4bit:  # whose own weights would be rounded once more
-                model, _ = load_model(self.name, "auto", self.options.trust_remote_code)
-                self.export = self._export(model)
-                model = with_adapter(model, folder)
+                model = self._on_whole_weights(folder)
             model = model.merge_and_unload(safe_merge=True)
             self.export.cast(model)
             record_merge(folder, row.pair.id, before, _logits(model, row))
         self.export.write(model, self.out)
+
+    def _on_whole_weights(self, adapter: Path) -> Any:
+        """The adapter on the start as it is in its files, on the CPU."""
+        try:
+            model, _ = load_model(self.name, "auto", self.options.trust_remote_code)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(  # fewer rows a pass would not help
+                f"memory is too small to merge what was trained in 4 bits: the whole weights of {self.name!r} don't "
+                "fit beside them; train on a machine with more memory, or take a smaller model"
+            ) from None
+        check_finite(model, self.name)
+        self.export = self._export(model)
+        return with_adapter(model, adapter)
 
     def _load(self, name: str) -> tuple[Any, Any]:
         """A model and its tokenizer, with whole weights on the CPU, or in 4 bits where it computes."""
