@@ -1,19 +1,21 @@
 """Looking first: rows through the whole pipeline before a run, and rows of a run to read."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
 from isara.errors import RunError
-from isara.estimate import Rates, estimate
+from isara.estimate import Rates, estimate, measure
 from isara.loading import meta_model
 from isara.preview import Preview, preview
-from isara.records import Draw
+from isara.records import Completion, Draw, Prompt
 from isara.report.reading import read_rows, row_panel
 from tests.test_cli import FAST, isara, options, seeds  # noqa: F401 (fixtures)
 from tests.test_loop import parts
@@ -137,6 +139,33 @@ def test_the_estimate_adds_up(tiny_llama: Path, seeds: Path, tmp_path: Path) -> 
     )
     assert training.tokens == pytest.approx(sum(8 * n * mean for n, mean in taken) + 8 * steps[0] * seed)
     assert evaluating.tokens > 0 and generating.memory > 0 and training.memory > 0
+
+
+def test_the_speed_is_that_of_a_batch_with_as_many_prompts_as_a_run_has(
+    tiny_llama: Path,
+    seeds: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from isara import build_parts, load_config
+
+    settings = [*FAST, "generate.batch=10", "questions.per_prompt=3"]
+    made = build_parts(
+        load_config(None, settings, model=str(tiny_llama), seeds=str(seeds), out=str(tmp_path / "run"), heldout=0.3)
+    )
+    timed = []
+    with made.asker(made.model) as asker:
+        generate = asker.generate
+
+        def watched(prompts: Sequence[Prompt], *rest: Any) -> list[Completion]:
+            timed.append([prompt.ids for prompt in prompts])
+            return generate(prompts, *rest)
+
+        monkeypatch.setattr(asker, "generate", watched)
+        rates = measure(made, asker)
+    batches = [ids for ids in timed if len(ids) > 1]
+    assert batches and all([len(list(same)) for _, same in groupby(ids)] == [3, 3, 3, 1] for ids in batches)
+    assert rates.reading > 0 and rates.step > 0 and rates.row >= 0 and rates.training_step > 0
 
 
 def test_the_estimates_memory_is_that_of_the_format_that_is_run(

@@ -101,8 +101,8 @@ def measure(parts: Parts, asker: Asker) -> Rates:
     """
     prompt = _question_prompt(parts, asker)
     batch = parts.config.generate.batch
-    wide = _step_seconds(asker, prompt, batch)
-    narrow = _step_seconds(asker, prompt, 1) if batch > 1 else wide
+    wide = _step_seconds(asker, _question_prompts(parts, asker))
+    narrow = _step_seconds(asker, [prompt]) if batch > 1 else wide
     row = max(0.0, (wide - narrow) / max(1, batch - 1))
     shown = _evaluated(parts, asker)[:_MEASURED] or [(prompt, asker.renderer.answer_ids(prompt, "Yes."))]
     if parts.measured_by:
@@ -183,17 +183,27 @@ def _first_prompts(parts: Parts, asker: Asker) -> list[Prompt]:
     return [first, *([reply[0]] if reply else [])]
 
 
-def _question_prompt(parts: Parts, asker: Asker) -> Prompt:
+def _question_prompt(parts: Parts, asker: Asker, first: int = 0) -> Prompt:
+    """A prompt for a question, whose demonstrations are the seeds from so far on, round and round."""
     questions = parts.config.questions
     room = asker.room(questions.sampling, "questions")
-    found = asker.renderer.fit(asker.renderer.question, parts.seeds[: questions.demos], room)
+    turned = [*parts.seeds[first:], *parts.seeds[:first]]
+    found = asker.renderer.fit(asker.renderer.question, turned[: questions.demos], room)
     assert found is not None, "a prompt without demonstrations is shorter than the least room"
     return found[0]
 
 
-def _step_seconds(asker: Asker, prompt: Prompt, rows: int) -> float:
-    """Seconds of a decoding step of so many rows. Equal prompts are read once, and that time is taken off."""
-    prompts, seeds = [prompt] * rows, range(rows)
+def _question_prompts(parts: Parts, asker: Asker) -> list[Prompt]:
+    """A batch of prompts, as many of them equal as a run has: engines make rows of one prompt in another way."""
+    batch, repeated = parts.config.generate.batch, parts.config.questions.per_prompt
+    turns = range(min(math.ceil(batch / repeated), len(parts.seeds)))
+    different = [_question_prompt(parts, asker, first) for first in turns]
+    return [different[row // repeated % len(different)] for row in range(batch)]
+
+
+def _step_seconds(asker: Asker, prompts: Sequence[Prompt]) -> float:
+    """Seconds of a decoding step of these rows; the time to read their prompts is taken off."""
+    seeds = range(len(prompts))
     short, long = Sampling(1.0, 0.95, 2), Sampling(1.0, 0.95, 2 + _STEPS)
     asker.generate(prompts, short, seeds)
     begun = _seconds(lambda: asker.generate(prompts, short, seeds))
