@@ -130,6 +130,12 @@ def test_each_seed_is_learnt_after_its_nearest_others(tmp_path: Path) -> None:
     assert built(tmp_path, "answers.from=last").reader is None
 
 
+def test_nobody_is_trained_to_make_no_pairs(tmp_path: Path) -> None:
+    nothing = built(tmp_path, "generate.accept=0", "questions.from=seeds")
+    assert nothing.reader is None and nothing.questioner is None
+    assert built(tmp_path, "generate.accept=0", "train.loss=distil").reader is not None  # who teaches
+
+
 @pytest.mark.parametrize("setting", ["answers.demos=0", "answers.retrieve=none"])
 def test_a_reader_without_demonstrations_is_refused(tmp_path: Path, setting: str) -> None:
     with pytest.raises(ConfigError, match=r"answers.from is reader: expected demonstrations to read"):

@@ -56,6 +56,8 @@ def _demonstrations(config: Config, seeds: Pool, k: int) -> Demonstrations | Non
 def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
     """What tunes a model to read demonstrations (in-context tuning, arXiv 2110.07814 and 2110.15943), or None.
 
+    Where nothing is generated it is wanted for `train.loss: distil` alone, whose teacher it is.
+
     Raises:
         ConfigError: No demonstrations are shown before an answer, or a reader asks that doesn't answer.
     """
@@ -66,7 +68,8 @@ def build_reader(config: Config, watcher: Watcher | None, seeds: Pool) -> Traine
                 "questions.from is reader: expected answers.from reader, too, found last: set both, or questions.from"
             )
         return None
-    return _tuned_on_seeds(config, watcher, seeds, "answers.from is reader", whole_pairs=asks)
+    reader = _tuned_on_seeds(config, watcher, seeds, "answers.from is reader", whole_pairs=asks)
+    return reader if config.generate.accept or config.train.loss == "distil" else None
 
 
 def build_questioner(config: Config, watcher: Watcher | None, seeds: Pool) -> Trainer | None:
@@ -77,7 +80,8 @@ def build_questioner(config: Config, watcher: Watcher | None, seeds: Pool) -> Tr
     """
     if config.questions.from_ != "seeds":
         return None
-    return _tuned_on_seeds(config, watcher, seeds, "questions.from is seeds", whole_pairs=True)
+    questioner = _tuned_on_seeds(config, watcher, seeds, "questions.from is seeds", whole_pairs=True)
+    return questioner if config.generate.accept else None
 
 
 def _tuned_on_seeds(
