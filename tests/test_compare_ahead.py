@@ -16,8 +16,8 @@ from isara.compare.tasks import TaskScore
 from isara.config import Config
 from isara.estimate import Rates
 from isara.parts import Parts
+from tests.compare_world import recipe
 from tests.doubles import Preferring
-from tests.test_compare import recipe
 from tests.test_reader import Reading
 
 TRAINING = Rates(1e12, 0.0, 0.0, 2.0, 7.0)  # only trainings take time: 2 s a step, and 7 s beside

@@ -20,8 +20,8 @@ from isara.pool import Pool
 from isara.records import Candidate, Draw, Prompt, QAPair
 from isara.render import PromptFormat
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
+from tests.compare_world import Crash, Fuse, Smith, World, figures, lay_out, recipe, scores, stored, trained_on
 from tests.doubles import SEEDS
-from tests.test_compare import Crash, Fuse, Smith, World, figures, lay_out, recipe, scores, stored, trained_on
 
 CHAT = PromptFormat("chat", "<user> ", "</user> <bot> ", "</bot> <user> ", "", "</bot>", False)
 SHOWN = [QAPair("Who guards it?", "Nobody.")]

@@ -19,8 +19,8 @@ from isara.errors import RunError
 from isara.files import json_lines, read_json, read_rows, write_json, write_text
 from isara.records import QAPair
 from tests.browser import Browser
+from tests.compare_world import lay_out, recipe
 from tests.doubles import SEEDS
-from tests.test_compare import lay_out, recipe
 from tests.test_compare_tasks import ITEMS, safety
 from tests.test_page import HOSTILE, data_of
 

@@ -26,8 +26,8 @@ from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, Draw, QAPair
 from isara.testing import HashEmbedder
+from tests.compare_world import World, command, fails, lay_out, recipe, scores, stored
 from tests.doubles import SEEDS
-from tests.test_compare import World, command, fails, lay_out, recipe, scores, stored
 
 LONG = "Where in Hyrule can a tired hero rest for a night?"
 TESTS = [QAPair(LONG, "In Kakariko."), QAPair("Who sells shields?", "The smith.")]

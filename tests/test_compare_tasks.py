@@ -20,8 +20,9 @@ from isara.judges.base import Kind, Verdict
 from isara.pool import Pool
 from isara.records import QAPair
 from isara.testing import HashEmbedder
+from tests.compare_world import World, command, fails, recipe, scores
 from tests.doubles import SEEDS
-from tests.test_compare import World, command, domain, fails, recipe, scores
+from tests.test_compare import domain
 
 __all__ = ["domain"]
 ITEMS = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from isara.build import checker_steps
+from isara.build import build_parts, checker_steps, settled_by_seeds
 from isara.compare.arms import ARMS
 from isara.compare.budget import cost
 from isara.compare.trainers import EqualSteps, ShuffledAnswers, TaggedSources
@@ -17,7 +17,7 @@ from isara.config import load_config
 from isara.errors import RunError
 from isara.files import make_folder, write_text
 from isara.filters import Agreement
-from isara.filters.agreement import content_weights, shared_content
+from isara.filters.agreement import content_weights, repeated_share, shared_content
 from isara.helpers import helper_trainer
 from isara.loop import generate_pairs, run
 from isara.pool import Pool, other_retriever, retriever
@@ -29,10 +29,14 @@ from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
 from tests.test_loop import parts
 
-SHOP = [
-    QAPair.from_json(json.loads(line))
-    for line in (Path(__file__).parents[1] / "recipes" / "shop" / "seeds.jsonl").read_text().splitlines()
-]
+ROOT = Path(__file__).parents[1]
+
+
+def pairs_of(file: str) -> list[QAPair]:
+    return [QAPair.from_json(json.loads(line)) for line in (ROOT / file).read_text().splitlines()]
+
+
+SHOP, SAFETY = pairs_of("recipes/shop/seeds.jsonl"), pairs_of("recipes/safety/seeds.jsonl")
 WEIGHTS = content_weights([pair.answer for pair in SHOP])
 QUESTION = "May I bring the drum back?"
 REPAIR = "Thanks for asking! For a drum, we repair it for free for two years. Warm wishes from Willow Lane!"
@@ -228,6 +232,50 @@ def test_who_checks_takes_the_steps_that_iteration_1_will_take() -> None:
     assert steps("filters.agreement_with=demonstrations") is None
 
 
+def said_again(pairs: Sequence[QAPair]) -> float:
+    return repeated_share([pair.answer for pair in pairs], [pair.question for pair in pairs])
+
+
+def test_rules_are_said_again_and_prose_is_not() -> None:
+    assert said_again(SHOP) == pytest.approx(39 / 48)
+    assert said_again(pairs_of("examples/lending/seeds.jsonl")) == 1
+    assert said_again(SAFETY) == 0
+    assert said_again([]) == said_again(SHOP[:1]) == 0
+    assert said_again([QAPair(f"Where is key {n}?", "On the hook.") for n in range(300)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "pairs", "value", "line"),
+    [
+        ((), SHOP, 0.5, "is 0.5: pairs are kept where the model tuned on the seeds alone says the same"),
+        (("filters.agreement_with=demonstrations",), SHOP, 0.5, "is 0.5: pairs are kept where other demonstrations"),
+        (("iterations=1", "engine.kind=server", "engine.url=http://127.0.0.1:1"), SHOP, None, "would be 0.5, but"),
+        ((), SAFETY, None, ""),
+        ((), SHOP[:15], None, ""),
+        (("generate.accept=0",), SHOP, None, ""),
+        (("iterations=0",), SHOP, None, ""),
+        (("filters.agreement=0.3",), SAFETY, 0.3, ""),
+        (("filters.agreement=null",), SHOP, None, ""),
+    ],
+)
+def test_the_seeds_decide_whether_second_answers_are_asked_for(
+    settings: Sequence[str], pairs: Sequence[QAPair], value: float | None, line: str
+) -> None:
+    written = load_config(None, settings)
+    config, said = settled_by_seeds(written, pairs)
+    assert config.filters.agreement == config.filters.least_agreement == value
+    assert [line in each and each.startswith("81% of the seeds' answers say") for each in said] == [True] * bool(line)
+    assert settled_by_seeds(config, pairs) == (config, [])
+    assert config.filters.checked_by_seeds == (value is not None and config.filters.agreement_with == "seeds")
+
+
+def test_what_the_seeds_decided_is_recorded_and_told(tmp_path: Path) -> None:
+    files = {"seeds": str(ROOT / "recipes/shop/seeds.jsonl"), "out": str(tmp_path / "run"), "heldout": 0.2}
+    made = build_parts(load_config(None, ["retrieve.embedder=lexical", "train.num_train_epochs=1"], **files))
+    assert made.config.filters.agreement == 0.5 and made.checker_steps
+    assert any("so filters.agreement is 0.5" in note for note in made.notes)
+
+
 def test_a_run_begun_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
     made = parts(tmp_path / "run", "generate.accept=1")
     run(made)
@@ -242,8 +290,10 @@ def test_a_second_answer_is_one_of_what_was_drawn() -> None:
     assert len(candidate(REPAIR, None).draws) == 2
 
 
-@pytest.mark.parametrize("name", ["no-filters", "ssd"])
-def test_arms_without_filters_are_without_this_one(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["no-filters", "no-check", "ssd", "self-instruct", "self-align", "i-sheep", "humpback"]
+)
+def test_arms_without_filters_and_methods_of_others_are_without_this_one(tmp_path: Path, name: str) -> None:
     arm = next(arm for arm in ARMS if arm.name == name)
     recipe = load_config(None, ["filters.agreement=0.4"], out=str(tmp_path))
     assert arm.config(recipe, 0, tmp_path / "arm").filters.agreement is None

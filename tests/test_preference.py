@@ -27,9 +27,9 @@ from isara.testing import ScriptedEngine
 from isara.training.child import ChildTrainer
 from isara.training.rows import make_preference_rows
 from isara.training.sft import SupervisedTrainer
+from tests.compare_world import World as Comparing
+from tests.compare_world import recipe, steps_of, trained_on
 from tests.doubles import SEEDS, CountingTrainer, Preferring, hyrule
-from tests.test_compare import World as Comparing
-from tests.test_compare import recipe, steps_of, trained_on
 from tests.test_loop import Crash, align, crash_after, stored, tree
 from tests.test_reader import FROM, Reading
 

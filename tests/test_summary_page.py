@@ -20,7 +20,7 @@ from isara.compare.variations import Variation, by_categories, by_counts
 from isara.errors import RunError
 from isara.files import read_json, write_json
 from tests.browser import Browser
-from tests.test_compare import recipe
+from tests.compare_world import recipe
 from tests.test_compare_pairs import grouped
 from tests.test_page import HOSTILE, data_of
 

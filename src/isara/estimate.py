@@ -260,7 +260,7 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Step
     read += answered * _mean(asker.renderer.count([draw.prompt for draw in answers]))
     generated = options.batch * _mean([draw.tokens for draw in questions]) + answered * _mean(_tokens(answers))
     steps = _longest(questions, config.questions.max_new_tokens) + _longest(answers, config.answers.max_new_tokens)
-    if config.filters.agreement:
+    if config.filters.least_agreement:
         # Where the rows were made without second answers, these are as the first ones, but for their prompts.
         second = [each.second for each in seen.candidates if each.second] or [draws[0] for draws in _answered(seen)]
         again = options.batch * len(second) / max(1, len(seen.candidates))

@@ -173,7 +173,9 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
         base[0] if base and asks else None,
         base[1] if base and asks else None,
         parts.seeds,
-        other_retriever(source, answers.retrieve, answers.demos, config.seed) if config.filters.agreement else None,
+        other_retriever(source, answers.retrieve, answers.demos, config.seed)
+        if config.filters.least_agreement
+        else None,
     )
 
 

@@ -23,8 +23,8 @@ from isara.evaluate.results import Result, Row
 from isara.evaluate.runner import run_tasks
 from isara.records import Sampling
 from isara.testing import word_renderer
+from tests.compare_world import recipe
 from tests.doubles import SEEDS, hyrule
-from tests.test_compare import recipe
 from tests.test_loop import align
 
 Command = Callable[[Path], Any]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from isara.build.engines import build_engine, build_measuring_engine
+from isara.build.settled import settled, settled_by_seeds
 from isara.build.trainers import build_preference, build_questioner, build_reader, build_trainer, checker_steps
-from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config, sized
+from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
 from isara.data import as_pairs
 from isara.embedders import find_embedder
 from isara.errors import RunError
@@ -28,7 +29,6 @@ from isara.render import Renderer, open_renderer
 from isara.report.page import refresh_page
 from isara.report.publish import final_files
 from isara.seeds import load_seeds
-from isara.sizes import count_weights, shown_count
 from isara.watching import Watcher
 
 LIBRARIES = ("isara", "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "numpy")
@@ -46,31 +46,11 @@ def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
     config, notes = settled(config, model)
     renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
     seeds, heldout = load_seeds(config, renderer)
+    config, more = settled_by_seeds(config, seeds)
     for trainer in (build_trainer(config), build_preference(config)):
         if trainer is not None:
             trainer.check(model)  # what training would stumble over is better known before hours of generation
-    return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=notes)
-
-
-def settled(config: Config, model: str) -> tuple[Config, list[str]]:
-    """The config with values for what follows the model's size, so that a run records them; and a line that says so.
-
-    Args:
-        config: The config as it was written.
-        model: What `find_model` returned.
-
-    Raises:
-        ModelError: A file of its weights is torn.
-    """
-    if not sized(config, None)[1]:
-        return config, []  # all of it is written out, as in a run's own config
-    weights = count_weights(model)
-    config, found = sized(config, weights)
-    size = "an unknown number of" if weights is None else shown_count(weights)
-    said = ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
-    )
-    return config, [f"settings of a model of {size} weights: {said}"]
+    return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=[*notes, *more])
 
 
 def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True) -> Parts:
@@ -123,10 +103,10 @@ def assemble(
         ModelError: The embedder can't be had.
         ConfigError: A part of the user's own that can't be had.
     """
-    if generates:  # else nothing that follows the model's size is used, and a run's config stays as it is
-        config = settled(config, model)[0]
-    embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     seeds, heldout = as_pairs(seeds), as_pairs(heldout)
+    if generates:  # else nothing that follows the model's size or the seeds is used, and a run's config stays as it is
+        config = settled_by_seeds(settled(config, model)[0], seeds)[0]
+    embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
     engine = build_engine(config, watcher) if generates else build_measuring_engine(config, watcher)
     measured_by = None

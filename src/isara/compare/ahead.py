@@ -58,7 +58,7 @@ class _Seen:
 
     def _for(self, parts: Parts) -> Preview:
         """The rows, all of those that a second answer took passing where the run asks for none."""
-        if parts.config.filters.agreement:
+        if parts.config.filters.least_agreement:
             return self.rows
         return replace(self.rows, candidates=[_unchecked(each) for each in self.rows.candidates])
 

@@ -164,11 +164,12 @@ def _scores(config: Config) -> tuple[str, ...]:
 
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
+_NO_CHECK: dict[str, Setting] = {"filters.agreement": None}
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
     **dict.fromkeys(("filters.repetition", "filters.echo", "filters.copied", "filters.balance"), None),
-    "filters.agreement": None,
+    **_NO_CHECK,
     **dict.fromkeys(("filters.unsupported_numbers", "filters.unsupported_contacts"), False),
 }
 _UNFILTERED: dict[str, Setting] = {
@@ -318,7 +319,7 @@ ARMS = (
     Arm(
         name="no-check",
         about="answers are kept whatever a second answer says",
-        overrides={"filters.agreement": None, "filters.agreement_with": "demonstrations"},
+        overrides=_NO_CHECK,
     ),
     Arm(
         name="score-weights",
@@ -358,6 +359,7 @@ ARMS = (
             "questions.temperature": 0.7,
             "questions.top_p": 0.5,
             **_NO_PREFERENCE,
+            **_NO_CHECK,
             "answers.retrieve": "none",
             "filters.novelty": 0.7,
         },
@@ -367,13 +369,20 @@ ARMS = (
     Arm(
         name="self-align",
         about="answers follow six principles and the nearest pairs; trained without the principles",
+        overrides=_NO_CHECK,
         part=others.after_principles,
         instructions=True,
     ),
     Arm(
         name="i-sheep",
         about="answers zero-shot, keeps what the model itself rates high, trains on the newest",
-        overrides={**_NO_READER, **_NO_PREFERENCE, "answers.retrieve": "none", "train.data": "newest"},
+        overrides={
+            **_NO_READER,
+            **_NO_PREFERENCE,
+            **_NO_CHECK,
+            "answers.retrieve": "none",
+            "train.data": "newest",
+        },
         steps_of=REFERENCE,
         part=others.self_scored,
         instructions=True,
@@ -381,7 +390,7 @@ ARMS = (
     Arm(
         name="humpback",
         about="keeps what the model itself rates high, with tags for seed and generated pairs",
-        overrides=_NO_PREFERENCE,
+        overrides={**_NO_PREFERENCE, **_NO_CHECK},
         part=others.curated,
         instructions=True,
     ),

@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -363,6 +363,8 @@ def _words(kind: Any, bounds: str) -> list[str]:
         return list(members)
     if origin is tuple:
         return ["a list of texts"]
+    if origin is Annotated:
+        return _words(members[0], _range([bound for field in members[1:] for bound in field.metadata]))
     if origin in (Union, types.UnionType):
         return [word for member in members for word in _words(member, bounds)]
     if kind is bool:

@@ -274,24 +274,28 @@ class FiltersConfig(Section):
         description="what a kind of answer may have beyond its share among the seeds around the questions; null keeps "
         "all",
     )
-    agreement: float | None = Field(
-        None,
-        gt=0,
-        le=1,
+    agreement: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
+        "auto",
         description="drop an answer that has less than this share of its content in common with a second one "
-        "(`agreement_with`); null asks once",
+        "(`agreement_with`); null asks once; auto is 0.5 where half of the seeds' answers say what another one says, "
+        "else null (our choice)",
     )
     agreement_with: Literal["demonstrations", "seeds"] = Field(
-        "demonstrations",
+        "seeds",
         description="who gives the second answer of `agreement`: the same model after other demonstrations, or the "
         "base model tuned on the seeds alone, after none (our choice)",
         json_schema_extra=FREE,  # where it counts, it is a part of the run's key
     )
 
     @property
+    def least_agreement(self) -> float | None:
+        """`agreement` as a number; None where no second answer is asked for, or the seeds have not decided yet."""
+        return None if self.agreement == "auto" else self.agreement
+
+    @property
     def checked_by_seeds(self) -> bool:
         """Whether the base model fine-tuned on the seeds answers each question, too."""
-        return self.agreement is not None and self.agreement_with == "seeds"
+        return self.least_agreement is not None and self.agreement_with == "seeds"
 
 
 class ReviewConfig(Section):

@@ -9,6 +9,9 @@ from isara.pool import Pool
 from isara.records import Candidate, Rejection
 from isara.words import tokenize
 
+AUTO = 0.5  # of `agreement: auto` where it is on; measured with it (docs/results.md)
+_MOST = 200  # seeds of which each is held against each
+
 
 class Agreement:
     """Drops an answer that says something else than a second answer to the same question.
@@ -38,6 +41,31 @@ class Agreement:
             self._seeds, self._weights = seeds, content_weights([pair.answer for pair in seeds])
         share = shared_content(candidate.pair.answer, candidate.second.text, candidate.pair.question, self._weights)
         return Rejection("agreement", round(share, 4), self.agreement) if share < self.agreement else None
+
+
+def repeated_share(answers: Sequence[str], questions: Sequence[str]) -> float:
+    """The share of the seeds whose answer says what another seed's answer says, half of its content or more.
+
+    It tells domains of rules, refusals word for word and fixed facts (0.81 of the shop's seeds, all of the lending
+    shed's) from prose, where two good answers differ in words (0 of the safety recipe's and of two lists of questions
+    about construction, 0.08 of 64 rows of TruthfulQA). Of many seeds some are looked at.
+
+    Args:
+        answers: The seeds'.
+        questions: Theirs, in the same order.
+    """
+    step = math.ceil(len(answers) / _MOST) or 1
+    answers, questions = answers[::step], questions[::step]
+    weights = content_weights(answers)
+    said_again = [
+        any(
+            shared_content(answer, other, question, weights) >= AUTO
+            for number, other in enumerate(answers)
+            if number != own
+        )
+        for own, (answer, question) in enumerate(zip(answers, questions, strict=True))
+    ]
+    return sum(said_again) / max(1, len(said_again))
 
 
 def content_weights(answers: Sequence[str]) -> dict[str, float]:

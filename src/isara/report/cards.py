@@ -304,7 +304,7 @@ def _generation_settings(config: Config) -> dict[str, Any]:
     """How the pairs were made, by dotted key; no paths."""
     sections = config.model_dump(include={"questions", "answers", "retrieve", "generate", "select", "filters"})
     hidden = {"filters.own_questions", "filters.own_pairs", "filters.contamination"}
-    hidden |= {"filters.agreement_with"} if config.filters.agreement is None else set()
+    hidden |= {"filters.agreement_with"} if config.filters.least_agreement is None else set()
     kept = {name: value for name, value in leaves(sections) if name not in hidden and value is not None}
     return {**kept, "retrieve.embedder": shown_model(config.retrieve.embedder)}
 
