@@ -249,7 +249,7 @@ def test_rules_are_said_again_and_prose_is_not() -> None:
     [
         ((), SHOP, 0.5, "is 0.5: pairs are kept where the model tuned on the seeds alone says the same"),
         (("filters.agreement_with=demonstrations",), SHOP, 0.5, "is 0.5: pairs are kept where other demonstrations"),
-        (("iterations=1", "engine.kind=server", "engine.url=http://127.0.0.1:1"), SHOP, None, "would be 0.5, but"),
+        (("iterations=1", "engine.kind=server", "engine.url=[http://127.0.0.1:1]"), SHOP, None, "would be 0.5, but"),
         ((), SAFETY, None, ""),
         ((), SHOP[:15], None, ""),
         (("generate.accept=0",), SHOP, None, ""),

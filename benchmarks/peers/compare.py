@@ -231,7 +231,7 @@ def main() -> None:
     show(rounds, absent, options)
     raw = {"options": vars(options) | {"environments": None}, "rounds": rounds, "absent": absent}
     stamp = time.strftime("%Y-%m-%d")
-    (out / f"{options.model}-{stamp}.json").write_text(json.dumps(raw, indent=1, default=str) + "\n")
+    (out / f"{options.model}-{options.dtype}-{stamp}.json").write_text(json.dumps(raw, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":
