@@ -46,25 +46,28 @@ def write_gguf(model_folder: Path, out: Path, kind: str) -> None:
         ModelError: llama.cpp has no such tokenizer, or the architecture is none that is written here.
         RunError: The kind is unknown, its tool is missing, or the disk is full or can't be written.
     """
+    from transformers import AutoConfig, AutoTokenizer
+
+    with silent():
+        config, tokenizer = AutoConfig.from_pretrained(model_folder), AutoTokenizer.from_pretrained(model_folder)
+    # Before the packages are asked for: they are of no use to a model whose tokenizer llama.cpp doesn't have.
+    vocabulary = read_vocabulary(tokenizer, config.vocab_size)
     check_kind(kind)
     aside = out.with_name(out.name + ".tmp")
     try:
         with disk_errors(out):
-            _write(model_folder, aside, kind)
+            _write(model_folder, aside, kind, (config, tokenizer, vocabulary))
             aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _write(folder: Path, out: Path, kind: str) -> None:
+def _write(folder: Path, out: Path, kind: str, read: tuple[Any, Any, Vocabulary]) -> None:
+    """Writes the file of a model whose config, tokenizer and vocabulary are read."""
     from gguf import GGUFWriter, LlamaFileType
-    from transformers import AutoConfig, AutoTokenizer
 
-    renderer = open_renderer(str(folder))
-    with silent():
-        config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    architecture = _architecture(config)
-    vocabulary = read_vocabulary(tokenizer, config.vocab_size)
+    config, tokenizer, vocabulary = read
+    renderer, architecture = open_renderer(str(folder)), _architecture(config)
     places = _places(folder, config, architecture, kind)
     _check_room(out, places)
     writer = GGUFWriter(out, architecture)
