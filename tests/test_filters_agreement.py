@@ -20,10 +20,12 @@ from isara.filters import Agreement
 from isara.filters.agreement import content_weights, repeated_share, shared_content
 from isara.helpers import helper_trainer
 from isara.loop import generate_pairs, run
+from isara.models import embedded_model
 from isara.pool import Pool, other_retriever, retriever
 from isara.protocols import Trainer
 from isara.records import CHECKER, Candidate, Draw, QAPair, TrainStats
 from isara.report.facts import read_run
+from isara.sizes import count_weights
 from isara.stages import Keys, Model
 from isara.testing import HashEmbedder, ScriptedEngine
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
@@ -222,7 +224,7 @@ def test_who_checks_takes_the_steps_that_iteration_1_will_take() -> None:
         return checker_steps(load_config(None, [*usual, *settings]), pairs)
 
     assert steps() == 156
-    assert steps("train.data=generated") == 120
+    assert steps("train.data=generated") == 156
     assert steps("train.gradient_accumulation_steps=4") == 42
     assert steps("train.max_steps=7") == 7
     assert steps("train.anchors=0.2") == 6 * math.ceil((208 + 52) / 8)
@@ -241,7 +243,15 @@ def test_rules_are_said_again_and_prose_is_not() -> None:
     assert said_again(pairs_of("examples/lending/seeds.jsonl")) == 1
     assert said_again(SAFETY) == 0
     assert said_again([]) == said_again(SHOP[:1]) == 0
-    assert said_again([QAPair(f"Where is key {n}?", "On the hook.") for n in range(300)]) == 1
+    assert said_again([QAPair(f"Where is key {n}?", "On the hook.") for n in range(20)]) == 0  # nothing is at stake
+
+
+@pytest.mark.parametrize("count", [20, 200, 202, 1000])
+def test_of_many_seeds_each_is_held_against_all(count: int) -> None:
+    places = [f"hook h{n} behind door d{n * n}" for n in range(count // 2)]
+    twice = [QAPair(f"Where is key {n}?", f"On {place}.") for n, place in enumerate(places * 2)]
+    assert said_again(twice) == 1
+    assert said_again(twice[: count // 2]) == 0
 
 
 @pytest.mark.parametrize(
@@ -253,7 +263,10 @@ def test_rules_are_said_again_and_prose_is_not() -> None:
         ((), SAFETY, None, ""),
         ((), SHOP[:15], None, ""),
         (("generate.accept=0",), SHOP, None, ""),
-        (("iterations=0",), SHOP, None, ""),
+        (("iterations=0",), SHOP, 0.5, "is 0.5"),  # of which there may be more when the run goes on
+        (("engine.kind=vllm",), SHOP, None, "would be 0.5, but two models would be served at once"),
+        (("engine.kind=server", "engine.serve=serve {model} {port}"), SHOP, None, "two models would be served at once"),
+        (("engine.kind=server", "engine.url=[http://127.0.0.1:1]", "engine.load=true"), SHOP, 0.5, "is 0.5"),
         (("filters.agreement=0.3",), SAFETY, 0.3, ""),
         (("filters.agreement=null",), SHOP, None, ""),
     ],
@@ -262,11 +275,38 @@ def test_the_seeds_decide_whether_second_answers_are_asked_for(
     settings: Sequence[str], pairs: Sequence[QAPair], value: float | None, line: str
 ) -> None:
     written = load_config(None, settings)
-    config, said = settled_by_seeds(written, pairs)
+    config, said = settled_by_seeds(written, "embedded", pairs)
     assert config.filters.agreement == config.filters.least_agreement == value
     assert [line in each and each.startswith("81% of the seeds' answers say") for each in said] == [True] * bool(line)
-    assert settled_by_seeds(config, pairs) == (config, [])
+    assert settled_by_seeds(config, "embedded", pairs) == (config, [])
     assert config.filters.checked_by_seeds == (value is not None and config.filters.agreement_with == "seeds")
+
+
+def test_two_models_that_are_too_much_for_the_memory_are_not_opened_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(None, ["engine.device=cpu", "engine.dtype=float32"])
+    model = str(embedded_model())
+    needed = 2 * 4 * (count_weights(model) or 0)
+    for memory, value in ((needed / 0.69, 0.5), (needed / 0.71, None)):
+        monkeypatch.setattr("isara.build.defaults.device_memory", lambda device, memory=memory: memory)
+        found, [line] = settled_by_seeds(config, model, SHOP)
+        assert found.filters.agreement == value
+        assert ("two models of this size are too much for the memory of cpu: set it to 0.5" in line) == (value is None)
+
+
+@pytest.mark.parametrize("before", [None, 0.3])
+def test_what_has_begun_goes_on_as_it_began(tmp_path: Path, before: float | None) -> None:
+    """An older version's run has null for what `auto` would decide otherwise now; so has a comparison."""
+    run(parts(tmp_path / "run", f"filters.agreement={json.dumps(before)}", "generate.accept=1", "iterations=1"))
+    config = load_config(None, out=str(tmp_path / "run"))
+    record = tmp_path / "run/isara.yaml"
+    assert settled_by_seeds(config, "embedded", SHOP, record)[0].filters.agreement == before
+    comparison = tmp_path / "compare.yaml"
+    comparison.write_text(json.dumps({"config": {"filters": {"agreement": before}}}))
+    assert settled_by_seeds(config, "embedded", SHOP, comparison) == settled_by_seeds(config, "embedded", SHOP, record)
+    for nonsense in ("[", "[]", "{config: 1}", "{filters: 1}", "{}"):
+        comparison.write_text(nonsense)
+        assert settled_by_seeds(config, "embedded", SHOP, comparison)[0].filters.agreement == 0.5
+    assert settled_by_seeds(config, "embedded", SHOP, tmp_path / "none.yaml")[1] != []
 
 
 def test_what_the_seeds_decided_is_recorded_and_told(tmp_path: Path) -> None:

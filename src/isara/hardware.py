@@ -128,6 +128,22 @@ def share_machine(processes: int, device: str, each: int = 0) -> list[Place]:
     return [Place(found, {"CUDA_VISIBLE_DEVICES": ",".join(group)}, 1) for group in groups]
 
 
+def device_memory(device: str) -> float:
+    """Bytes that a process may take there: of a GPU nearly all, of the machine's own memory half.
+
+    Args:
+        device: What `find_device` returned.
+    """
+    import psutil  # type: ignore[import-untyped]  # it has no types of its own
+    import torch
+
+    if device.startswith("cuda"):
+        return 0.9 * torch.cuda.get_device_properties(device).total_memory
+    if device == "mps":
+        return float(torch.mps.recommended_max_memory())
+    return 0.5 * float(psutil.virtual_memory().total)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
     import torch

@@ -1,8 +1,8 @@
 """Turns a config into parts: the one place where a config value chooses an implementation."""
 
 from isara.build.assembly import assemble, build_parts, build_run, versions
+from isara.build.defaults import settled, settled_by_seeds
 from isara.build.engines import ModelEngine, OwnEngine, VLLMEngines, build_engine, build_measuring_engine, in_child
-from isara.build.settled import settled, settled_by_seeds
 from isara.build.trainers import (
     build_preference,
     build_questioner,

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from isara.build.defaults import settled, settled_by_seeds
 from isara.build.engines import build_engine, build_measuring_engine
-from isara.build.settled import settled, settled_by_seeds
 from isara.build.trainers import build_preference, build_questioner, build_reader, build_trainer, checker_steps
 from isara.config import FILE_NAME, Config, FiltersConfig, OwnPart, load_config
 from isara.data import as_pairs
@@ -34,8 +34,13 @@ from isara.watching import Watcher
 LIBRARIES = ("isara", "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "numpy")
 
 
-def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
+def build_parts(config: Config, watcher: Watcher | None = None, *, began: Path | None = None) -> Parts:
     """The parts of a config; seeds are read and linted, nothing large is loaded yet.
+
+    Args:
+        config: Every option.
+        watcher: Is told of progress.
+        began: The record of what may have begun and goes on; by default the isara.yaml in the config's `out`.
 
     Raises:
         SeedError: Seed pairs that can't be used.
@@ -46,7 +51,7 @@ def build_parts(config: Config, watcher: Watcher | None = None) -> Parts:
     config, notes = settled(config, model)
     renderer = open_renderer(model, config.prompt_format, config.engine.trust_remote_code)
     seeds, heldout = load_seeds(config, renderer)
-    config, more = settled_by_seeds(config, seeds)
+    config, more = settled_by_seeds(config, model, seeds, began or Path(config.out) / FILE_NAME)
     for trainer in (build_trainer(config), build_preference(config)):
         if trainer is not None:
             trainer.check(model)  # what training would stumble over is better known before hours of generation
@@ -105,7 +110,7 @@ def assemble(
     """
     seeds, heldout = as_pairs(seeds), as_pairs(heldout)
     if generates:  # else nothing that follows the model's size or the seeds is used, and a run's config stays as it is
-        config = settled_by_seeds(settled(config, model)[0], seeds)[0]
+        config = settled_by_seeds(settled(config, model)[0], model, seeds)[0]
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
     engine = build_engine(config, watcher) if generates else build_measuring_engine(config, watcher)

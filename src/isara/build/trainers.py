@@ -107,7 +107,8 @@ def checker_steps(config: Config, seeds: Sequence[QAPair]) -> int | None:
     """Optimiser steps of the model that gives second answers; None where there is none.
 
     They are those that iteration 1 is going to take when as many pairs are accepted as are wanted, each one row, as it
-    is without packing and over-long rows: then the seeds-only model of the run's table is the same one.
+    is without packing and over-long rows: then the seeds-only model of the run's table is the same one. Where iteration
+    1 is trained without the seeds they count all the same, so that who checks is the same model.
 
     Args:
         config: Every option.
@@ -116,9 +117,8 @@ def checker_steps(config: Config, seeds: Sequence[QAPair]) -> int | None:
     train = config.train
     if not config.filters.checked_by_seeds or not config.generate.accept:
         return None
-    learnt = [] if train.data == "generated" else seeds
-    pairs = config.generate.accept + len(learnt)
-    rows = config.generate.accept + sum(len(pair.turns) - len(pair.untrained) for pair in learnt)
+    pairs = config.generate.accept + len(seeds)
+    rows = config.generate.accept + sum(len(pair.turns) - len(pair.untrained) for pair in seeds)
     rows += min(len(everyday_questions(0)), wanted(train.anchors, pairs))
     return train.steps(rows)
 

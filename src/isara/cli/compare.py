@@ -96,7 +96,10 @@ def compare(
 
     The same command goes on where it was cut off; more arms and seeds may be added to a comparison.
     """
+    from isara.build import build_parts
     from isara.compare.arms import ARMS, find_arms, in_order
+    from isara.compare.store import FILE_NAME
+    from isara.config import load_config
 
     chosen = list(ARMS) if arms == "all" else find_arms(_names(arms))
     in_order(chosen)
@@ -108,8 +111,11 @@ def compare(
     names = _names(models) if models is not None else [None]
     failed = False
     for name in names:
-        base = _base(recipe, overrides or [], name)
-        place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", base.config.model).strip("-")
+        config = load_config(recipe, overrides or [], model=name)
+        place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", config.model).strip("-")
+        base = build_parts(config, began=place / FILE_NAME)
+        for note in base.notes:
+            _tell(note)
         asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
         work = _Work(chosen, range(seeds), dry_run, estimate, drop_near_tests, asked)
         if hold_out_category:
@@ -269,14 +275,6 @@ def _counts(base: "Parts", text: str) -> "Sequence[Variation]":
 def _listed(text: str) -> list[str]:
     """What stands between the semicolons: a category's name may hold commas."""
     return [name.strip() for name in text.split(";") if name.strip()]
-
-
-def _base(recipe: Path, overrides: list[str], model: str | None) -> "Parts":
-    """The recipe's parts."""
-    from isara.build import build_parts
-    from isara.config import load_config
-
-    return build_parts(load_config(recipe, overrides, model=model))
 
 
 def _names(text: str) -> list[str]:

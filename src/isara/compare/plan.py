@@ -72,7 +72,8 @@ def first_stages(parts: Parts) -> Iterator[tuple[tuple[StageName, int], str, dic
     keys, config = Keys(parts, parts.keys()), parts.config
     base = Model(parts.model, keys.weights)
     yield ("evaluate", 0), "the base model's evaluation", keys.evaluate(base)
-    trainers = {number: trainer for number in HELPERS if (trainer := helper_trainer(parts, number)) is not None}
+    found = ((number, helper_trainer(parts, number)) for number in HELPERS if config.iterations)
+    trainers = {number: trainer for number, trainer in found if trainer is not None}
     helpers = {number: keys.train(parts.seeds, base, trainer) for number, trainer in trainers.items()}
     for number, key in helpers.items():
         yield ("train", number), f"the training of the {BESIDE[number]}", key

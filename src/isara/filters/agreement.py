@@ -1,7 +1,7 @@
 """Held against a second answer, after other demonstrations or by another model: do both say the same?"""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from isara.filters.following import SeedsOf
@@ -10,7 +10,7 @@ from isara.records import Candidate, Rejection
 from isara.words import tokenize
 
 AUTO = 0.5  # of `agreement: auto` where it is on; measured with it (docs/results.md)
-_MOST = 200  # seeds of which each is held against each
+_MOST = 200  # seeds that are looked at
 
 
 class Agreement:
@@ -46,26 +46,38 @@ class Agreement:
 def repeated_share(answers: Sequence[str], questions: Sequence[str]) -> float:
     """The share of the seeds whose answer says what another seed's answer says, half of its content or more.
 
-    It tells domains of rules, refusals word for word and fixed facts (0.81 of the shop's seeds, all of the lending
-    shed's) from prose, where two good answers differ in words (0 of the safety recipe's and of two lists of questions
-    about construction, 0.08 of 64 rows of TruthfulQA). Of many seeds some are looked at.
+    It tells domains of rules and fixed facts (0.81 of the shop's seeds, all of the lending shed's) from prose, where
+    two good answers differ in words (0 of the safety recipe's and of two lists of questions about construction, 0.08 of
+    64 rows of TruthfulQA). Answers that are all one
+    have no content, and say nothing again. Of many seeds some are looked at, each beside all others.
 
     Args:
         answers: The seeds'.
         questions: Theirs, in the same order.
     """
-    step = math.ceil(len(answers) / _MOST) or 1
-    answers, questions = answers[::step], questions[::step]
     weights = content_weights(answers)
-    said_again = [
-        any(
-            shared_content(answer, other, question, weights) >= AUTO
-            for number, other in enumerate(answers)
-            if number != own
-        )
-        for own, (answer, question) in enumerate(zip(answers, questions, strict=True))
-    ]
-    return sum(said_again) / max(1, len(said_again))
+    counts = [Counter(tokenize(answer)) for answer in answers]
+    holders: dict[str, list[int]] = defaultdict(list)
+    for number, words in enumerate(counts):
+        for word in words:
+            holders[word].append(number)
+
+    def content(words: Counter[str], asked: set[str]) -> float:
+        return sum(count * weights[word] for word, count in words.items() if word not in asked)
+
+    def is_said_again(place: int) -> bool:
+        asked, own = set(tokenize(questions[place])), counts[place]
+        common: dict[int, float] = defaultdict(float)
+        for word, count in own.items():
+            if weights[word] and word not in asked:
+                for other in holders[word]:
+                    common[other] += min(count, counts[other][word]) * weights[word]
+        common.pop(place, None)
+        whole = content(own, asked)
+        return any(2 * share >= AUTO * (whole + content(counts[other], asked)) for other, share in common.items())
+
+    looked_at = range(0, len(answers), math.ceil(len(answers) / _MOST) or 1)
+    return sum(map(is_said_again, looked_at)) / max(1, len(looked_at))
 
 
 def content_weights(answers: Sequence[str]) -> dict[str, float]:
@@ -78,12 +90,12 @@ def shared_content(answer: str, other: str, question: str, weights: Mapping[str,
     """The weight of the words that two answers to a question have in common, over what both have on average (Dice).
 
     Words of the question count nothing: whatever is answered has them. A word that is not among the weights weighs as
-    much as the heaviest. Two answers without content agree.
+    much as the heaviest, or 1 where all answers are one. Two answers without content agree.
 
     Returns:
         A share in [0, 1].
     """
-    heaviest = max(weights.values(), default=1.0)
+    heaviest = max(weights.values(), default=1.0) or 1.0
     asked = set(tokenize(question))
     ours, theirs = (Counter(word for word in tokenize(text) if word not in asked) for text in (answer, other))
 

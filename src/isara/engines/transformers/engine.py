@@ -19,7 +19,7 @@ from isara.engines.transformers.lanes import lanes_for, run_in_lanes, share_out
 from isara.engines.transformers.model import LoadedModel, load
 from isara.engines.transformers.scoring import ScoredRow, score, scored_at_once
 from isara.errors import ModelError
-from isara.hardware import find_device, find_dtype, free_memory, is_out_of_memory
+from isara.hardware import device_memory, find_device, find_dtype, free_memory, is_out_of_memory
 from isara.records import Completion, Prompt, Sampling
 
 # Raised when products are summed in another way, which moves near ties in 16-bit dtypes: older rows are not mixed in.
@@ -229,17 +229,6 @@ def _default_budget(model: LoadedModel, shared_by: int) -> int:
     """Tokens of cache that the device's whole memory allows; not the free memory, so that a run can be made again."""
     bytes_per_token = token_bytes(model.model.config.get_text_config(), model.model.dtype.itemsize)
     kind = model.device.partition(":")[0]
-    room = (_memory(model.device) / shared_by - model.weights) / 2  # the other half is for activations and logits
+    room = (device_memory(model.device) / shared_by - model.weights) / 2  # the other half is for activations and logits
     tokens = room / bytes_per_token
     return int(min(_MOST_TOKENS[kind], max(1, tokens)))
-
-
-def _memory(device: str) -> float:
-    """Bytes that this process may take."""
-    import psutil  # type: ignore[import-untyped]  # it has no types of its own
-
-    if device.startswith("cuda"):
-        return 0.9 * torch.cuda.get_device_properties(device).total_memory
-    if device == "mps":
-        return float(torch.mps.recommended_max_memory())
-    return 0.5 * float(psutil.virtual_memory().total)
