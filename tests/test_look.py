@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from isara.errors import RunError
-from isara.estimate import Rates, estimate, measure
+from isara.estimate import Rates, _passing, estimate, measure
 from isara.loading import meta_model
 from isara.preview import Preview, preview
 from isara.records import Completion, Draw, Prompt
 from isara.report.reading import read_rows, row_panel
+from tests.doubles import CountingTrainer
 from tests.test_cli import FAST, isara, options, seeds  # noqa: F401 (fixtures)
 from tests.test_loop import parts
 from tests.test_report import FIRST, SEEDS, make_run
@@ -58,6 +59,19 @@ def test_the_same_rows_come_every_time(tmp_path: Path) -> None:
             return [each.pair.id for each in preview(made, asker, 6).candidates]
 
     assert rows() == rows()
+
+
+def test_a_look_trains_nobody_to_check_and_says_so(tmp_path: Path) -> None:
+    trainer = CountingTrainer()
+    plain = parts(tmp_path / "run", trainer=trainer)
+    checked = replace(parts(tmp_path / "run", "filters.agreement=0.5", trainer=trainer), checker_steps=5)
+    with plain.asker(plain.model) as asker:
+        rows, unchecked = preview(plain, asker, 4), preview(checked, asker, 4)
+        again = preview(parts(tmp_path / "run", "filters.agreement=0.5"), asker, 4)
+    assert trainer.calls == []
+    assert (rows.unchecked, unchecked.unchecked) == (False, True) and rows.candidates == unchecked.candidates
+    assert not again.unchecked and any(each.second for each in again.candidates)  # after other demonstrations
+    assert _passing(unchecked) == pytest.approx(0.4 * _passing(rows))
 
 
 def test_a_row_stands_beside_its_demonstrations_nearest_first() -> None:

@@ -167,20 +167,21 @@ def test_a_start_that_is_not_finite_is_told_though_4_bits_always_are(
 
 
 @needs_bitsandbytes
+@pytest.mark.parametrize("where", ["load_model", "with_adapter", "record_merge"])
 def test_memory_that_is_too_small_for_merging_is_told_and_trains_nothing_again(
-    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     steps = []
 
     def no_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(sft, "load_model", no_memory)
+    monkeypatch.setattr(sft, where, no_memory)
     with pytest.raises(TrainingError) as caught:
         trainer(on_step=lambda step, *_: steps.append(step)).fit(PAIRS, str(tiny_llama), tmp_path / "model")
     assert str(caught.value) == (
-        f"memory is too small to merge what was trained in 4 bits: the whole weights of {str(tiny_llama)!r} don't fit "
-        "beside them; train on a machine with more memory, or take a smaller model"
+        f"memory is too small to merge and write what was trained from {str(tiny_llama)!r}, with its whole weights "
+        "beside those of 4 bits: train on a machine with more memory, or take a smaller model"
     )
     assert steps == [1, 2, 3, 4] and not (tmp_path / "model").exists()
 

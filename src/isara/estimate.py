@@ -35,6 +35,9 @@ _TRAINED = 3  # optimiser steps that are made, of which the first is warm-up and
 _MEASURED = 8  # held-out pairs whose prompts are counted
 # Of the share that passes: as if four rows had been seen before, two of which passed. Eight rows alone say little.
 _SEEN, _PASSED = 4, 2
+# Of what passes all other filters, what a model tuned on the seeds agrees with: 55 % on the shop with the embedded
+# model, 44 % with Gemma-3-270m, 29 % on the lending shed.
+_AGREED = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,10 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
         f"{_passing(seen):.0%} of the candidates and on texts as long as these; more --rows make it surer. A run that "
         "stops early takes less."
     )
+    if seen.unchecked:
+        note += (
+            f" The check by the model tuned on the seeds (filters.agreement) is counted as {_AGREED:.0%} passing it."
+        )
     return Group(table, Text(note))
 
 
@@ -404,7 +411,8 @@ def answering(
 
 def _passing(seen: Preview) -> float:
     """The share of candidates that will pass, by the rows that were seen."""
-    return (seen.accepted + _PASSED) / (len(seen.candidates) + _SEEN)
+    share = (seen.accepted + _PASSED) / (len(seen.candidates) + _SEEN)
+    return share * _AGREED if seen.unchecked else share
 
 
 def _longest(draws: Sequence[Draw], limit: int) -> int:

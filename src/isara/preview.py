@@ -24,10 +24,12 @@ class Preview:
     Attributes:
         candidates: All of them, each with its draws and its fate.
         seeds: The pairs that their demonstrations are of.
+        unchecked: Whether a run would ask a model tuned on the seeds, too, and drop pairs on which the two differ.
     """
 
     candidates: Sequence[Candidate]
     seeds: Sequence[QAPair]
+    unchecked: bool = False
 
     @property
     def accepted(self) -> int:
@@ -43,7 +45,8 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
     """One small batch of the first iteration, through questions, filters, retrieval, answers and filters.
 
     Each question has demonstrations of its own, so that a few rows show as much as they can; a run asks for
-    `questions.per_prompt` questions after each.
+    `questions.per_prompt` questions after each. Who checks (`filters.agreement_with: seeds`) is left out: it would have
+    to be trained as long as the run's first iteration.
 
     Args:
         parts: What the run would be made of; its folder is not touched.
@@ -57,12 +60,16 @@ def preview(parts: Parts, asker: Asker, rows: int = 8) -> Preview:
     options = config.generate.model_copy(update={"accept": rows, "batch": rows, "max_batches": 1})
     questions = config.questions.model_copy(update={"per_prompt": 1})
     small = replace(parts, config=config.model_copy(update={"generate": options, "questions": questions}))
+    unchecked = parts.checker_steps is not None
+    if unchecked:
+        filters = config.filters.model_copy(update={"agreement": None})
+        small = replace(small, config=small.config.model_copy(update={"filters": filters}), checker_steps=None)
     making = steps(small, 1, Model(parts.model, ""), Pool(parts.embedder, parts.seeds))
     with temporary_folder() as folder:
         with suppress(YieldError):  # that one batch does not bring what a run wants is no mistake here
-            _make(parts, asker, making, Path(folder))
+            _make(small, asker, making, Path(folder))
         stored = whole_batches(Path(folder) / "candidates.jsonl")
-    return Preview([Candidate.from_json(row) for row in stored], parts.seeds)
+    return Preview([Candidate.from_json(row) for row in stored], parts.seeds, unchecked)
 
 
 def _make(parts: Parts, asker: Asker, making: Making, folder: Path) -> None:

@@ -91,7 +91,10 @@ def run(
     if dry_run:
         from isara.estimate import dry_run as look
 
-        console().print(look(build_parts(settings)))
+        parts = build_parts(settings)
+        for note in parts.notes:
+            say(note, err=True)
+        console().print(look(parts))
         return
     with (
         Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars,

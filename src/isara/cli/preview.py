@@ -32,14 +32,15 @@ def preview(
         say(note, err=True)
     status = console(stderr=True).status
     with parts.asker(parts.model) as asker:
-        with status(
-            "training who asks or answers and making rows"
-            if parts.reader or parts.questioner or parts.checker_steps
-            else "making rows"
-        ):
+        trained = "training who asks or answers and " if parts.reader or parts.questioner else ""
+        with status(f"{trained}making rows"):
             seen = make(parts, asker, rows)
         texts = seen.texts()
         console().print(*(row_panel(each, texts) for each in seen.candidates), sep="\n")
+        if seen.unchecked:
+            say(
+                "not checked here by the model tuned on the seeds, which a run trains first: it will drop some of these"
+            )
         if not estimate:
             return
         with status("measuring speeds: reading, writing, a few steps of training"):

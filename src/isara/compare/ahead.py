@@ -57,10 +57,10 @@ class _Seen:
         return replace(step, seconds=step.seconds + likelihood * step.tokens / self.rates.reading)
 
     def _for(self, parts: Parts) -> Preview:
-        """The rows, all of those that a second answer took passing where the run asks for none."""
+        """The rows as this run would have them: with a check that they have gone through or not, or without any."""
         if parts.config.filters.least_agreement:
-            return self.rows
-        return replace(self.rows, candidates=[_unchecked(each) for each in self.rows.candidates])
+            return replace(self.rows, unchecked=not any(each.second for each in self.rows.candidates))
+        return replace(self.rows, candidates=[_unchecked(each) for each in self.rows.candidates], unchecked=False)
 
 
 def _unchecked(row: Candidate) -> Candidate:

@@ -289,7 +289,7 @@ class _Training:
             parameters=sum(tensor.numel() for tensor in trained),
         )
         if trainer.is_world_process_zero():
-            with _writing(self.out):
+            with _writing(self.out), self._merging():
                 self._write(model, rows[0][0])
         return stats
 
@@ -349,18 +349,24 @@ class _Training:
 
     def _on_whole_weights(self, adapter: Path) -> Any:
         """The adapter on the start as it is in its files, on the CPU."""
-        try:
-            model, _ = load_model(self.name, "auto", self.options.trust_remote_code)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TrainingError(  # fewer rows a pass would not help
-                f"memory is too small to merge what was trained in 4 bits: the whole weights of {self.name!r} don't "
-                "fit beside them; train on a machine with more memory, or take a smaller model"
-            ) from None
+        model, _ = load_model(self.name, "auto", self.options.trust_remote_code)
         check_finite(model, self.name)
         self.export = self._export(model)
         return with_adapter(model, adapter)
+
+    @contextmanager
+    def _merging(self) -> Iterator[None]:
+        """Tells memory that runs out after the last step from that of a step, of which fewer rows are tried."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            beside = ", with its whole weights beside those of 4 bits" if self.options.load_in_4bit else ""
+            raise TrainingError(
+                f"memory is too small to merge and write what was trained from {self.name!r}{beside}: train on a "
+                "machine with more memory, or take a smaller model"
+            ) from None
 
     def _load(self, name: str) -> tuple[Any, Any]:
         """A model and its tokenizer, with whole weights on the CPU, or in 4 bits where it computes."""
