@@ -48,8 +48,8 @@ def repeated_share(answers: Sequence[str], questions: Sequence[str]) -> float:
 
     It tells domains of rules and fixed facts (0.81 of the shop's seeds, all of the lending shed's) from prose, where
     two good answers differ in words (0 of the safety recipe's and of two lists of questions about construction, 0.08 of
-    64 rows of TruthfulQA). Answers that are all one
-    have no content, and say nothing again. Of many seeds some are looked at, each beside all others.
+    64 rows of TruthfulQA). Answers that are all one have no content, and say nothing again. Of many seeds some are
+    looked at, each beside all others.
 
     Args:
         answers: The seeds'.
