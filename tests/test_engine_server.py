@@ -233,7 +233,8 @@ def test_other_weights_are_found_out_before_a_row_is_kept(start: Start) -> None:
         "greedily it makes 'Hyah! Well excuse me, princess.' and the run's own weights 'Ask the keeper of "
     )
     assert said.endswith(
-        "serve that model, or set `engine.check_weights` to false if it is the same one in coarser numbers"
+        "serve that model, in the number format of `engine.dtype`, or set `engine.check_weights` to false if it is the "
+        "same one in coarser numbers"
     )
     assert all(body["temperature"] == 0 for body in server.asked)
     assert {each.text for each in ask(engine(server.url, check_weights=False))} == {" Hyah! Well excuse me, princess."}

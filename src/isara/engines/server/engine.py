@@ -370,8 +370,8 @@ class ServerEngine:
         raise ModelError(
             f"the server at {client.address} has other weights or another tokenizer than {clean(self.model, 200)}: "
             f"greedily it makes {clean(said[worst], _SHOWN)!r}{tokens} and the run's own weights "
-            f"{clean(ours[worst], _SHOWN)!r}: serve that model, or set `engine.check_weights` to false if it is the "
-            "same one in coarser numbers"
+            f"{clean(ours[worst], _SHOWN)!r}: serve that model, in the number format of `engine.dtype`, or set "
+            "`engine.check_weights` to false if it is the same one in coarser numbers"
         )
 
     def _no_scores(self, cause: str) -> ModelError:
