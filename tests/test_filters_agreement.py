@@ -246,6 +246,16 @@ def test_rules_are_said_again_and_prose_is_not() -> None:
     assert said_again([QAPair(f"Where is key {n}?", "On the hook.") for n in range(20)]) == 0  # nothing is at stake
 
 
+def test_what_is_said_again_is_what_the_filter_lets_pass() -> None:
+    mixed = [*SHOP[:24], *SAFETY[:24]]
+    weights = content_weights([pair.answer for pair in mixed])
+    again = [
+        any(shared_content(one.answer, two.answer, one.question, weights) >= 0.5 for two in mixed if two is not one)
+        for one in mixed
+    ]
+    assert 0 < sum(again) < len(mixed) and said_again(mixed) == sum(again) / len(mixed)
+
+
 @pytest.mark.parametrize("count", [20, 200, 202, 1000])
 def test_of_many_seeds_each_is_held_against_all(count: int) -> None:
     places = [f"hook h{n} behind door d{n * n}" for n in range(count // 2)]

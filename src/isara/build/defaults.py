@@ -54,7 +54,7 @@ def settled_by_seeds(
         return config, []
     value, line = _agreement(config, model, seeds)
     if began is not None and began.is_file():
-        value, line = _recorded(began, value), None
+        value, line = _recorded(began, otherwise=value), None
     filters = config.filters.model_copy(update={"agreement": value})
     return config.model_copy(update={"filters": filters}), [line] if line else []
 
