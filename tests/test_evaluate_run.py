@@ -310,6 +310,11 @@ def test_tone_counts_for_nothing_where_content_can_be_weighed() -> None:
     assert verdict.gains[0].mean == pytest.approx(-2) and verdict.gains[2].mean == pytest.approx(-6)
     assert verdict.best == SEEDS_ONLY
     assert "The seeds-only model is exported, the best by its mean. The generated pairs do harm" in sentence(verdict)
+    # As much worse on average, and not beyond chance.
+    unsure = rows_of(lambda place: 45 if place % 4 else -30, lambda place: 1 if place % 4 else 16)
+    verdict = judge({0: base, SEEDS_ONLY: unsure, 1: polite}, 1)
+    assert verdict is not None and verdict.gains[2].mean < 0 < verdict.gains[2].interval.high
+    assert "The generated pairs are not shown to add to the seeds: read them" in sentence(verdict)
     # The same figures by plain likelihood would have called it the best of all.
     blind = judge({0: [replace(row, token_weights=()) for row in base], 1: polite}, 1)
     assert blind is not None and blind.measure == "likelihood" and blind.gains[0].shown

@@ -117,6 +117,11 @@ def test_a_decision_comes_from_the_page_itself(tmp_path: Path) -> None:
             {"answer": "Yes.<|im_end|>"},
             "the answer holds '<|im_end|>', which models read as a control token: reword it",
         ),
+        (
+            {"answer": "x\nQuestion: y"},
+            "the answer holds 'Question:', which reads as the next turn of the prompt: reword it",
+        ),
+        ({"decision": "reject", "question": "", "answer": ""}, "a row is rejected with a reason: give one"),
         ({"question": "Who\u202e?"}, "the question holds the character U+202E: take it out"),
         (
             {"question": PAIRS[1].question, "answer": PAIRS[1].answer},
@@ -227,6 +232,22 @@ def test_keys_undo_step_and_stop(tmp_path: Path) -> None:
     assert [made.decision for made in desk.decisions.values()] == ["reject"]
     assert [json.loads(line)["decision"] for line in path.read_text().splitlines()] == ["accept", "undo", "reject"]
     assert read_decisions(path)[PAIRS[0].id].reason == "smells of fish"
+
+
+@pytest.mark.parametrize("written", [["e"], ["e", "half a que"], ["e", "Who?", ".", "half an ans"]])
+def test_an_edit_that_the_end_of_the_input_cuts_is_none(tmp_path: Path, written: list[str]) -> None:
+    path = tmp_path / "review.jsonl"
+    assert "the edit has no end" in by_keys(desk_of(path), *written)
+    assert not path.exists()
+
+
+def test_the_last_decision_can_be_undone_too(tmp_path: Path) -> None:
+    desk = desk_of(tmp_path / "review.jsonl")
+    text = by_keys(desk, "a", "a", "a", "what?", "u", "r", "smells of fish")
+    assert [made.decision for made in desk.decisions.values()] == ["accept", "accept", "reject"]
+    assert "every row is decided" in text
+    by_keys(desk, "k", "u")  # opened again
+    assert list(desk.decisions) == [PAIRS[0].id, PAIRS[1].id]
 
 
 def test_hostile_rows_reach_the_terminal_as_text(tmp_path: Path) -> None:

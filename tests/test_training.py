@@ -532,7 +532,7 @@ class TestExport:
             completions = engine.generate(prompts, Sampling(0.0, 1.0, 60), [0] * len(prompts))
         speak: Any = pipeline("text-generation", str(out), dtype=torch.float32, device="cpu")
         for pair, completion in zip((*PAIRS, DIALOGUE), completions, strict=True):
-            [said] = speak(messages_of(pair), max_new_tokens=60, do_sample=False, return_full_text=False)
+            [said] = speak(messages_of(pair), max_new_tokens=60, return_full_text=False)
             # a decoder that takes the space off the head of a text takes off the lead
             assert said["generated_text"].strip() == completion.text.strip()
         assert [completion.text.strip() for completion in completions[:3]] == [pair.answer for pair in PAIRS[:3]]
@@ -691,12 +691,12 @@ class TestExport:
     @pytest.mark.parametrize(
         ("told", "kept"),
         [
-            ({"eos_token_id": 2, "temperature": 0.6, "top_p": 0.9}, {"eos_token_id": 2}),
+            ({"eos_token_id": 2, "temperature": 0.6, "top_p": 0.9}, {"eos_token_id": 2, "do_sample": False}),
             (
                 {"do_sample": True, "top_k": 9, "eos_token_id": 1},
                 {"do_sample": True, "top_k": 9, "eos_token_id": [1, 2]},
             ),
-            ({"max_length": 99}, {"max_length": 99, "eos_token_id": 2}),
+            ({"max_length": 99}, {"max_length": 99, "do_sample": False, "eos_token_id": 2}),
         ],
     )
     def test_sampling_that_is_of_no_use_is_left_out(
@@ -711,8 +711,9 @@ class TestExport:
     def test_a_generation_config_that_fits_is_copied(self, tiny_llama: Path, tmp_path: Path) -> None:
         start = tmp_path / "start"
         shutil.copytree(tiny_llama, start)
-        (start / "generation_config.json").write_text('{"eos_token_id":2}')
-        assert (exported(tmp_path, start) / "generation_config.json").read_text() == '{"eos_token_id":2}'
+        fits = '{"do_sample":false,"eos_token_id":2}'
+        (start / "generation_config.json").write_text(fits)
+        assert (exported(tmp_path, start) / "generation_config.json").read_text() == fits
 
     @pytest.mark.parametrize(
         ("told", "names"),
@@ -738,7 +739,7 @@ class TestExport:
         shutil.copytree(tiny_llama, start)
         (start / "generation_config.json").unlink()
         told = json.loads((exported(tmp_path, start) / "generation_config.json").read_text())
-        assert told == {"bos_token_id": 1, "eos_token_id": 2}
+        assert told == {"bos_token_id": 1, "eos_token_id": 2, "do_sample": False}
 
 
 def answer_of(pair: QAPair) -> dict[str, str]:

@@ -468,6 +468,8 @@ ADVICE = {
     "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
     "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
     "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",
+    "kind": "Answers are of another kind than their questions let expect: show nearer demonstrations "
+    "(retrieve.embedder: minilm), take a larger model, or set filters.kind to false",
     "agreement": "Second answers say something else: neighbours by meaning (retrieve.embedder: minilm), more epochs or "
     "a larger model agree more often; filters.agreement: null leaves pairs unchecked, as free prose needs it",
     "balance": "One kind of answer spreads: raise filters.balance, or show more demonstrations",

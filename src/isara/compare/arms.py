@@ -164,7 +164,7 @@ def _scores(config: Config) -> tuple[str, ...]:
 
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
-_NO_CHECK: dict[str, Setting] = {"filters.agreement": None}
+_NO_CHECK: dict[str, Setting] = {"filters.agreement": None, "filters.kind": False}
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
@@ -314,12 +314,17 @@ ARMS = (
     Arm(
         name="seeds-check",
         about="answers are kept where the base model fine-tuned on the seeds alone says the same, asked without any",
-        overrides={"filters.agreement": 0.5, "filters.agreement_with": "seeds"},
+        overrides={"filters.agreement": 0.5, "filters.agreement_with": "seeds", "filters.kind": False},
     ),
     Arm(
         name="no-check",
-        about="answers are kept whatever a second answer says",
+        about="answers are kept whatever a second answer says, and of whatever kind they are",
         overrides=_NO_CHECK,
+    ),
+    Arm(
+        name="kind-check",
+        about="answers are kept where they are of the kind that the seeds let expect of their questions, unasked twice",
+        overrides={"filters.agreement": None, "filters.kind": True},
     ),
     Arm(
         name="score-weights",

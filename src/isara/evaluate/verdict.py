@@ -49,6 +49,11 @@ class Gain:
         """Whether the iteration is better beyond chance."""
         return self.n >= LEAST_PAIRS and self.interval.low > 0
 
+    @property
+    def worse(self) -> bool:
+        """Whether the iteration is worse beyond chance."""
+        return self.n >= LEAST_PAIRS and self.interval.high < 0
+
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.interval.low:+.3f}, {self.interval.high:+.3f}]"
 
@@ -151,9 +156,11 @@ def _advice(verdict: Verdict) -> str:
             "and another --out, which holds out others."
         )
     if "seeds-only" in worse:
+        harm = any(gain.over == "seeds-only" and gain.worse for gain in verdict.gains)
         return (
-            "The generated pairs do harm: read them (`isara show RUN`), lower questions.temperature and "
-            "answers.temperature, filter more, or take a larger model."
+            f"The generated pairs {'do harm' if harm else 'are not shown to add to the seeds'}: read them "
+            "(`isara show RUN`), lower questions.temperature and answers.temperature, filter more, or take a larger "
+            "model."
         )
     if "demonstrations" in worse:
         return "Ask the base model after demonstrations (`isara answer --demos`), or take a larger model."

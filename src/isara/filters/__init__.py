@@ -15,6 +15,7 @@ from isara.filters.contamination import Contamination
 from isara.filters.domain import Balance, OffDomain
 from isara.filters.form import AnswerLength, DropMatching, Form, Language, QuestionLength, RunOn, Truncated
 from isara.filters.invented import UnsupportedContacts, UnsupportedNumbers
+from isara.filters.kind import Kind
 from isara.filters.novelty import NearDuplicate, Novelty
 from isara.protocols import Filter
 
@@ -27,6 +28,7 @@ __all__ = [
     "DropMatching",
     "Echo",
     "Form",
+    "Kind",
     "Language",
     "NearDuplicate",
     "Novelty",
@@ -82,6 +84,7 @@ def default_filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]
         *_switched(options.copied, Copied),
         *_switched(options.unsupported_numbers, UnsupportedNumbers),
         *_switched(options.unsupported_contacts, UnsupportedContacts),
+        *_switched(options.kind, Kind),
         *_switched(options.least_agreement, Agreement),
         *_switched(options.balance, Balance),
     ]

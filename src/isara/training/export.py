@@ -92,10 +92,12 @@ class Export:
         if not old.get("do_sample"):  # of no use then, and a warning at every call
             for name in _SAMPLING:
                 new.pop(name, None)
+            new["do_sample"] = False  # said, since a pipeline draws at random where nothing is
         known = old.get("eos_token_id", self.generation.get("eos_token_id"))
         ends = known if isinstance(known, list) else [] if known is None else [known]
         if self.end is not None and self.end not in ends:
             new["eos_token_id"] = [*ends, self.end] if ends else self.end
+        if new != old:
             new.pop("_from_model_config", None)  # else transformers 4 may make it from the config again
         target = out / path.name
         write_json(target, new)

@@ -21,7 +21,7 @@ from isara.decisions import (
 )
 from isara.errors import RunError
 from isara.folder import is_done, stage_folder
-from isara.marks import broken_characters, special_token
+from isara.marks import broken_characters, special_token, turn_mark
 from isara.pool import Embedder, Pool
 from isara.records import QAPair
 from isara.report.facts import IterationFacts, Run, StoredCandidate
@@ -92,7 +92,8 @@ class Desk:
         """Stores decisions: when this returns they are on the disk.
 
         Raises:
-            RunError: No such row, an edit that can't be trained on, or a file that can't be written.
+            RunError: No such row, a rejection without a reason, an edit that can't be trained on, or a file that can't
+                be written.
         """
         if not made:
             return
@@ -119,6 +120,8 @@ class Desk:
         row = self._rows.get(made.id)
         if row is None:
             raise RunError(f"there is no row {made.id!r} in this review: load the page again")
+        if made.decision == "reject" and not made.reason.strip():
+            raise RunError("a row is rejected with a reason: give one")
         if made.decision != "edit":
             return made
         pair = row.pair
@@ -126,18 +129,25 @@ class Desk:
         if (edited.question, edited.answer) == (pair.question, pair.answer):
             return Decision(made.id, "accept", reason=made.reason)
         for part, text in (("question", edited.question), ("answer", edited.answer)):
-            if not text:
-                raise RunError(f"the {part} is empty: write one, or reject the row")
-            if token := special_token(text):
-                raise RunError(f"the {part} holds {token!r}, which models read as a control token: reword it")
-            if odd := broken_characters(text):
-                raise RunError(f"the {part} holds the character U+{ord(odd[0]):04X}: take it out")
+            _check_text(part, text)
         written = edited.apply(pair)
         others = {pair_id for pair_id in self.texts if pair_id != pair.id}
         others |= {each.id for each in applied(self._standing, (row.pair for row in self.rows if row.pair != pair))}
         if written is not None and written.id in others:
             raise RunError("these texts are another row's already: reword them, or reject the row")
         return edited
+
+
+def _check_text(part: str, text: str) -> None:
+    """Raises a RunError for a text that can't be trained on."""
+    if not text:
+        raise RunError(f"the {part} is empty: write one, or reject the row")
+    if token := special_token(text):
+        raise RunError(f"the {part} holds {token!r}, which models read as a control token: reword it")
+    if mark := turn_mark(text):
+        raise RunError(f"the {part} holds {mark!r}, which reads as the next turn of the prompt: reword it")
+    if odd := broken_characters(text):
+        raise RunError(f"the {part} holds the character U+{ord(odd[0]):04X}: take it out")
 
 
 def run_desk(run: Run, number: int | None = None, count: int | None = None) -> Desk:

@@ -27,18 +27,20 @@ def review(desk: Desk, show: Callable[[RenderableType], None], ask: Callable[[st
     show(Text(f"{clean(desk.name, 200)}: {desk.said()}"))
     show(Text(HELP, style="dim"))
     here = _next(desk, 0)
-    while here is not None:
-        row = desk.rows[here]
-        show(_panel(desk, row, here))
+    while desk.rows:
+        show(Text("every row is decided") if here is None else _panel(desk, desk.rows[here], here))
         line = ask("> ")
         key = "q" if line is None else line.strip()
         if key == "q":
             return
         if key in ("j", "k"):
-            here = max(0, min(len(desk.rows) - 1, here + (1 if key == "j" else -1)))
+            step = 1 if key == "j" else -1
+            here = len(desk.rows) - 1 if here is None else max(0, min(len(desk.rows) - 1, here + step))
         elif key == "u":
             here = _undo(desk, here)
-        elif (made := _decision(row, key, show, ask)) is not None:
+        elif here is None:
+            show(Text(HELP, style="dim"))
+        elif (made := _decision(desk.rows[here], key, show, ask)) is not None:
             try:
                 desk.decide(made)
             except RunError as error:
@@ -63,25 +65,31 @@ def _decision(
         picked = given.isascii() and given.isdecimal() and 0 < int(given) <= len(REASONS)
         return Decision(pair.id, "reject", reason=REASONS[int(given) - 1] if picked else given)
     if key == "e":
-        question, answer = _written("question", pair.question, ask), _written("answer", pair.answer, ask)
+        question = _written("question", pair.question, ask)
+        answer = None if question is None else _written("answer", pair.answer, ask)
+        if question is None or answer is None:
+            show(Text("the edit has no end, a line with a dot: nothing was decided"))
+            return None
         return Decision(pair.id, "edit", question, answer)
     show(Text(HELP, style="dim"))
     return None
 
 
-def _written(part: str, was: str, ask: Callable[[str], str | None]) -> str:
-    """The lines that the reader writes, up to one that is a dot alone; none keep the text."""
+def _written(part: str, was: str, ask: Callable[[str], str | None]) -> str | None:
+    """The lines that the reader writes, up to one that is a dot alone; none keep the text. None without that dot."""
     lines: list[str] = []
     prompt = f"new {part}, a line with a dot ends it, a dot alone keeps it: "
-    while (line := ask(prompt)) is not None and line.strip() != ".":
+    while (line := ask(prompt)) is None or line.strip() != ".":
+        if line is None:
+            return None
         lines.append(line)
         prompt = "… "
     return "\n".join(lines) if lines else was
 
 
-def _undo(desk: Desk, here: int) -> int:
+def _undo(desk: Desk, here: int | None) -> int | None:
     """Takes back the decision about the row at hand, or the last one; where its row is."""
-    row_id = desk.rows[here].pair.id
+    row_id = None if here is None else desk.rows[here].pair.id
     standing = desk.decisions
     if row_id not in standing:
         if not standing:
