@@ -53,6 +53,7 @@ CHANGES: dict[str, set[str]] = {
     "reader-distillation": {"train.loss", *FROM},
     "seeds-ask": FROM,
     "seeds-check": {"filters.agreement"},
+    "kind-check": {"filters.agreement", "filters.kind"},
     "no-check": {"filters.agreement"},
     "score-weights": {"train.weights", "select.scores"},
     "dpo": {"prefer.method"},

@@ -159,6 +159,13 @@ def test_what_a_run_may_be_resumed_with_stands_on_the_field(here: Path, key: str
     assert changes(old, whole) == ([] if free else [(key, was, "another")])
 
 
+def test_a_key_that_is_younger_than_a_run_changes_it_only_where_it_is_on(here: Path) -> None:
+    old = load("").model_dump(mode="json")
+    del old["filters"]["kind"], old["budget"]
+    assert changes(old, load("").model_dump(mode="json")) == []
+    assert changes(old, load("", "filters.kind=true").model_dump(mode="json")) == [("filters.kind", None, True)]
+
+
 def test_an_engine_option_called_like_a_free_key_is_not_free(here: Path) -> None:
     old, new = (load("", f"engine.options.out={value}").model_dump(mode="json") for value in ("a", "b"))
     assert changes(old, new) == [("engine.options.out", "a", "b")]

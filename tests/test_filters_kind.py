@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from isara import load_config
 from isara.embedders import CachedEmbedder, LexicalEmbedder, SentenceTransformerEmbedder
 from isara.filters import Kind
 from isara.filters.kind import KindProbe
@@ -63,9 +62,8 @@ def fate(check: Kind, question: str, answer: str, kept: Pool) -> Rejection | Non
     return check(Candidate(QAPair(question, answer, 1), draw, (draw,)), kept)
 
 
-@pytest.mark.parametrize("option", ["auto", True])
-def test_an_answer_of_another_kind_is_dropped_with_both_kinds(option: bool | str) -> None:
-    check, kept = Kind(option), Pool(LexicalEmbedder(), SEEDS)  # type: ignore[arg-type]
+def test_an_answer_of_another_kind_is_dropped_with_both_kinds() -> None:
+    check, kept = Kind(), Pool(LexicalEmbedder(), SEEDS)
     asked, wanted = "May I borrow a goat mask?", "What does a goat mask cost here?"
     refusal, price = "Sorry, a goat mask is not for lending to anyone.", "As for a goat mask, we sell it for a song."
     assert fate(check, asked, refusal, kept) is None and fate(check, wanted, price, kept) is None
@@ -79,7 +77,7 @@ def test_generated_pairs_teach_it_nothing() -> None:
     kept.add(
         QAPair(f"What does mask {n} cost here?", "Sorry, a mask is not for lending to anyone.", 1) for n in range(20)
     )
-    assert fate(Kind("auto"), "What does a goat mask cost here?", SEEDS[0].answer, kept) is not None
+    assert fate(Kind(), "What does a goat mask cost here?", SEEDS[0].answer, kept) is not None
 
 
 def test_kinds_that_questions_do_not_tell_apart_are_one() -> None:
@@ -104,19 +102,19 @@ def test_kinds_that_questions_do_not_tell_apart_are_one() -> None:
 def test_the_recipes_kinds_are_told_by_meaning_and_not_by_words() -> None:
     probe = KindProbe(minilm(), pairs("safety", "seeds"))
     assert probe.groups == [("but i can t help with", "i won t help with"), (OTHER,)]
-    assert probe.tells(beyond_chance=True) and probe.accuracy == pytest.approx(0.713, abs=0.02)
+    assert probe.tells and probe.accuracy == pytest.approx(0.713, abs=0.02)
     heldout = pairs("safety", "heldout")
     fits = [probe.kind_of(pair.answer) in probe.expected(pair.question) for pair in heldout]
     assert sum(fits) / len(fits) == pytest.approx(0.78, abs=0.03)
 
     probe = KindProbe(minilm(), pairs("shop", "seeds"))
-    assert len(probe.groups) >= 5 and probe.tells(beyond_chance=True)
+    assert len(probe.groups) >= 5 and probe.tells
     heldout = pairs("shop", "heldout")
     fits = [probe.kind_of(pair.answer) in probe.expected(pair.question) for pair in heldout]
     assert sum(fits) / len(fits) == pytest.approx(0.75, abs=0.03), "seven kinds"
 
     for recipe in ("safety", "shop"):
-        assert not KindProbe(LexicalEmbedder(), pairs(recipe, "seeds")).tells(beyond_chance=True)
+        assert not KindProbe(LexicalEmbedder(), pairs(recipe, "seeds")).tells
 
 
 @pytest.mark.parametrize("seeds", [SEEDS, SEEDS[:6], SEEDS[:1], []])
@@ -125,20 +123,12 @@ def test_what_questions_do_not_tell_drops_nothing_and_says_so(
 ) -> None:
     kept = Pool(Blind(), seeds)
     with caplog.at_level(logging.WARNING, "isara"):
-        assert fate(Kind("auto"), "What does a goat mask cost here?", SEEDS[0].answer, kept) is None
-        assert not caplog.records
-        assert fate(Kind(True), "What does a goat mask cost here?", "Nobody knows.", kept) is None
+        assert fate(Kind(), "What does a goat mask cost here?", SEEDS[0].answer, kept) is None
     assert ("filters.kind drops nothing" in caplog.text) is bool(seeds)
 
 
 def test_few_seeds_may_be_told_apart_by_chance() -> None:
     probe = KindProbe(Half(), SEEDS)
     assert len(probe.groups) == 2 and probe.accuracy == pytest.approx(2 / 3)
-    assert probe.tells(beyond_chance=False) and not probe.tells(beyond_chance=True)
-    assert fate(Kind("auto"), "May I borrow it?", SEEDS[6].answer, Pool(Half(), SEEDS)) is None
-    assert fate(Kind(True), "May I borrow it?", SEEDS[6].answer, Pool(Half(), SEEDS)) is not None
-
-
-def test_the_option_is_read() -> None:
-    assert load_config(None, ["filters.kind=true"]).filters.kind is True
-    assert load_config(None).filters.kind == "auto"
+    assert not probe.tells
+    assert fate(Kind(), "May I borrow it?", SEEDS[6].answer, Pool(Half(), SEEDS)) is None

@@ -164,10 +164,13 @@ def dump_config(config: Config) -> str:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) of every setting that differs and may not, of two dumped configs."""
+    """(dotted key, old value, new value) of every setting that differs and may not, of two dumped configs.
+
+    A key that the old one lacks is younger than what it began: it changes nothing where it is off.
+    """
     may = {key for key, field in fields() if (field.json_schema_extra or {}) in (FREE, BY_CONTENT)}
     was, now = dict(leaves(old)), dict(leaves(new))
-    keys = [key for key in {**was, **now} if key not in may]
+    keys = [key for key in {**was, **now} if key not in may and (key in was or now[key] not in (None, False, []))]
     return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
 
 

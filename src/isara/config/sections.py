@@ -274,10 +274,9 @@ class FiltersConfig(Section):
         description="what a kind of answer may have beyond its share among the seeds around the questions; null keeps "
         "all",
     )
-    kind: Literal["auto"] | bool = Field(
-        "auto",
-        description="drop an answer of another kind (a refusal, help, a rule) than the seeds let expect of its "
-        "question; auto does where the seeds' questions tell their answers' kinds (our choice)",
+    kind: bool = Field(
+        False,
+        description="drop an answer of another kind (refusal, help, a rule) than the seeds' answers to such questions",
     )
     agreement: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
         "auto",

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,11 @@ class Kind:
     of the question in the sense of co-training (Blum and Mitchell 1998): the model answers what its demonstrations
     answer, and the probe knows nothing of those.
 
-    Args:
-        kind: Whether to; "auto" does where the probe finds the kind of the seeds' own questions beyond chance, each
-            by the others.
+    Where the probe does not find the kinds of the seeds' own questions beyond chance, each by the others, nothing is
+    dropped, and a line in the log says so.
     """
 
-    def __init__(self, kind: Literal["auto"] | bool) -> None:
-        self.kind = kind
+    def __init__(self) -> None:
         self._seeds_of = SeedsOf()
         self._seeds: tuple[QAPair, ...] = ()
         self._probe: KindProbe | None = None
@@ -55,16 +53,16 @@ class Kind:
         seeds = self._seeds_of(kept)
         if seeds is not self._seeds:
             self._seeds, probe = seeds, KindProbe(kept.embedder, seeds)
-            self._probe = probe if probe.tells(beyond_chance=self.kind == "auto") else None
-            if self._probe is None and self.kind is True:
+            self._probe = probe if probe.tells else None
+            if self._probe is None:
                 _log.warning(
-                    "filters.kind drops nothing: the kinds of the seeds' answers (%s) are not told apart by the "
-                    "seeds' questions; name an embedding model with retrieve.embedder if they are compared by words",
+                    "filters.kind drops nothing: the seeds' questions don't tell kinds of answers apart (%s); name an "
+                    "embedding model with retrieve.embedder if questions are compared by their words",
                     "; ".join(probe.names) or "none was found",
                 )
-            elif self._probe:
+            else:
                 _log.info(
-                    "filters.kind: %d kinds of answers, told by the seeds' questions in %.0f %% (balanced, each by "
+                    "filters.kind: %d kinds of answers, of which the seeds' questions tell %.0f %% (balanced, each by "
                     "the others)",
                     len(probe.groups),
                     100 * probe.accuracy,
@@ -107,13 +105,13 @@ class KindProbe:
             self.accuracy = _leave_one_out(vectors, labels)
             self._fitted = _probe().fit(vectors, labels)
 
-    def tells(self, *, beyond_chance: bool) -> bool:
-        """Whether there is more than one group, and, if asked, whether the accuracy is more than chance gives."""
+    @property
+    def tells(self) -> bool:
+        """Whether there is more than one group, and the accuracy is more than chance gives."""
         if len(self.groups) < 2:
             return False
         chance = 1 / len(self.groups)
-        deviation = math.sqrt(chance * (1 - chance) / self._rows)
-        return not beyond_chance or self.accuracy >= chance + _BEYOND_CHANCE * deviation
+        return self.accuracy >= chance + _BEYOND_CHANCE * math.sqrt(chance * (1 - chance) / self._rows)
 
     def kind_of(self, answer: str) -> str:
         """The kind of an answer; `OTHER` where it is of none."""
