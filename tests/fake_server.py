@@ -6,6 +6,7 @@ A thread in tests, or a program: `python tests/fake_server.py --model FOLDER --p
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -39,6 +40,8 @@ class FakeServer:
         echoes: Whether it gives log-probabilities of a prompt.
         delay: Seconds that a request takes, by its seed.
         loads: Whether it loads adapters.
+        behind: Nats by which another word is less likely than its own, by its own; None gives no log-probabilities.
+        longer: Tokens that it puts before each prompt.
         stale: Whether it goes on with its own weights where an adapter is asked for.
         adapters: The model folder of each adapter that it has loaded, by its name.
         asked: The bodies of all completions asked for.
@@ -55,6 +58,8 @@ class FakeServer:
         self.context = 10**6
         self.delay: Callable[[int], float] = lambda seed: 0.0
         self.loads = self.stale = False
+        self.behind: dict[str, dict[str, float]] | None = None
+        self.longer = 0
         self.adapters: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self._over = threading.Event()
@@ -123,8 +128,8 @@ class FakeServer:
                 return 400, {"error": "the prompt must be text"}
             if body.get("echo"):
                 values = [None] + [-0.5 * place for place in range(1, len(prompt))]
-                choice = {"text": "", "finish_reason": "length", "logprobs": {"token_logprobs": values}}
-                return (200, {"choices": [choice]}) if self.echoes else (400, {"error": "no echo in this cave"})
+                scored = {"text": "", "finish_reason": "length", "logprobs": {"token_logprobs": values}}
+                return (200, {"choices": [scored]}) if self.echoes else (400, {"error": "no echo in this cave"})
             prompt = self.ids[tuple(prompt)]
         words = len(prompt.split())
         if words + most > self.context and not self.cuts:
@@ -132,8 +137,17 @@ class FakeServer:
         sampling = Sampling(body["temperature"], body["top_p"], min(most, self.context - words), tuple(body["stop"]))
         loaded = None if self.stale else self.adapters.get(body["model"])
         [done] = (hyrule(loaded) if loaded else self.engine).generate([Prompt(prompt, ())], sampling, [body["seed"]])
-        usage = {"prompt_tokens": words, "completion_tokens": done.tokens}
-        return 200, {"choices": [{"text": done.text, "finish_reason": done.finish}], "usage": usage}
+        usage = {"prompt_tokens": words + self.longer, "completion_tokens": done.tokens}
+        choice: dict[str, Any] = {"text": done.text, "finish_reason": done.finish}
+        if body.get("logprobs") and self.behind is not None:
+            tokens = re.findall(r"\s*\S+", done.text)
+            others = [{other: -1 - nats for other, nats in self.behind.get(token, {}).items()} for token in tokens]
+            choice["logprobs"] = {
+                "tokens": tokens,
+                "token_logprobs": [-1.0] * len(tokens),
+                "top_logprobs": [{token: -1.0, **tops} for token, tops in zip(tokens, others, strict=True)],
+            }
+        return 200, {"choices": [choice], "usage": usage}
 
 
 def main() -> None:

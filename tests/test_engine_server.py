@@ -18,7 +18,9 @@ import pytest
 
 from isara.build import ModelEngine, build_engine, build_measuring_engine, build_parts
 from isara.config import load_config
-from isara.engines.server.engine import Around, ServerEngine, ServerEngines, ServerOptions, same_share
+from isara.engines.server.check import parting_gap, same_share
+from isara.engines.server.client import TopToken, read_top_tokens
+from isara.engines.server.engine import Around, ServerEngine, ServerEngines, ServerOptions
 from isara.errors import ConfigError, IsaraError, ModelError
 from isara.files import read_rows
 from isara.folder import stage_folder
@@ -129,7 +131,7 @@ def test_prompts_go_as_ids_where_a_server_takes_them(start: Start) -> None:
 
 def test_what_a_server_that_dies_has_left_is_made_elsewhere(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     whole, dying = start(delay=lambda seed: 0.01), start()
-    dying.die_after = 4 + 3  # the comparison, and three rows
+    dying.die_after = 8 + 3  # the comparison, and three rows
     made = engine(dying.url, whole.url, prompt="text", concurrency=2)
     with made as opened:
         assert opened.generate(prompts(), SAMPLING, seeds()) == expected()
@@ -238,6 +240,88 @@ def test_other_weights_are_found_out_before_a_row_is_kept(start: Start) -> None:
     )
     assert all(body["temperature"] == 0 for body in server.asked)
     assert {each.text for each in ask(engine(server.url, check_weights=False))} == {" Hyah! Well excuse me, princess."}
+
+
+def saying(old: str, new: str) -> ScriptedEngine:
+    """The model with another word."""
+    return ScriptedEngine(lambda prompt, seed: hyrule("M0").answer(prompt, seed).replace(old, new))
+
+
+def test_where_texts_part_it_counts_by_how_much(start: Start) -> None:
+    server = start(engine=saying(" the keeper", " a guard"), behind={" a": {" the": 0.05, " no": 3.0}})
+    assert ask(engine(server.url))[0].text.startswith(" Ask a guard of"), "as near a tie as two number formats make"
+    server.behind = {" a": {" the": 2.5, " no": 3.0}}
+    said = fault(engine(server.url))
+    assert "greedily it makes 'Ask a guard of " in said and "weights 'Ask the keeper of " in said
+    assert "(on average they part by 2.50 nats, and 0.2 may be)" in said
+    server.behind = {" a": {" no": 3.0}}
+    assert "they part by 3.00 nats" in fault(engine(server.url)), "ours is not even among the alternatives"
+
+
+def test_a_server_that_refuses_log_probabilities_is_compared_without(start: Start) -> None:
+    server = start()
+    said = server._said
+    server._said = lambda body: (400, {"error": "no logprobs"}) if "logprobs" in body else said(body)  # type: ignore[method-assign]
+    assert ask(engine(server.url)) == expected()
+    server.engine = saying(" the keeper", " a guard")
+    assert "has other weights" in fault(engine(server.url))
+
+
+def tokens(*each: tuple[str, dict[str, float]]) -> list[TopToken]:
+    return [TopToken(text, {text: -0.5, **others}) for text, others in each]
+
+
+@pytest.mark.parametrize(
+    ("ours", "finish", "made", "gap"),
+    [
+        (" Link sails", "length", tokens((" Link", {}), (" sails", {})), 0.0),
+        ("Link sails", "length", tokens((" Li", {}), ("nk", {}), (" sa", {})), 0.0),  # cut elsewhere
+        (" Link sails", "length", tokens((" Link", {}), (" rides", {" sa": -0.75, " walks": -3.0})), 0.25),
+        (" Link sails", "length", tokens((" Zelda", {" L": -2.0, " Link": -1.0, " Ganon": -0.7})), 0.5),
+        (" Link sails", "length", tokens((" Link", {}), (" rides", {" walks": -4.5})), 4.0),  # at least
+        (" Link.", "stop", tokens((" Link", {}), (".", {}), (" He", {"</s>": -0.6})), pytest.approx(0.1)),
+        (" Link.", "stop", tokens((" Link", {}), (".", {}), (" He", {"\n": -3.5})), 3.0),
+        (" Link.", "stop", tokens((" Link", {}), (".", {})), 0.0),
+        (" Link sails", "length", tokens((" Link", {})), None),  # it ended, by a token that it doesn't show
+        (" Link sails", "length", None, None),
+    ],
+)
+def test_parting_gap(ours: str, finish: Any, made: list[TopToken] | None, gap: float | None) -> None:
+    theirs = Completion("", 1, "stop" if made and len(made) < 3 else "length")
+    assert parting_gap(Completion(ours, 2, finish), theirs, made, ("\n\nQuestion:", "</s>")) == gap
+
+
+def test_alternatives_are_read_as_two_servers_write_them() -> None:
+    wanted = [TopToken(" Link", {" Link": -0.1, " Zelda": -2.0})]
+    completions = {"tokens": [" Link"], "token_logprobs": [-0.1], "top_logprobs": [{" Link": -0.1, " Zelda": -2}]}
+    tops = [{"token": " Link", "logprob": -0.1}, {"token": " Zelda", "logprob": -2.0}]
+    chats = {"content": [{"token": " Link", "logprob": -0.1, "top_logprobs": tops}]}
+    for logprobs in (completions, chats):
+        assert read_top_tokens({"choices": [{"logprobs": logprobs}]}) == wanted
+    odd_ones: tuple[Any, ...] = (
+        None,
+        {},
+        {"tokens": [1]},
+        {"content": [{}]},
+        {"tokens": ["a"], "token_logprobs": [], "top_logprobs": []},
+    )
+    for odd in odd_ones:
+        assert read_top_tokens({"choices": [{"logprobs": odd}]}) is None
+
+
+def test_a_prompt_that_grew_is_found_out_whatever_is_said(start: Start) -> None:
+    assert ask(engine(start(longer=2).url)) == expected(), "texts may be cut into tokens a little otherwise"
+    said = fault(engine(start(longer=50).url))
+    assert ", of a prompt of 57 tokens where the run has 7, and the run's own weights 'Ask the keeper" in said
+
+
+@pytest.mark.parametrize("busy", [{"hangs": True}, {"says": (503, {"error": "busy"})}])
+def test_a_server_that_gives_no_completion_from_the_first_is_left_out(
+    start: Start, caplog: pytest.LogCaptureFixture, busy: dict[str, Any]
+) -> None:
+    odd, whole = start(**busy), start()
+    assert ask(engine(odd.url, whole.url, timeout=0.3)) == expected()
+    assert "it is left out" in caplog.text
 
 
 def test_a_template_around_the_prompt_shows_in_its_tokens(start: Start) -> None:

@@ -41,6 +41,19 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class TopToken:
+    """A token that a server has made.
+
+    Attributes:
+        text: Its text.
+        alternatives: Natural-log probability of it and of the likeliest others, by their texts.
+    """
+
+    text: str
+    alternatives: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """How a server is asked: by which name, with which fields of its own, and whether prompts are sent as ids."""
 
@@ -59,6 +72,10 @@ class Asked:
             "stop": list(sampling.stop),
             **_NEUTRAL.get(self.identity.owner, {}),
         }
+
+    def alternatives(self, prompt: Prompt, sampling: Sampling, count: int) -> dict[str, Any]:
+        """The request for one completion, of each token its likeliest alternatives, too."""
+        return {**self.body(prompt, sampling, 0), "logprobs": count}
 
     def scoring(self, prompt: Prompt, continuation: Sequence[int]) -> dict[str, Any]:
         """The request for the log-probabilities of a continuation."""
@@ -143,6 +160,32 @@ def read_scores(reply: Mapping[str, Any], head: int, tail: int) -> list[float]:
     if len(found) != tail or not all(type(value) in (int, float) and math.isfinite(value) for value in found):
         raise Unusable("the reply holds no log-probabilities of the prompt's tokens")
     return [float(value) for value in found]
+
+
+def read_top_tokens(reply: Mapping[str, Any]) -> list[TopToken] | None:
+    """The tokens of a completion with their alternatives, as vLLM or llama.cpp writes them; None where there are none.
+
+    vLLM keeps to the protocol of completions (`tokens`, `token_logprobs`, `top_logprobs`); llama.cpp writes that of
+    chats (`content`).
+    """
+    logprobs = _choice(reply).get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    try:
+        if isinstance(content := logprobs.get("content"), list):
+            rows = [
+                (each["token"], each["logprob"], {top["token"]: top["logprob"] for top in each["top_logprobs"]})
+                for each in content
+            ]
+        else:
+            rows = list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True))
+        return [TopToken(str(text), {**_finite(tops), str(text): float(own)}) for text, own, tops in rows]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _finite(tops: Mapping[str, Any]) -> dict[str, float]:
+    return {str(text): value for text, given in tops.items() if math.isfinite(value := float(given))}
 
 
 def _choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ model, by vLLM's `/v1/load_lora_adapter`.
 """
 
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from isara.engines.server.check import ALTERNATIVES, TOKENS, OwnWords, answered, asked_for, difference
 from isara.engines.server.client import (
     COMPLETIONS,
     Asked,
@@ -39,10 +39,7 @@ from isara.records import Completion, Prompt, Sampling
 
 log = logging.getLogger("isara")
 
-CHECKED, CHECK_TOKENS = 4, 16  # prompts that servers and own weights go on with, and tokens of each
-SAME = 0.5  # mean share of the text, up to the first difference, that has to be the same; our choice
 _POLL, _POLL_TIMEOUT = 0.25, 30.0  # seconds between two looks at a server that starts, and of one look
-_SHOWN = 60  # characters of a text in an error message
 _BAD_REQUEST, _NOT_FOUND = (400, 413, 422), 404
 _LOAD, _UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
 
@@ -218,7 +215,7 @@ class ServerEngine:
         done: dict[int, list[float]] = {}
         if asked:
             # Greedy texts of a few tokens, to know the servers by.
-            opened = self._checked([rows[number][0] for number in asked], Sampling(0.0, 1.0, CHECK_TOKENS))
+            opened = self._checked([rows[number][0] for number in asked], Sampling(0.0, 1.0, TOKENS))
             if not opened.asked.ids:
                 raise self._no_scores("prompts go as text, whose tokens are not known")
 
@@ -281,22 +278,16 @@ class ServerEngine:
         """The servers, opened and known to have the run's weights."""
         if self._open is not None and self._open.checked:
             return self._open
-        few = list(dict.fromkeys(prompts))[:CHECKED]
-        greedy = replace(
-            sampling, temperature=0.0, top_p=1.0, max_new_tokens=min(CHECK_TOKENS, sampling.max_new_tokens)
-        )
-        ours: list[str] = []
+        words = asked_for(prompts, sampling)
         if self.options.check_weights:
-            # Before a server takes the memory.
-            with self._around.local(self.model) as engine:
-                ours = [each.text for each in engine.generate(few, greedy, [0] * len(few))]
-        opened = self._open = self._opened(few, greedy)
-        for client in opened.clients if ours else ():
-            self._compare(client, opened, few, greedy, ours)
+            words = answered(words, self._around.local, self.model)  # before a server takes the memory
+        opened = self._open = self._opened(words.prompts[0], words.sampling)
+        if words.said:
+            opened.clients = _living(opened.clients, lambda client: self._compare(client, opened, words))
         opened.checked = True
         return opened
 
-    def _opened(self, few: Sequence[Prompt], greedy: Sampling) -> _Open:
+    def _opened(self, first: Prompt, greedy: Sampling) -> _Open:
         """The servers, each of which answers, and whether they take ids."""
         options = self.options
         if options.serve:
@@ -304,11 +295,13 @@ class ServerEngine:
             clients, identity = self._waited(self._process)
         else:
             clients, identity = _identified([HttpClient(options.service(url)) for url in options.url], options)
-        adapter = _load(clients, self.model, self._around.base) if options.load else None
+        clients, adapter = _load(clients, self.model, self._around.base) if options.load else (clients, None)
         identity = replace(identity, model=adapter or identity.model)
-        ids = options.prompt == "ids" or (
-            options.prompt == "auto" and all(_takes_ids(each, identity, few[0], greedy) for each in clients)
-        )
+        ids = options.prompt == "ids"
+        if options.prompt == "auto":
+            taken: list[bool] = []
+            clients = _living(clients, lambda client: taken.append(_takes_ids(client, identity, first, greedy)))
+            ids = all(taken)
         log.info(
             "%s serves %s; prompts go as %s",
             ", ".join(client.address for client in clients),
@@ -344,35 +337,34 @@ class ServerEngine:
                 ) from reason
             time.sleep(_POLL)
 
-    def _compare(
-        self, client: HttpClient, opened: _Open, few: Sequence[Prompt], greedy: Sampling, ours: Sequence[str]
-    ) -> None:
-        """Raises a ModelError where the server goes on in other words than the run's own weights do."""
-        bodies = [opened.asked.body(prompt, greedy, 0) for prompt in few]
-        theirs: dict[int, str] = {}
-        counted: dict[int, int | None] = {}
+    def _compare(self, client: HttpClient, opened: _Open, words: OwnWords) -> None:
+        """Raises a ModelError where the server doesn't go on as the run's own weights do."""
+        replies: dict[int, dict[str, Any]] = {}
+        asked, sampling = opened.asked, words.sampling
 
         def keep(number: int, reply: dict[str, Any]) -> None:
-            theirs[number] = read_completion(reply, (*greedy.stop, *opened.special_tokens)).text
-            counted[number] = prompt_tokens(reply)
+            read_completion(reply, ())
+            replies[number] = reply
 
         try:
-            client.post_all(COMPLETIONS, bodies, keep)
+            try:
+                bodies = [asked.alternatives(prompt, sampling, ALTERNATIVES) for prompt in words.prompts]
+                client.post_all(COMPLETIONS, bodies, keep)
+            except Refused as error:
+                if error.status not in _BAD_REQUEST:
+                    raise
+                # It gives no log-probabilities, or refuses the prompts, too.
+                client.post_all(COMPLETIONS, [asked.body(each, sampling, 0) for each in words.prompts], keep)
+            ends = (*sampling.stop, *opened.special_tokens)
+            found = difference(words, [replies[number] for number in range(len(words.prompts))], ends)
         except IsaraError as error:
-            self._explain(error, few, greedy)
-        said = [theirs[number] for number in range(len(few))]
-        shares = [same_share(one, other) for one, other in zip(ours, said, strict=True)]
-        if sum(shares) / len(shares) >= SAME:
-            return
-        worst = min(range(len(few)), key=shares.__getitem__)
-        count, wanted = counted[worst], len(few[worst].ids)
-        tokens = f", of a prompt of {count} tokens where the run has {wanted}," if count not in (None, wanted) else ""
-        raise ModelError(
-            f"the server at {client.address} has other weights or another tokenizer than {clean(self.model, 200)}: "
-            f"greedily it makes {clean(said[worst], _SHOWN)!r}{tokens} and the run's own weights "
-            f"{clean(ours[worst], _SHOWN)!r}: serve that model, in the number format of `engine.dtype`, or set "
-            "`engine.check_weights` to false if it is the same one in coarser numbers"
-        )
+            self._explain(error, words.prompts, sampling)
+        if found:
+            raise ModelError(
+                f"the server at {client.address} has other weights or another tokenizer than {clean(self.model, 200)}: "
+                f"{found}: serve that model, in the number format of `engine.dtype`, or set `engine.check_weights` to "
+                "false if it is the same one in coarser numbers"
+            )
 
     def _no_scores(self, cause: str) -> ModelError:
         return ModelError(
@@ -380,13 +372,6 @@ class ServerEngine:
             "leave out `select` scores and `questions.focus: worst`, and evaluate with "
             "`engine.evaluate_with: transformers`"
         )
-
-
-def same_share(one: str, other: str) -> float:
-    """Which share of the longer text two texts have in common, from their beginning on, in [0, 1]."""
-    one, other = one.strip(), other.strip()
-    longest = max(len(one), len(other))
-    return len(os.path.commonprefix([one, other])) / longest if longest else 1.0
 
 
 def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[list[HttpClient], Identity]:
@@ -397,12 +382,10 @@ def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[
         ModelError: They differ, or don't name the model.
     """
     said: dict[HttpClient, Identity] = {}
-    failures: list[NoReply] = []
-    for client in clients:
+
+    def ask(client: HttpClient) -> None:
         try:
             said[client] = identify(client, options.served_model)
-        except NoReply as error:
-            failures.append(error)
         except Refused as error:
             if error.status != _NOT_FOUND:
                 raise
@@ -411,10 +394,8 @@ def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[
                     f"{error}; where a server has no list of models, name its own as `engine.served_model`"
                 ) from error
             said[client] = Identity(options.served_model, "")
-    if not said:
-        raise failures[0]
-    for failure in failures:
-        log.warning("%s; it is left out", failure)
+
+    _living(clients, ask)
     found = set(said.values())
     if len(found) > 1:
         raise ModelError(
@@ -425,32 +406,59 @@ def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[
     return list(said), found.pop()
 
 
-def _load(clients: Sequence[HttpClient], model: str, base: str) -> str | None:
-    """Has the servers load a model's adapter under a name that is new each time; None for the base model.
+def _living(clients: Sequence[HttpClient], step: Callable[[HttpClient], None]) -> list[HttpClient]:
+    """The servers that a step gets a reply of; the others are left out, unless none is left.
+
+    Raises:
+        NoReply: None of them gives one.
+        IsaraError: What else the step raises.
+    """
+    living: list[HttpClient] = []
+    failures: list[NoReply] = []
+    for client in clients:
+        try:
+            step(client)
+        except NoReply as error:
+            failures.append(error)
+        else:
+            living.append(client)
+    if not living:
+        raise failures[0]
+    for failure in failures:
+        log.warning("%s; it is left out", failure)
+    return living
+
+
+def _load(clients: Sequence[HttpClient], model: str, base: str) -> tuple[list[HttpClient], str | None]:
+    """Has the servers load a model's adapter under a name that is new each time, None for the base model; which did.
 
     Raises:
         ModelError: A server loads none, or the model has none.
     """
     if model == base:
-        return None
+        return list(clients), None
     folder = Path(model).resolve() / "adapter"
     if not folder.is_dir():
         raise ModelError(
             f"expected an adapter of {clean(model, 200)} for `engine.load`, found none: train with `train.method: lora`"
         )
     name = f"isara-{secrets.token_hex(8)}"
-    for place, client in enumerate(clients):
-        try:
-            client.tell(_LOAD, {"lora_name": name, "lora_path": str(folder)})
-        except IsaraError as error:
-            _unload(clients[:place], name)
-            if not isinstance(error, Refused):
-                raise
-            raise ModelError(
-                f"{error}; for `engine.load` start vLLM with --enable-lora, a --max-lora-rank of at least "
-                f"`train.lora_r` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read {folder}"
-            ) from error
-    return name
+    loaded: list[HttpClient] = []
+
+    def load(client: HttpClient) -> None:
+        client.tell(_LOAD, {"lora_name": name, "lora_path": str(folder)})
+        loaded.append(client)
+
+    try:
+        return _living(clients, load), name
+    except IsaraError as error:
+        _unload(loaded, name)
+        if not isinstance(error, Refused):
+            raise
+        raise ModelError(
+            f"{error}; for `engine.load` start vLLM with --enable-lora, a --max-lora-rank of at least "
+            f"`train.lora_r` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it can read {folder}"
+        ) from error
 
 
 def _unload(clients: Sequence[HttpClient], name: str) -> None:
@@ -462,16 +470,23 @@ def _unload(clients: Sequence[HttpClient], name: str) -> None:
 
 
 def _takes_ids(client: HttpClient, identity: Identity, prompt: Prompt, greedy: Sampling) -> bool:
-    """Whether the server goes on with ids, as many as they are."""
+    """Whether the server goes on with ids, as many as they are.
+
+    Raises:
+        NoReply: It doesn't go on with text either.
+    """
     counted: list[int | None] = []
+    token = replace(greedy, max_new_tokens=1)
 
     def keep(number: int, reply: dict[str, Any]) -> None:
         read_completion(reply, ())
         counted.append(prompt_tokens(reply))
 
     try:
-        client.post_all(COMPLETIONS, [Asked(identity, True).body(prompt, replace(greedy, max_new_tokens=1), 0)], keep)
+        client.post_all(COMPLETIONS, [Asked(identity, True).body(prompt, token, 0)], keep)
     except (Refused, NoReply) as error:
         log.info("%s takes no ids (%s)", client.address, error)
+        if isinstance(error, NoReply):  # some servers fail where they mean to refuse
+            client.post_all(COMPLETIONS, [Asked(identity, False).body(prompt, token, 0)], keep)
         return False
     return counted in ([None], [len(prompt.ids)])
