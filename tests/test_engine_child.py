@@ -124,6 +124,16 @@ def test_the_child_ends_with_its_parent(tiny_llama: Path) -> None:
     assert not _alive(child)
 
 
+def test_a_message_that_the_childs_end_has_cut_is_its_end() -> None:
+    talking = "import sys; sys.stdout.write('{\"a\": 1}\\n{\"b'); sys.stderr.write('no hearts left'); sys.exit(3)"
+    child = Child([sys.executable, "-c", talking], "the child", ModelError)
+    messages = child.ask(what="next")
+    assert next(messages) == {"a": 1}
+    with pytest.raises(ModelError, match="^the child ended with exit code 3; it last wrote: no hearts left$"):
+        next(messages)
+    child.close()
+
+
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -21,6 +21,7 @@ from isara.config import load_config
 from isara.engines.server.check import parting_gap, same_share
 from isara.engines.server.client import TopToken, read_top_tokens
 from isara.engines.server.engine import Around, ServerEngine, ServerEngines, ServerOptions
+from isara.engines.server.process import ServedModel
 from isara.errors import ConfigError, IsaraError, ModelError
 from isara.files import read_rows
 from isara.folder import stage_folder
@@ -438,6 +439,34 @@ def test_a_command_that_comes_to_nothing_is_one_line(
     assert fault(engine(serve=command, model=folder(tmp_path), start_timeout=2.0 if "60" in command else 60.0)) == said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of other processes' ports only Linux tells everybody")
+def test_a_port_that_was_taken_meanwhile_is_not_taken_for_the_servers_own(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = start()  # of the very model
+    port = int(stranger.url.rpartition(":")[2])
+    monkeypatch.setattr("isara.engines.server.process._free_port", lambda: port)
+    slow = f"{sys.executable} -c 'import time; time.sleep(60)' {{model}} {{port}}"
+    assert fault(engine(serve=slow, model=folder(tmp_path), check_weights=False)) == (
+        f"port {port}, which was free, was taken by process {os.getpid()} before the server that `engine.serve` "
+        "started could have it: run the command again"
+    )
+    assert len(stranger.asked) == 1, "no row was made there"
+
+
+def test_the_port_is_looked_for_when_the_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def port() -> int:
+        order.append("port")
+        return 1
+
+    monkeypatch.setattr("isara.engines.server.process._free_port", port)
+    command = f"{sys.executable} -c pass {{gguf}} {{gguf:q8_0}} {{gguf}} {{port}}"
+    ServedModel(command, folder(tmp_path), lambda model, out, kind: order.append(f"{out.name} {kind}")).close()
+    assert order == ["model-f16.gguf f16", "model-q8_0.gguf q8_0", "port"]
+
+
 def test_a_command_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert fault(engine(serve="llama-of-time {model} {port}", model=folder(tmp_path)), ConfigError) == (
         "`engine.serve`: expected a command that can be run, found 'llama-of-time', which can't: install it, or give "
@@ -471,11 +500,20 @@ with engine(serve=sys.argv[1], model=sys.argv[2]) as opened:
 def test_when_isara_is_killed_no_server_stays(tmp_path: Path) -> None:
     started = tmp_path / "started"
     command = [sys.executable, "-c", ALONE, f"{SERVE} --started {started}", folder(tmp_path)]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     root = Path(__file__).parents[1]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as isara:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "TMPDIR": str(scratch)}
+    ) as isara:
         assert isara.stdout is not None and isara.stdout.readline() == b"asked\n"
+        assert list(scratch.glob("isara-*"))
         isara.kill()
     assert gone(processes(started))
+    until = time.monotonic() + 10
+    while (left := list(scratch.glob("isara-*"))) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left, "nor the files that it was given"
 
 
 def test_a_run_has_each_model_served_once(tmp_path: Path, start: Start) -> None:

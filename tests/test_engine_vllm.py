@@ -120,6 +120,27 @@ def test_what_vllm_says_last_is_one_line(tmp_path: Path, options: dict[str, Any]
     assert options.get("open_error") or gone(tmp_path)
 
 
+def test_a_text_that_the_context_cuts_is_one_line(tmp_path: Path) -> None:
+    with engine(tmp_path) as opened, pytest.raises(ModelError) as caught:
+        opened.generate([Prompt("", (98, 1, 2))], Sampling(0.0, 1.0, 9), [0])
+    assert str(caught.value) == (
+        "vLLM cut a text after 3 tokens of 9, after a prompt of 3: raise max_model_len in `engine.options` to 12 at "
+        "least, or leave it out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "seen", "one"),
+    [("cuda:1", "", "1"), ("cuda:1", "4,6", "6"), ("cuda", "", None), ("auto", "", None), ("cpu", "", None)],
+)
+def test_a_gpu_that_is_named_is_the_only_one_that_vllm_sees(
+    monkeypatch: pytest.MonkeyPatch, device: str, seen: str, one: str | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    made = build_engine(load_config(None, ["engine.kind=vllm", f"engine.device={device}"]))
+    assert isinstance(made, VLLMEngines) and made.options.env.get("CUDA_VISIBLE_DEVICES") == one
+
+
 def test_a_process_that_is_killed_at_work_is_one_line(tmp_path: Path) -> None:
     with engine(tmp_path) as opened:
         worker = int(started(tmp_path)[0][0])

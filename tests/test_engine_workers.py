@@ -220,7 +220,7 @@ def test_who_has_no_workers_is_told(settings: list[str], said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tensor_parallel_size", "pipeline_parallel_size"])
+@pytest.mark.parametrize("name", ["tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"])
 @pytest.mark.parametrize(("size", "said"), [("0", "0"), ("two", "'two'"), ("1.5", "1.5"), ("true", "True")])
 def test_a_size_of_a_model_over_gpus_is_a_whole_number(name: str, size: str, said: str) -> None:
     settings = ["engine.kind=vllm", "engine.workers=2", f"engine.options={{{name}: {size}}}"]

@@ -187,3 +187,13 @@ def test_figures_of_nothing() -> None:
     figures = collapse_figures(Pool(HashEmbedder()), [])
     assert figures["kinds"] == {OTHER: {"seeds": 0.0, "accepted": 0.0}} and figures["answer_words"] == 0.0
     assert "question_nearest" not in figures and "question_in_domain" not in figures
+
+
+def test_of_many_texts_some_are_measured_beside_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [pair.question for pair in SEEDS] + ["Where does the moon fall?"]
+    whole = nearest_others(HashEmbedder(), texts)
+    assert len(whole) == 13
+    monkeypatch.setattr("isara.nearness._CELLS", 30)  # two rows at a time
+    assert nearest_others(HashEmbedder(), texts).tolist() == whole.tolist()
+    monkeypatch.setattr("isara.nearness.MOST", 5)
+    assert nearest_others(HashEmbedder(), texts).tolist() == whole[::3].tolist()

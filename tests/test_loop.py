@@ -308,6 +308,14 @@ def test_a_changed_option_is_refused_with_what_differs(tmp_path: Path) -> None:
         align(run, "answers.demos=4")
 
 
+def test_a_long_value_is_shown_where_it_differs(tmp_path: Path) -> None:
+    align(tmp_path / "run", f"filters.drop_matching=[{'a' * 400}]")
+    with pytest.raises(RunError) as caught:
+        align(tmp_path / "run", f"filters.drop_matching=[{'a' * 400}b]")
+    said = str(caught.value)
+    assert "b']. Undo" in said and "a']" in said and len(said) < 600
+
+
 def test_other_seeds_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     align(run)

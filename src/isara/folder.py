@@ -42,7 +42,7 @@ from isara.files import (
     write_text,
 )
 from isara.hardware import peak_memory, reset_peak_memory
-from isara.marks import clean
+from isara.marks import clean, told_apart
 from isara.records import BESIDE, QAPair
 from isara.shelf import Shelf
 from isara.watching import StageName
@@ -227,7 +227,7 @@ class RunFolder:
     ) -> None:
         old = read_environment(self.path)
         differences = [
-            f"{clean(key, _MOST_SHOWN)} was {_shown(was)} and is {_shown(now)}"
+            f"{clean(key, _MOST_SHOWN)} {_changed(was, now)}"
             for key, was, now in changes(read_config(self.path), config)
         ]
         for name, pairs in (("seeds.jsonl", seeds), ("heldout.jsonl", heldout)):
@@ -239,7 +239,7 @@ class RunFolder:
             if was != now:
                 if isinstance(was, list) and isinstance(now, list):  # of many parts those that differ, where any do
                     was, now = _without(was, now) or was, _without(now, was) or now
-                differences.append(f"the {name} was {_shown(was)} and is {_shown(now)}")
+                differences.append(f"the {name} {_changed(was, now)}")
         if differences:
             raise _other_run(self.path, differences)
         for name, version in environment["versions"].items():
@@ -475,6 +475,12 @@ def _without(some: Sequence[Any], others: Sequence[Any]) -> list[Any]:
 
 def _pair_lines(pairs: Iterable[QAPair]) -> str:
     return json_lines(pair.to_json() for pair in pairs)
+
+
+def _changed(was: object, now: object) -> str:
+    one, other = ("not set" if value is None else str(value) for value in (was, now))
+    one, other = told_apart(one, other, _MOST_SHOWN)
+    return f"was {one} and is {other}"
 
 
 def _shown(value: object) -> str:

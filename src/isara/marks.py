@@ -1,5 +1,6 @@
 """Marks that no text of a pair should hold: of turns, of models' control tokens, and characters that nobody sees."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection
@@ -126,3 +127,12 @@ def _replaced(character: str) -> str:
 def _hides(character: str) -> bool:
     # Cc, Cf, Cs, Co and Cn; the variation selectors beside the tags are marks, though nothing is seen of them.
     return unicodedata.category(character).startswith("C") or 0xE0000 <= ord(character) < 0xE1000
+
+
+def told_apart(one: str, other: str, most: int) -> tuple[str, str]:
+    """Two texts as `clean` shows them, from shortly before they part where their beginnings alone would look alike."""
+    shown = clean(one, most), clean(other, most)
+    if one == other or shown[0] != shown[1]:
+        return shown
+    start = max(0, len(os.path.commonprefix([one, other])) - most // 4)
+    return f"…{clean(one[start:], most)}", f"…{clean(other[start:], most)}"

@@ -1,5 +1,6 @@
 """How near questions are to one another, and from which cosine on a question belongs to the seeds' domain."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,21 +8,32 @@ from numpy.typing import NDArray
 
 from isara.pool import Embedder
 
-_BLOCK = 1000  # rows of the matrix of similarities that are held at once
+MOST = 2000  # texts that are measured, each beside all others; of more it is every second, third …
+_BLOCK, _CELLS = 1000, 2**25  # rows and numbers of the matrix of similarities that are held at once
 _FEWEST = 10  # questions of which a share says something
 
 
 def nearest_others(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float64]:
-    """Cosine of each text to the most similar of the others, shape (len(texts),); at least two texts are needed."""
+    """Cosine of each text to the most similar of the others; of more than `MOST` texts, some are measured.
+
+    At least two texts are needed.
+    """
     vectors = embedder.encode(texts)
-    found = np.empty(len(texts))
-    for start in range(0, len(texts), _BLOCK):
-        block = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(len(block))
-        block[rows, start + rows] = -np.inf
-        found[start : start + _BLOCK] = block.max(axis=1)
+    measured = np.arange(0, len(texts), stride(len(texts)))
+    size = max(1, min(_BLOCK, _CELLS // len(texts)))
+    found = np.empty(len(measured))
+    for start in range(0, len(measured), size):
+        rows = measured[start : start + size]
+        block = vectors[rows] @ vectors.T
+        block[np.arange(len(rows)), rows] = -np.inf
+        found[start : start + size] = block.max(axis=1)
     # As the pool has them: the last bits of a product depend on the shape of the matrix and on the threads.
     return np.round(found, 6)
+
+
+def stride(count: int) -> int:
+    """Which of so many texts are measured: 1 is each, 2 every second."""
+    return max(1, math.ceil(count / MOST))
 
 
 def least_nearness(embedder: Embedder, questions: Sequence[str], share: float) -> float | None:

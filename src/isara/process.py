@@ -64,15 +64,16 @@ def module_command(module: str) -> list[str]:
     return [sys.executable, "-P", "-m", module]  # -P: not the user's random.py in the working directory
 
 
-def watched(command: Sequence[str], patience: float, stdin: int = -1) -> list[str]:
+def watched(command: Sequence[str], patience: float, stdin: int = -1, folder: str = "") -> list[str]:
     """The command under `isara.watchdog`, which ends it with all that it has started.
 
     Args:
         command: What to run.
         patience: Seconds between SIGTERM and SIGKILL.
         stdin: The number of the open file that it reads from; -1 is none.
+        folder: Is removed when all have ended, whoever is left then; an empty one is none.
     """
-    return [sys.executable, "-P", str(_WATCHDOG), str(patience), str(stdin), *command]
+    return [sys.executable, "-P", str(_WATCHDOG), str(patience), str(stdin), folder, *command]
 
 
 class Process(Protocol):
@@ -164,9 +165,11 @@ class Child:
         self._requests.flush()
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What it says until it ends."""
+        """What it says until it ends; a line that its end has cut says nothing."""
         assert self.process.stdout is not None
-        yield from map(json.loads, self.process.stdout)
+        for line in self.process.stdout:
+            if line.endswith("\n"):
+                yield json.loads(line)
 
     def end(self) -> None:
         """Ends the process, which a thread may be reading from; it has a minute to do so by itself."""

@@ -1,14 +1,15 @@
 """Starts a command and ends it, with all that it has started, as soon as nobody holds the other end of its stdin.
 
-It runs by itself, as `python watchdog.py SECONDS STDIN COMMAND…`, in a session of its own: Ctrl-C doesn't reach it, and
-when the process that started it ends in whatever way, its stdin closes. The seconds are those between SIGTERM and
-SIGKILL; STDIN is the number of the open file that the command is to read from, or -1 for none. Its exit code is the
-command's.
+It runs by itself, as `python watchdog.py SECONDS STDIN FOLDER COMMAND…`, in a session of its own: Ctrl-C doesn't reach
+it, and when the process that started it ends in whatever way, its stdin closes. The seconds are those between SIGTERM
+and SIGKILL; STDIN is the number of the open file that the command is to read from, or -1 for none; FOLDER is removed at
+the end, and an empty one is none. Its exit code is the command's.
 """
 
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import psutil  # type: ignore[import-untyped]  # it has no types of its own
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
 
 
-def main(patience: float, stdin: int, command: list[str]) -> int:
+def main(patience: float, stdin: int, folder: str, command: list[str]) -> int:
     """Runs the command to its end, or to that of stdin; its exit code, 128 and the signal where one killed it."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,6 +43,8 @@ def main(patience: float, stdin: int, command: list[str]) -> int:
     ended = server.poll()
     _end_all(server, patience)
     code = server.wait() if ended is None else ended
+    if folder:  # of a process that may be gone
+        shutil.rmtree(folder, ignore_errors=True)
     return 128 - code if code < 0 else code
 
 
@@ -73,4 +76,4 @@ def _signal(server: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]))

@@ -1,6 +1,7 @@
 """What opens models, as a config's `engine` section says."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -64,7 +65,7 @@ def _local_engine(
     """What opens a model, at a worker's place; `start` gives its processes where they aren't this machine's."""
     engine = config.engine
     if engine.kind == "vllm":
-        return VLLMEngines(config, watcher, place.env if place else {}, start)
+        return VLLMEngines(config, watcher, place.env if place else _one_gpu(engine.device), start)
     return ModelEngine(
         device=place.device if place else engine.device,
         dtype=engine.dtype,
@@ -77,12 +78,23 @@ def _local_engine(
     )
 
 
+def _one_gpu(device: str) -> dict[str, str]:
+    """The environment of a process that takes the first GPU it sees: `cuda:1` is the second of this process's."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return {}
+    seen = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    return {"CUDA_VISIBLE_DEVICES": seen[int(number)] if int(number) < len(seen) else number}
+
+
 def _gpus_each(config: Config) -> int:
     """GPUs that a worker of vLLM's has for itself; 0 for one of transformers, of which a GPU may hold several."""
     options = config.engine.options
     if config.engine.kind != "vllm":
         return 0
-    sizes = {name: options.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
+    sizes = {
+        name: options.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    }
     for name, size in sizes.items():
         if type(size) is not int or size < 1:
             raise ConfigError(f"engine.options.{name}: expected a whole number of at least 1, found {size!r}")

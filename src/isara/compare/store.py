@@ -24,13 +24,14 @@ from isara.compare.table import table
 from isara.config import changes
 from isara.errors import RunError
 from isara.files import damaged, json_lines, read_text, value_hash, write_json, write_text
-from isara.marks import clean
+from isara.marks import told_apart
 from isara.parts import Parts
 from isara.records import QAPair
 from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "compare.yaml"
 # What a comparison that was cut off in its first moments may have left behind.
+_MOST_SHOWN = 120  # characters of a value in an error message
 _FIRST_FILES = {".lock", "log.txt", f"{FILE_NAME}.tmp"}
 
 
@@ -111,7 +112,7 @@ def _check(path: Path, config: Mapping[str, Any], contents: Mapping[str, str]) -
     if not isinstance(old, dict) or not all(isinstance(old.get(name), dict) for name in ("config", "contents")):
         raise damaged(path)
     differences = [
-        f"{key} was {clean(str(was), 120)} and is {clean(str(now), 120)}"
+        "{} was {} and is {}".format(key, *told_apart(str(was), str(now), _MOST_SHOWN))
         for key, was, now in changes(old["config"], config)
     ]
     names = {**old["contents"], **contents}

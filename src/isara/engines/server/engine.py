@@ -317,6 +317,7 @@ class ServerEngine:
             ModelError: It ended, or didn't get so far in time.
         """
         begun = time.monotonic()
+        reason: NoReply | None
         patient = self.options.service(process.url)
         client = HttpClient(replace(patient, retries=0, timeout=min(_POLL_TIMEOUT, patient.timeout)))
         while True:
@@ -324,11 +325,15 @@ class ServerEngine:
                 identity = identify(client, self.options.served_model)
                 body = Asked(identity, False).body(Prompt("a", ()), Sampling(0.0, 1.0, 1), 0)
                 client.post_all(COMPLETIONS, [body], lambda number, reply: None)
-                return [HttpClient(patient)], identity
+                reason = None
             except NoReply as error:
                 reason = error
             if death := process.death():
                 raise ModelError(death) from reason
+            if reason is None:
+                if usurper := process.usurper():
+                    raise ModelError(usurper)
+                return [HttpClient(patient)], identity
             if time.monotonic() - begun > self.options.start_timeout:
                 raise ModelError(
                     f"the server that `engine.serve` started gave no completion within "

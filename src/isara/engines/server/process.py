@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
+import psutil  # type: ignore[import-untyped]  # it has no types of its own
+
 from isara.errors import ConfigError
 from isara.marks import clean
 from isara.process import watched
@@ -44,14 +46,18 @@ class ServedModel:
                 f"`engine.serve`: expected a command that can be run, found {program!r}, which can't: install it, or "
                 "give its path"
             )
-        self.port = _free_port()
+        self.port = 0
         self._write_gguf = write_gguf
         self._folder = temporary_folder()
         self._log: IO[bytes] = (Path(self._folder.name) / "log").open("w+b")
         try:
-            arguments = [self._filled(argument, model) for argument in shlex.split(command)]
+            files = self._files(command, model)
+            # Only now: whatever listens at a port that was found before a file was written may be another's server.
+            self.port = _free_port()
+            values = files | {"{model}": model, "{port}": str(self.port)}
+            arguments = [_PLACE.sub(lambda place: values[place[0]], each) for each in shlex.split(command)]
             self._process = subprocess.Popen(
-                watched(arguments, PATIENCE),
+                watched(arguments, PATIENCE, folder=self._folder.name),
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,
@@ -75,6 +81,25 @@ class ServedModel:
             return None
         return f"the server that `engine.serve` started ended with exit code {code}; {self.last_words()}"
 
+    def usurper(self) -> str | None:
+        """What listens at the port in its place, in a line; None where it does itself, or nobody can tell."""
+        try:
+            watchdog = psutil.Process(self._process.pid)
+            own = {watchdog.pid, *(child.pid for child in watchdog.children(recursive=True))}
+            for found in psutil.net_connections("tcp"):
+                listens = found.status == psutil.CONN_LISTEN and found.laddr.port == self.port
+                if not listens or found.pid is None or found.pid in own:
+                    continue
+                # The port of a container is held by a process that is not of this group, but begins after it.
+                if psutil.Process(found.pid).create_time() < watchdog.create_time():
+                    return (
+                        f"port {self.port}, which was free, was taken by process {found.pid} before the server that "
+                        "`engine.serve` started could have it: run the command again"
+                    )
+        except psutil.Error:
+            return None
+        return None
+
     def last_words(self) -> str:
         """The end of its log, in a line."""
         self._log.seek(0)
@@ -93,17 +118,15 @@ class ServedModel:
         self._log.close()
         self._folder.cleanup()
 
-    def _filled(self, argument: str, model: str) -> str:
-        """An argument with values for its places, which no shell reads."""
-
-        def value(found: re.Match[str]) -> str:
-            if found[1] == "gguf":
-                path = Path(self._folder.name) / f"{Path(model).name}.gguf"
-                self._write_gguf(Path(model), path, found[2] or GGUF_KIND)
-                return str(path)
-            return model if found[1] == "model" else str(self.port)
-
-        return _PLACE.sub(value, argument)
+    def _files(self, command: str, model: str) -> dict[str, str]:
+        """The file of each {gguf} in the command, written."""
+        files: dict[str, str] = {}
+        for place in _PLACE.finditer(command):
+            if place[1] == "gguf" and place[0] not in files:
+                path = Path(self._folder.name) / f"{Path(model).name}-{place[2] or GGUF_KIND}.gguf"
+                self._write_gguf(Path(model), path, place[2] or GGUF_KIND)
+                files[place[0]] = str(path)
+        return files
 
 
 def _free_port() -> int:

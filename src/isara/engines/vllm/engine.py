@@ -107,7 +107,8 @@ class VLLMEngine:
         """One completion a prompt, in order; completion i is drawn with seed i, where vLLM's build has seeds.
 
         Raises:
-            ModelError: vLLM's process ended, such as of a prompt that is longer than its context.
+            ModelError: vLLM's process ended, such as of a prompt that is longer than its context, or its context cut
+                a text.
         """
         if not prompts:
             return []
@@ -119,6 +120,14 @@ class VLLMEngine:
         )
         cut_at = (*sampling.stop, *self._special_tokens)
         done = [cut_completion(text, tokens, finish == "stop", cut_at) for text, tokens, finish in rows]
+        for prompt, (_, tokens, finish) in zip(prompts, rows, strict=True):
+            if finish == "length" and tokens < sampling.max_new_tokens:
+                size = len(prompt.ids)
+                least = size + sampling.max_new_tokens
+                raise ModelError(
+                    f"vLLM cut a text after {tokens} tokens of {sampling.max_new_tokens}, after a prompt of {size}: "
+                    f"raise max_model_len in `engine.options` to {least} at least, or leave it out"
+                )
         if self.options.on_progress:
             self.options.on_progress(sum(each.tokens for each in done), len(done))
         return done
