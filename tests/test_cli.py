@@ -213,9 +213,6 @@ def test_a_config_written_by_init_runs(isara: Command, tmp_path: Path) -> None:
     assert (tmp_path / "hyrule/isara.yaml").exists()
 
 
-HELP = "; `isara --help` lists commands and options"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -263,7 +260,7 @@ HELP = "; `isara --help` lists commands and options"
             ["train", "seeds.jsonl", "--out", "."],
             "expected a new folder for the trained model, found .: give another --out",
         ),
-        (["answer"], "Missing argument 'questions'" + HELP),
+        (["answer"], "Missing argument 'questions'; `isara answer --help` lists its options"),
     ],
 )
 def test_every_mistake_is_one_line_and_exit_code_1(
@@ -275,13 +272,36 @@ def test_every_mistake_is_one_line_and_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["ran"], ["run", "--itertions", "2"], ["run", "--iterations", "many"], ["answer", "Is it far?", "--demos", "-1"]],
+    ("arguments", "where"),
+    [
+        (["ran"], "isara"),
+        (["run", "--itertions", "2"], "isara run"),
+        (["run", "--iterations", "many"], "isara run"),
+        (["seeds", "chek"], "isara seeds"),
+        (["answer", "Is it far?", "--demos", "-1"], "isara answer"),
+    ],
 )
-def test_usage_errors_are_one_line_and_exit_code_1(isara: Command, arguments: list[str]) -> None:
+def test_usage_errors_are_one_line_that_names_the_verbs_help(isara: Command, arguments: list[str], where: str) -> None:
     # What stands before the hint is the words of the typer that is installed.
     code, _, err = isara(*arguments)
-    assert code == 1 and err.startswith("isara: ") and err.endswith(HELP + "\n") and err.count("\n") == 1
+    assert code == 1 and err.startswith("isara: ") and err.count("\n") == 1
+    assert err.endswith(f"; `{where} --help` lists its options\n")
+
+
+@pytest.mark.parametrize("group", [[], ["seeds"], ["judge"], ["models"]])
+def test_a_group_without_a_verb_lists_its_verbs(isara: Command, group: list[str]) -> None:
+    code, out, err = isara(*group)
+    assert (code, err) == (0, "") and out.startswith(" ".join(["Usage: isara", *group, "[OPTIONS]"])) and "\n" in out
+
+
+def test_generate_keeps_to_a_budget_and_knows_the_tracker(isara: Command, seeds: Path, tiny_llama: Path) -> None:
+    few = [word for option in FAST for word in ("--set", option)]
+    command = ["generate", "--model", str(tiny_llama), "--seeds", "seeds.jsonl", "--out", "run", *few]
+    code, _, err = isara(*command, "--set", "track=trackio")
+    assert code == 1 and "expected its package, found none: pip install trackio" in err
+    code, out, err = isara(*command, "--set", "budget.tokens=10")
+    assert code == 0, err
+    assert "budget.tokens is 10" in out and not Path("run/iteration-01/generate/DONE").exists()
 
 
 def test_a_model_cannot_move_the_cursor(isara: Command, tmp_path: Path) -> None:

@@ -257,5 +257,5 @@ def test_the_picture_is_the_same_every_time(tmp_path: Path) -> None:
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison, _ = lay_out(tmp_path, "zero-shot")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with fails(RunError, 'no picture of the arms: it needs matplotlib, `pip install "isara[plots]"`'):
+    with fails(RunError, "no picture of the arms: it needs matplotlib, `pip install matplotlib`"):
         draw(comparison, tmp_path / "arms.svg")

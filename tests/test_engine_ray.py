@@ -262,7 +262,7 @@ def test_mistakes_of_the_cluster_are_one_line(world: World, monkeypatch: pytest.
 def test_without_ray_it_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent / "src"))
     assert world.fault() == (
-        "expected Ray for `engine.launcher: ray`, found none (No module named 'ray'): install isara[ray], or leave the "
+        "expected Ray for `engine.launcher: ray`, found none (No module named 'ray'): pip install ray, or leave the "
         "launcher out, as `engine.workers` needs no Ray on one machine"
     )
 

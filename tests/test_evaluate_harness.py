@@ -147,4 +147,4 @@ def test_without_the_extra(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("importlib.metadata.version", absent)
     with pytest.raises(ConfigError) as caught:
         run_harness(str(tiny_llama), "hellaswag", tmp_path, "w", HarnessOptions())
-    assert str(caught.value) == "`lm-eval:TASK` needs lm-evaluation-harness: pip install 'isara[lm-eval]'"
+    assert str(caught.value) == "`lm-eval:TASK` needs lm-evaluation-harness: pip install lm-eval"

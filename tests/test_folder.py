@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isara.errors import RunError
-from isara.files import file_hash, write_json
+from isara.files import disk_errors, file_hash, write_json
 from isara.folder import RunFolder, check_stage, read_environment, seal, stage_folder
 from isara.generate import whole_batches
 from tests.test_loop import align, tree
@@ -198,3 +198,13 @@ def test_a_batch_that_was_changed_before_the_run_goes_on_is_named(finished: Path
 
 def test_where_a_stage_lies() -> None:
     assert stage_folder(Path("run"), 3, "train") == Path("run/iteration-03/train")
+
+
+def test_a_place_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
+    lacking = tmp_path / "hyrule" / "rows.jsonl"
+    message = f"can't write {lacking}: there is no folder {lacking.parent}: make it, or give another place"
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"), disk_errors(lacking):
+        lacking.open("w")
+    message = f"expected a file at {tmp_path}, found a folder: give a file's name"
+    with pytest.raises(RunError, match="^" + re.escape(message) + "$"), disk_errors(tmp_path):
+        tmp_path.open("w")

@@ -82,6 +82,19 @@ def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, caplog: pytest.LogCapt
     ]
 
 
+def test_a_tracker_that_cant_be_started_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def start() -> Recorder:
+        raise ConfigError("track: hyrule can't be started (OSError: no map): mend that, or set track to null")
+
+    with Tracked(SILENT, start) as watcher:
+        watcher.figures(0, "evaluate", {"bits_per_byte": 1.0})
+        watcher.figures(1, "evaluate", {"bits_per_byte": 0.5})
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tracker is left out from here on: track: hyrule can't be started (OSError: no map): mend that, or set "
+        "track to null"
+    ]
+
+
 def config(out: Path, name: str) -> Config:
     return load_config(None, [f"track={name}"], out=str(out))
 

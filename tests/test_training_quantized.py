@@ -193,8 +193,8 @@ def test_a_missing_package_is_told_before_the_run(
     with pytest.raises(ConfigError) as caught:
         trainer().check(str(tiny_llama))
     assert str(caught.value) == (
-        "expected the package bitsandbytes for `train.load_in_4bit`, found none: install isara[qlora], or set it to "
-        "false"
+        "expected the package bitsandbytes for `train.load_in_4bit`, found none: pip install bitsandbytes, or set it "
+        "to false"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from isara.asking import Asker, Evaluator
 from isara.config import Config
+from isara.data import as_pairs
 from isara.generate import Making, make_pairs
 from isara.keys import part_key
 from isara.models import weights_hash
@@ -27,13 +28,13 @@ class Parts:
 
     Attributes:
         config: Every option.
-        seeds: D_0, the seed pairs.
+        seeds: D_0, the seed pairs; dicts with `question` and `answer` will do.
         model: M_0, a model folder or name that `engine` and `trainer` understand.
         renderer: Makes its prompts.
         engine: Opens a model for generation.
         embedder: Gives the vectors for retrieval; wrap it in `CachedEmbedder` unless it is cheap.
         trainer: Fine-tunes a model on pairs.
-        heldout: The pairs that are measured on; the loop never sees them otherwise.
+        heldout: The pairs that are measured on, likewise; the loop never sees them otherwise.
         evaluator: Measures M_0 and each M_t; its "bits_per_byte" picks the best and stops the run. None: the last is
             best.
         question_filters: Applied to questions before they are answered.
@@ -76,6 +77,10 @@ class Parts:
     preference: PreferenceTrainer | None = None
     page: Callable[[Path], None] | None = None
     measured_by: EngineFactory | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "heldout"):
+            object.__setattr__(self, name, as_pairs(getattr(self, name)))
 
     @property
     def out(self) -> Path:

@@ -85,12 +85,13 @@ class Tracked:
     def _send(self, values: dict[str, float]) -> None:
         if self._start is None:
             return
-        if self._tracker is None:
-            self._tracker = self._start()
         try:
+            if self._tracker is None:
+                self._tracker = self._start()
             self._tracker.log(values, step=self._step)
         except Exception as error:  # whatever a tracker's client raises, hours of a run are not lost to it
-            log.warning("the tracker is left out from here on: %s: %s", type(error).__name__, error)
+            what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            log.warning("the tracker is left out from here on: %s", what)
             self._start = self._tracker = None
 
     def __enter__(self) -> Self:

@@ -124,13 +124,19 @@ def generate(
     These are the pairs of the first iteration; `isara run` with the same values goes on from there.
     """
     from isara import loop
+    from isara.budget import Budgeted
     from isara.build import build_parts
     from isara.cli.progress import Bars
     from isara.stages import read_accepted
+    from isara.tracking import tracked
 
     settings = configured(config, model, seeds, out, heldout, overrides)
-    with Bars(console(stderr=True), 1, settings.generate.batch) as bars:
-        folder = loop.generate_pairs(build_parts(settings, bars), bars)
+    with Bars(console(stderr=True), 1, settings.generate.batch) as bars, tracked(bars, settings) as tracker:
+        watcher = Budgeted(tracker, settings.budget)
+        parts = build_parts(settings, watcher)
+        for note in parts.notes:
+            say(note, err=True)
+        folder = loop.generate_pairs(parts, watcher)
     count = len(read_accepted(folder))
     say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
 
@@ -275,7 +281,7 @@ def command_line() -> None:
     usage_error: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     try:
         with _log_to_stderr():
-            status = app(standalone_mode=False)
+            status = app(prog_name="isara", standalone_mode=False)
     except Paused as stop:
         say(clean(str(stop), _MOST_SHOWN))
         sys.exit(0)
@@ -284,7 +290,11 @@ def command_line() -> None:
     except PermissionError as error:  # wherever it comes from, it is the user's to mend
         sys.exit(_fail(f"{error.filename or 'a file'} may not be read or written by this user: mend its rights"))
     except usage_error as error:
-        sys.exit(_fail(f"{error.format_message().rstrip('.')}; `isara --help` lists commands and options"))
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "isara"
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group of verbs without a verb, as `isara` alone
+            say(error.format_message())
+            sys.exit(0)
+        sys.exit(_fail(f"{error.format_message().rstrip('.')}; `{where} --help` lists its options"))
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -71,7 +71,7 @@ def _picture(paint: Callable[[Any], None], height: float, path: Path) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RunError('no picture of the arms: it needs matplotlib, `pip install "isara[plots]"`') from error
+        raise RunError("no picture of the arms: it needs matplotlib, `pip install matplotlib`") from error
     with rc_context({"svg.hashsalt": "isara", "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, height), layout="constrained")
         FigureCanvasSVG(figure)

@@ -124,7 +124,7 @@ def _version() -> str:
     try:
         return version("lm_eval")
     except PackageNotFoundError:
-        raise ConfigError("`lm-eval:TASK` needs lm-evaluation-harness: pip install 'isara[lm-eval]'") from None
+        raise ConfigError("`lm-eval:TASK` needs lm-evaluation-harness: pip install lm-eval") from None
 
 
 def _check_name(task: str, known: list[str]) -> None:

@@ -31,6 +31,6 @@ def push(folder: Path, name: str, private: bool = True) -> str:
         said = clean(" ".join(str(error).split()), _MOST_SAID)
         raise RunError(
             f"{name} could not be pushed to the hub ({said}): log in with `hf auth login`, check the name and the "
-            f"network, and push {folder} with the same command, or with `hf upload {name} {folder}`"
+            f"network, and push the folder that was written with `hf upload {name} {folder}`"
         ) from error
     return str(getattr(done, "commit_url", done))

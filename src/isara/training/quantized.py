@@ -18,7 +18,7 @@ def check_quantizes() -> None:
     """
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "expected the package bitsandbytes for `train.load_in_4bit`, found none: install isara[qlora], or set "
+            "expected the package bitsandbytes for `train.load_in_4bit`, found none: pip install bitsandbytes, or set "
             "it to false"
         )
 

@@ -24,7 +24,7 @@ def draw(found: Tuned, path: Path) -> None:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RunError('no picture of the settings: it needs matplotlib, `pip install "isara[plots]"`') from error
+        raise RunError("no picture of the settings: it needs matplotlib, `pip install matplotlib`") from error
     panels = {"answers.demos": "demonstrations (k)", "seeds": "seeds to retrieve them from"}
     shown = [(found.of(setting), label) for setting, label in panels.items() if len(found.of(setting)) > 1]
     with rc_context({"svg.hashsalt": "isara", "svg.fonttype": "none"}):

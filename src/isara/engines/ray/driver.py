@@ -179,7 +179,7 @@ def _connect(address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"expected Ray for `engine.launcher: ray`, found none ({error}): install isara[ray], or leave the launcher "
+            f"expected Ray for `engine.launcher: ray`, found none ({error}): pip install ray, or leave the launcher "
             "out, as `engine.workers` needs no Ray on one machine"
         ) from None
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
