@@ -729,3 +729,18 @@ def test_bars_end_with_their_block() -> None:
     with Bars(Console(force_terminal=True, file=StringIO()), 1) as bars:
         bars.stage(1, "generate", 8)
     assert not bars._beat.is_alive()
+
+
+def test_a_narrow_terminal_loses_nothing_of_the_table(finished: Path) -> None:
+    run = read_run(finished)
+    wide, narrow = (shown(terminal.summary(run), width=width) for width in (200, 40))
+    assert "…" not in narrow
+    figures = re.findall(r"[+-]?\d+\.\d+", wide.partition("└")[0])
+    cells = [
+        "".join(each.strip() for each in column)
+        for column in zip(
+            *(line.strip("│").split("│") for line in narrow.partition("└")[0].splitlines() if line.startswith("│")),
+            strict=True,
+        )
+    ]
+    assert figures and all(any(figure in cell for cell in cells) for figure in figures)

@@ -301,7 +301,7 @@ class _Stage:
             return "" if self.loss is None else f"loss {self.loss:.3f}"
         prompts = self.prompts + self.call[1]
         if self.name == "evaluate":
-            return ""
+            return f"{prompts} answers" if prompts else ""
         return f"{self.candidates} candidates" + (f" + {prompts} texts" if prompts else "")
 
     def _left(self, seconds: float) -> str:

@@ -35,9 +35,9 @@ _Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 def summary(run: Run) -> RenderableType:
     """The funnel, training and held-out likelihood of each iteration, as a table, and what it says of the result."""
     table = Table(title=Text(clean(f"Run {run.path}", 10 * _MOST_SHOWN)), title_justify="left")
-    table.add_column("iteration")
+    table.add_column("iteration", overflow="fold")
     for facts in run.all:
-        table.add_column(_head(facts.number), justify="right")
+        table.add_column(_head(facts.number), justify="right", overflow="fold")
     for name, cell in _rows(run):
         cells = [cell(facts) for facts in run.all]
         if any(cells):
