@@ -211,6 +211,7 @@ def test_a_config_written_by_init_runs(isara: Command, tmp_path: Path) -> None:
     code, out, _ = isara("init", "hyrule")
     assert code == 0 and out.startswith("wrote hyrule: put your pairs into its seeds.jsonl")
     assert (tmp_path / "hyrule/isara.yaml").exists()
+    assert "`isara run 'lost woods'`" in isara("init", "lost woods")[1]
 
 
 @pytest.mark.parametrize(

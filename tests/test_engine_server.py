@@ -146,6 +146,15 @@ def test_what_a_server_that_dies_has_left_is_made_elsewhere(start: Start, caplog
     )
 
 
+def test_what_a_server_that_hangs_owes_is_made_elsewhere_after_one_time_out(start: Start) -> None:
+    hanging, whole = start(), start()
+    with engine(hanging.url, whole.url, prompt="text", retries=5, timeout=2.0) as opened:
+        assert opened.generate(prompts(), SAMPLING, seeds()) == expected()
+        hanging.hangs, begun, asked = True, time.monotonic(), len(hanging.asked)
+        assert opened.generate(prompts(), SAMPLING, seeds()) == expected()
+        assert len(hanging.asked) > asked and time.monotonic() - begun < 2 * 2.0
+
+
 def test_a_server_that_is_away_from_the_first_is_left_out(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     gone = start()
     gone.close()

@@ -151,15 +151,17 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
         memory = _size(stage.memory) if stage.memory else ""
         table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", in_units(stage.seconds), memory)
     table.add_row("all", "", "", in_units(sum(stage.seconds for stage in stages)), "beside activations")
-    note = (
-        f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed, so it counts on "
-        f"{_passing(seen):.0%} of the candidates and on texts as long as these; more --rows make it surer. A run that "
-        "stops early takes less."
+    checked = (
+        f" (of those that pass else, the check by the model tuned on the seeds, filters.agreement, is taken to pass "
+        f"{_AGREED:.0%})"
+        if seen.unchecked
+        else ""
     )
-    if seen.unchecked:
-        note += (
-            f" The check by the model tuned on the seeds (filters.agreement) is counted as {_AGREED:.0%} passing it."
-        )
+    note = (
+        f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed, few to go by; it "
+        f"counts on {_passing(seen):.0%} of the candidates{checked} and on texts as long as these; more --rows make it "
+        "surer. A run that stops early takes less."
+    )
     return Group(table, Text(note))
 
 

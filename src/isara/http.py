@@ -306,6 +306,8 @@ class _Batch:
                     raise _Retry(self._with_reason(str(error), reply)) from None
             except _Retry as error:
                 reason, asked = error.reason, error.wait
+                if error.hung and len(self._beside) > 1:  # it has had its time, and others can make what it owes
+                    break
             if attempt < self._service.retries and not await self._rested(attempt, asked, reason):
                 break
         raise NoReply(f"{self._base} gave no reply in {attempt + 1} attempts ({reason}): try again later")
@@ -331,7 +333,7 @@ class _Batch:
                     largest = self._service.largest if response.is_success else _REASON
                     said, whole = await _read(response, largest)
         except TimeoutError:
-            raise _Retry(f"no whole reply within {self._service.timeout:g} s") from None
+            raise _Retry(f"no whole reply within {self._service.timeout:g} s", hung=True) from None
         except httpx2.DecodingError:
             raise _Retry("the reply is packed in a way that can't be read") from None
         except (httpx2.TransportError, OSError) as error:
@@ -397,10 +399,9 @@ class _Batch:
 
 
 class _Retry(Exception):  # noqa: N818  # it never leaves this module, and it is no error yet
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, hung: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.wait = wait
+        self.reason, self.wait, self.hung = reason, wait, hung
 
 
 def _checked_url(service: Service) -> httpx2.URL:

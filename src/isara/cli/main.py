@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,9 +244,10 @@ def init(
     from isara.scaffold import write_scaffold
 
     write_scaffold(folder, model)
+    named = shlex.quote(str(folder))
     say(
-        f"wrote {folder}: put your pairs into its seeds.jsonl, find settings with `isara tune {folder}`, look with "
-        f"`isara preview {folder}`, then start with `isara run {folder}`"
+        f"wrote {folder}: put your pairs into its seeds.jsonl, find settings with `isara tune {named}`, look with "
+        f"`isara preview {named}`, then start with `isara run {named}`"
     )
 
 

@@ -301,7 +301,7 @@ def _origin(run: Run, stored: StoredCandidate) -> list[RenderableType]:
     }
     if each.second is not None:
         how = "by the seeds-only model" if run.config.filters.checked_by_seeds else "after other demonstrations"
-        facts[f"second answer, {how}"] = clean(each.second.text, _MOST_SHOWN)
+        facts[f"second answer, {how}"] = clean(each.second.text, 100 * _MOST_SHOWN)
     decided = run.at(stored.pair.iteration).decisions.get(stored.pair.id)
     if decided is not None:
         facts["review"] = in_words(decided)

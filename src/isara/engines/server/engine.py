@@ -379,6 +379,11 @@ class ServerEngine:
         )
 
 
+def _quick(client: HttpClient) -> HttpClient:
+    """The same server, of which a word about itself is wanted: that takes no time."""
+    return HttpClient(replace(client.service, timeout=min(_POLL_TIMEOUT, client.service.timeout)))
+
+
 def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[list[HttpClient], Identity]:
     """The servers that answer, and what they all say of their model.
 
@@ -390,7 +395,7 @@ def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[
 
     def ask(client: HttpClient) -> None:
         try:
-            said[client] = identify(client, options.served_model)
+            said[client] = identify(_quick(client), options.served_model)
         except Refused as error:
             if error.status != _NOT_FOUND:
                 raise
