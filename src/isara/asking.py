@@ -200,6 +200,15 @@ class ItemEvaluator(Protocol):
         ...
 
 
+@runtime_checkable
+class AnsweringEvaluator(Protocol):
+    """Has a model answer questions, and knows how many before."""
+
+    def answers(self, base: bool) -> int:
+        """How many answers it has a model write."""
+        ...
+
+
 def _draw(
     completion: Completion, prompt: Prompt, seed: int, demos: Sequence[QAPair], near: Sequence[float] = ()
 ) -> Draw:

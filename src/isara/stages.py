@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isara.asking import Asker, ItemEvaluator
+from isara.asking import AnsweringEvaluator, Asker, ItemEvaluator
 from isara.config import Config
 from isara.files import damaged, json_lines, read_json, read_rows, value_hash, write_json, write_text
 from isara.folder import RunFolder, model_hash, stage_folder
@@ -186,7 +186,7 @@ def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) 
             return measure(replace(parts, engine=parts.measured_by, measured_by=None), other, t, watcher, folder)
     evaluator, figures = parts.evaluator, {}
     if evaluator is not None:
-        watcher.stage(t, "evaluate", 0)
+        watcher.stage(t, "evaluate", evaluator.answers(t == 0) if isinstance(evaluator, AnsweringEvaluator) else 0)
     if isinstance(evaluator, ItemEvaluator):
         items, figures = evaluator.measure(asker, base=t == 0)
         write_text(folder / "items.jsonl", json_lines(map(asdict, items)))

@@ -135,8 +135,9 @@ class Bars(_Drawn):
                 self._progress.remove_task(self._task)
             self._stage = _Stage(label, name, self._clock(), total, self.batch_size)
             empty: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
-            # What says nothing of its end (an evaluation) has a bar that runs to and fro.
-            self._task = self._progress.add_task(label, total=None if name == "evaluate" else 1.0, **empty)
+            # What says nothing of its end (an evaluation without answers) has a bar that runs to and fro.
+            unknown = name == "evaluate" and not total
+            self._task = self._progress.add_task(label, total=None if unknown else 1.0, **empty)
             self._draw(self._stage)
             self._tell(self._stage)
 
@@ -226,7 +227,7 @@ class _Stage:
         label: What it is called.
         name: Which it is.
         begun: When it began, by the clock.
-        wanted: Pairs to accept, or steps to take.
+        wanted: Pairs to accept, steps to take, or answers to write.
         batch: Questions made at a time; 0 where that is not known.
         done: Pairs accepted, or steps taken.
         candidates: All that were made.
@@ -273,7 +274,7 @@ class _Stage:
     def share(self) -> float:
         """How much of the stage is done, in [0, 1]; a batch that is not finished counts by what it may bring."""
         if self.wanted:
-            done = float(self.done)
+            done = float(self.prompts + self.call[1] if self.name == "evaluate" else self.done)
             if self.name == "generate" and (size := self.usual or 2 * self.batch):
                 part = min(1.0, (self.prompts + self.call[1]) / size)
                 rate = (self.done - self.taken_over) / self.candidates if self.candidates else _GUESSED_YIELD
@@ -294,6 +295,9 @@ class _Stage:
     def _counts(self) -> str:
         if self.name == "generate":
             return f"{self.done}/{self.wanted} accepted"
+        if self.name == "evaluate":
+            prompts = self.prompts + self.call[1]
+            return f"{min(prompts, self.wanted)}/{self.wanted} answers" if self.wanted and prompts else ""
         return f"step {self.done}/{self.wanted}" if self.done else ""
 
     def _made(self) -> str:
@@ -301,7 +305,7 @@ class _Stage:
             return "" if self.loss is None else f"loss {self.loss:.3f}"
         prompts = self.prompts + self.call[1]
         if self.name == "evaluate":
-            return f"{prompts} answers" if prompts else ""
+            return ""
         return f"{self.candidates} candidates" + (f" + {prompts} texts" if prompts else "")
 
     def _left(self, seconds: float) -> str:

@@ -122,6 +122,10 @@ class RunEvaluator:
             **_answer_figures(rows),
         }
 
+    def answers(self, base: bool) -> int:
+        """How many answers measuring a model writes; what it reads before takes a while, too."""
+        return len(self.answered) + len(self._compared(base))
+
     def work(self, asker: Asker, base: bool) -> tuple[int, list[int]]:
         """Tokens that measuring a model reads, and how many answers it writes in each call; nothing is asked for it."""
         plain, near, _ = self.costs.prompts(asker)
