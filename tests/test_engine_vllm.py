@@ -137,8 +137,17 @@ def test_a_gpu_that_is_named_is_the_only_one_that_vllm_sees(
     monkeypatch: pytest.MonkeyPatch, device: str, seen: str, one: str | None
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-    made = build_engine(load_config(None, ["engine.kind=vllm", f"engine.device={device}"]))
+    settings = ["engine.kind=vllm", f"engine.device={device}"]
+    made = build_engine(load_config(None, settings))
     assert isinstance(made, VLLMEngines) and made.options.env.get("CUDA_VISIBLE_DEVICES") == one
+    both = build_engine(load_config(None, [*settings, "engine.options={tensor_parallel_size: 2}"]))
+    assert isinstance(both, VLLMEngines) and not both.options.env, "a model over two sees all"
+
+
+def test_a_gpu_that_is_hidden_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    with pytest.raises(ConfigError, match="expected one of the 2 GPUs that CUDA_VISIBLE_DEVICES names, found cuda:5"):
+        build_engine(load_config(None, ["engine.kind=vllm", "engine.device=cuda:5"]))
 
 
 def test_a_process_that_is_killed_at_work_is_one_line(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ PACKED = "the reply is packed in a way that can't be read"
 )
 def test_a_reply_that_is_packed_otherwise_is_none(serve: Serve, body: bytes, encoding: str, what: str) -> None:
     wire = serve(says(body, Content_Encoding=encoding))
-    assert fault(wire.url) == f"{wire.url} gave no reply in 1 attempts ({what}): try again later"
+    assert fault(wire.url) == f"{wire.url} gave no reply in 1 attempt ({what}): try again later"
 
 
 @pytest.mark.parametrize(
@@ -250,13 +250,13 @@ def test_a_reply_that_is_packed_otherwise_is_none(serve: Serve, body: bytes, enc
 )
 def test_a_reply_that_is_no_object_is_named(serve: Serve, body: bytes, what: str) -> None:
     wire = serve(says(body))
-    assert fault(wire.url) == f"{wire.url} gave no reply in 1 attempts (the reply is {what}): try again later"
+    assert fault(wire.url) == f"{wire.url} gave no reply in 1 attempt (the reply is {what}): try again later"
 
 
 def test_a_connection_that_breaks_off_is_named(serve: Serve) -> None:
     wire = serve(lambda connection, request: connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"w'))
     assert fault(wire.url) == (
-        f"{wire.url} gave no reply in 1 attempts (the connection failed: RemoteProtocolError): try again later"
+        f"{wire.url} gave no reply in 1 attempt (the connection failed: RemoteProtocolError): try again later"
     )
 
 
@@ -266,7 +266,7 @@ def test_a_name_that_nobody_knows_is_named(serve: Serve, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert fault(FAR) == (
-        f"{FAR} gave no reply in 1 attempts (the name of the server or of its proxy is not known): try again later"
+        f"{FAR} gave no reply in 1 attempt (the name of the server or of its proxy is not known): try again later"
     )
 
 
@@ -447,7 +447,7 @@ def test_a_proxy_hears_of_the_host_and_never_of_the_key(serve: Serve, monkeypatc
 
 def test_a_proxy_that_fails_is_named(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", f"127.0.0.1:{serve(says(b'', '502 Bad Gateway')).port}")
-    assert fault(FAR) == f"{FAR} gave no reply in 1 attempts (the proxy failed: 502 Bad Gateway): try again later"
+    assert fault(FAR) == f"{FAR} gave no reply in 1 attempt (the proxy failed: 502 Bad Gateway): try again later"
 
 
 def test_a_proxy_carries_what_has_no_key(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ def test_nobody_at_the_address_is_one_line() -> None:
     with pytest.raises(ModelError) as caught:
         client.ask([("", "Hello")])
     assert str(caught.value) == (
-        "http://127.0.0.1:9/v1 gave no reply in 1 attempts (the connection failed: ConnectionRefusedError): "
+        "http://127.0.0.1:9/v1 gave no reply in 1 attempt (the connection failed: ConnectionRefusedError): "
         "try again later; replies so far are kept where a cache is set"
     )
 
@@ -443,7 +443,7 @@ def test_an_error_that_is_sent_as_a_reply_is_shown(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         EndpointJudge(endpoint(server, retries=0)).score([CUCCO])
     assert str(caught.value) == (
-        f"{server.url} gave no reply in 1 attempts (the reply is not a chat completion: The model[31m is asleep.): "
+        f"{server.url} gave no reply in 1 attempt (the reply is not a chat completion: The model[31m is asleep.): "
         "try again later; replies so far are kept where a cache is set"
     )
 

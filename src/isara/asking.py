@@ -204,7 +204,7 @@ class ItemEvaluator(Protocol):
 class AnsweringEvaluator(Protocol):
     """Has a model answer questions, and knows how many before."""
 
-    def answers(self, base: bool) -> int:
+    def count_answers(self, base: bool) -> int:
         """How many answers it has a model write."""
         ...
 

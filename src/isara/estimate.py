@@ -158,7 +158,7 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
         else ""
     )
     note = (
-        f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed, few to go by; it "
+        f"Speeds were measured just now. {seen.accepted} of {len(seen.candidates)} rows passed; it "
         f"counts on {_passing(seen):.0%} of the candidates{checked} and on texts as long as these; more --rows make it "
         "surer. A run that stops early takes less."
     )

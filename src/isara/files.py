@@ -352,7 +352,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise RunError(f"expected a folder at {path}, found a file: give another folder with --out") from None
     except FileNotFoundError as error:
         lacking = Path(os.fsdecode(error.filename) if error.filename else path).parent
-        raise RunError(f"can't write {path}: there is no folder {lacking}: make it, or give another place") from error
+        why = f"there is no folder {lacking}: make it" if not lacking.exists() else f"{error.filename} is gone: make it"
+        raise RunError(f"can't write {path}: {why}, or give another place") from error
     except IsADirectoryError:
         raise RunError(f"expected a file at {path}, found a folder: give a file's name") from None
     except OSError as error:

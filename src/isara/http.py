@@ -306,11 +306,13 @@ class _Batch:
                     raise _Retry(self._with_reason(str(error), reply)) from None
             except _Retry as error:
                 reason, asked = error.reason, error.wait
-                if error.hung and len(self._beside) > 1:  # it has had its time, and others can make what it owes
+                # It has had its time, and others can make what it owes.
+                if error.hung and any(batch is not self and not batch.failures for batch in self._beside):
                     break
             if attempt < self._service.retries and not await self._rested(attempt, asked, reason):
                 break
-        raise NoReply(f"{self._base} gave no reply in {attempt + 1} attempts ({reason}): try again later")
+        attempts = f"{attempt + 1} attempt" + "s" * (attempt > 0)
+        raise NoReply(f"{self._base} gave no reply in {attempts} ({reason}): try again later")
 
     async def _rested(self, attempt: int, asked: float, reason: str) -> bool:
         """Whether the wait before the next attempt went by without a failure elsewhere."""

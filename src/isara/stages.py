@@ -186,7 +186,9 @@ def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) 
             return measure(replace(parts, engine=parts.measured_by, measured_by=None), other, t, watcher, folder)
     evaluator, figures = parts.evaluator, {}
     if evaluator is not None:
-        watcher.stage(t, "evaluate", evaluator.answers(t == 0) if isinstance(evaluator, AnsweringEvaluator) else 0)
+        watcher.stage(
+            t, "evaluate", evaluator.count_answers(t == 0) if isinstance(evaluator, AnsweringEvaluator) else 0
+        )
     if isinstance(evaluator, ItemEvaluator):
         items, figures = evaluator.measure(asker, base=t == 0)
         write_text(folder / "items.jsonl", json_lines(map(asdict, items)))

@@ -65,7 +65,7 @@ def _local_engine(
     """What opens a model, at a worker's place; `start` gives its processes where they aren't this machine's."""
     engine = config.engine
     if engine.kind == "vllm":
-        return VLLMEngines(config, watcher, place.env if place else _one_gpu(engine.device), start)
+        return VLLMEngines(config, watcher, place.env if place else _one_gpu(config), start)
     return ModelEngine(
         device=place.device if place else engine.device,
         dtype=engine.dtype,
@@ -78,13 +78,22 @@ def _local_engine(
     )
 
 
-def _one_gpu(device: str) -> dict[str, str]:
-    """The environment of a process that takes the first GPU it sees: `cuda:1` is the second of this process's."""
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not number:
+def _one_gpu(config: Config) -> dict[str, str]:
+    """The environment of a process that takes the first GPU it sees: `cuda:1` is the second of this process's.
+
+    Raises:
+        ConfigError: This process sees no such GPU.
+    """
+    kind, _, number = config.engine.device.partition(":")
+    if kind != "cuda" or not number or _gpus_each(config) > 1:
         return {}
     seen = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-    return {"CUDA_VISIBLE_DEVICES": seen[int(number)] if int(number) < len(seen) else number}
+    if seen and int(number) >= len(seen):
+        raise ConfigError(
+            f"engine.device: expected one of the {len(seen)} GPUs that CUDA_VISIBLE_DEVICES names, found "
+            f"{config.engine.device}: name one from cuda:0 on"
+        )
+    return {"CUDA_VISIBLE_DEVICES": seen[int(number)] if seen else number}
 
 
 def _gpus_each(config: Config) -> int:

@@ -30,8 +30,8 @@ from isara.records import QAPair
 from isara.yaml_text import YamlError, parse_yaml
 
 FILE_NAME = "compare.yaml"
-# What a comparison that was cut off in its first moments may have left behind.
 _MOST_SHOWN = 120  # characters of a value in an error message
+# What a comparison that was cut off in its first moments may have left behind.
 _FIRST_FILES = {".lock", "log.txt", f"{FILE_NAME}.tmp"}
 
 

@@ -168,9 +168,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
 
     A key that the old one lacks is younger than what it began: it changes nothing where it is off.
     """
-    may = {key for key, field in fields() if (field.json_schema_extra or {}) in (FREE, BY_CONTENT)}
+    options = dict(fields())
+    may = {key for key, field in options.items() if (field.json_schema_extra or {}) in (FREE, BY_CONTENT)}
     was, now = dict(leaves(old)), dict(leaves(new))
-    keys = [key for key in {**was, **now} if key not in may and (key in was or now[key] not in (None, False, []))]
+    younger = {key for key in options if key not in was and now.get(key) in (None, False, [])}
+    keys = [key for key in {**was, **now} if key not in may | younger]
     return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
 
 

@@ -122,7 +122,7 @@ class RunEvaluator:
             **_answer_figures(rows),
         }
 
-    def answers(self, base: bool) -> int:
+    def count_answers(self, base: bool) -> int:
         """How many answers measuring a model writes; what it reads before takes a while, too."""
         return len(self.answered) + len(self._compared(base))
 

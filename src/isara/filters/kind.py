@@ -98,7 +98,7 @@ class KindProbe:
         self.names = tuple(self._kinds.names)
         self.groups = _told_apart(vectors, found[rows], counted) if len(rows) else []
         self.accuracy = 0.0
-        self._rows = len(rows)
+        self._sizes = [int(np.sum(np.isin(found[rows], group))) for group in self.groups]
         if len(self.groups) > 1:
             number = {kind: place for place, group in enumerate(self.groups) for kind in group}
             labels = np.array([number[kind] for kind in found[rows]])
@@ -110,8 +110,10 @@ class KindProbe:
         """Whether there is more than one group, and the accuracy is more than chance gives."""
         if len(self.groups) < 2:
             return False
-        chance = 1 / len(self.groups)
-        return self.accuracy >= chance + _BEYOND_CHANCE * math.sqrt(chance * (1 - chance) / self._rows)
+        # A mean of the groups' shares: the small ones vary most.
+        chance, count = 1 / len(self.groups), len(self.groups)
+        variance = chance * (1 - chance) * sum(1 / size for size in self._sizes) / count**2
+        return self.accuracy >= chance + _BEYOND_CHANCE * math.sqrt(variance)
 
     def kind_of(self, answer: str) -> str:
         """The kind of an answer; `OTHER` where it is of none."""

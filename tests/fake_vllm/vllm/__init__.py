@@ -82,6 +82,6 @@ class LLM:
             time.sleep(60)
         if said.prompt_logprobs is not None:
             return _Output([], [None, *({each: _Logprob(-each / 8)} for each in ids[1:])])
-        text = f" {ids} by {said.seed}</s> and on"
+        text = f" {ids} by {said.seed}" + ("</s> and on" if ids[0] != 98 else "")
         cut = said.ignore_eos or ids[0] == 98
         return _Output([_Text(text, [5] * len(ids), "length" if cut else "stop")], [])

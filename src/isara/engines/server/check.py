@@ -22,7 +22,7 @@ ALTERNATIVES = 5  # of each token, with their log-probabilities
 # before it (our choice).
 _PARTED = 0.2
 _SAME = 0.5  # mean share of the text, up to where they part, that has to be the same; our choice
-_COUNTED = 2  # tokens by which the prompt may differ: a text is cut into tokens as a whole, ours in its parts
+_COUNTED = 2  # tokens by which the prompt may differ: a server may write its beginning and end in its own way
 _SHOWN = 60  # characters of a text in an error message
 
 
@@ -87,10 +87,13 @@ def difference(ours: OwnWords, replies: Sequence[Mapping[str, Any]], ends: Seque
     if other is not None:
         return found
     known = [gap for gap in gaps if gap is not None]
-    unknown = [share for share, gap in zip(shares, gaps, strict=True) if gap is None]
+    # By their beginnings alone, where one can't be told by its tokens; those that don't part are among them.
+    alike = (
+        [share for share, gap in zip(shares, gaps, strict=True) if gap is None or share == 1] if None in gaps else []
+    )
     if known and (parted := sum(known) / len(known)) > _PARTED:
         return f"{found} (on average they part by {parted:.2f} nats, and {_PARTED:g} may be)"
-    if unknown and sum(unknown) / len(unknown) < _SAME:
+    if alike and sum(alike) / len(alike) < _SAME:
         return found
     return ""
 
@@ -115,9 +118,10 @@ def parting_gap(
 
     Returns:
         0.0 where they don't part; where ours is not among the alternatives, how far the last of these is behind; None
-        where the server gives no log-probabilities, or ended before ours did.
+        where the server gives no log-probabilities, or tokens that don't make up its text (a character of several), or
+        ended before ours did.
     """
-    if tokens is None:
+    if tokens is None or not "".join(each.text for each in tokens).lstrip().startswith(theirs.text.strip()):
         return None
     text = ours.text.lstrip()
     goals = [text + end for end in ends] if ours.finish == "stop" else [text]

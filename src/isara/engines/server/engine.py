@@ -107,7 +107,6 @@ class _Open:
     clients: list[HttpClient]
     asked: Asked
     special_tokens: Sequence[str] = ()
-    adapter: str | None = None  # its name at the servers
     checked: bool = False
     dead: list[HttpClient] = field(default_factory=list)
 
@@ -164,6 +163,7 @@ class ServerEngine:
         self.model, self.options, self._around = model, options, around
         self._process: ServedModel | None = None
         self._open: _Open | None = None
+        self._adapter: tuple[list[HttpClient], str | None] = ([], None)  # who has loaded it, and its name there
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a prompt, in order; completion i is drawn with seed i (its lowest 31 bits).
@@ -236,11 +236,12 @@ class ServerEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         process, self._process = self._process, None
-        opened, self._open = self._open, None
+        (loaded, adapter), self._adapter = self._adapter, ([], None)
+        self._open = None
         if process is not None:
             process.close()
-        if opened is not None and opened.adapter is not None:
-            _unload(opened.clients, opened.adapter)
+        if adapter is not None:
+            _unload(loaded, adapter)
 
     def _post(
         self,
@@ -295,8 +296,10 @@ class ServerEngine:
             clients, identity = self._waited(self._process)
         else:
             clients, identity = _identified([HttpClient(options.service(url)) for url in options.url], options)
-        clients, adapter = _load(clients, self.model, self._around.base) if options.load else (clients, None)
-        identity = replace(identity, model=adapter or identity.model)
+        if options.load:
+            self._adapter = _load(clients, self.model, self._around.base)
+            clients = list(self._adapter[0])
+            identity = replace(identity, model=self._adapter[1] or identity.model)
         ids = options.prompt == "ids"
         if options.prompt == "auto":
             taken: list[bool] = []
@@ -308,7 +311,7 @@ class ServerEngine:
             clean(identity.model, 200),
             "ids" if ids else "text",
         )
-        return _Open(clients, Asked(identity, ids), self._around.special_tokens(self.model), adapter)
+        return _Open(clients, Asked(identity, ids), self._around.special_tokens(self.model))
 
     def _waited(self, process: ServedModel) -> tuple[list[HttpClient], Identity]:
         """The server that was started, as soon as it completes a word.
@@ -355,10 +358,10 @@ class ServerEngine:
             try:
                 bodies = [asked.alternatives(prompt, sampling, ALTERNATIVES) for prompt in words.prompts]
                 client.post_all(COMPLETIONS, bodies, keep)
-            except Refused as error:
-                if error.status not in _BAD_REQUEST:
+            except (Refused, NoReply) as error:
+                if isinstance(error, Refused) and error.status not in _BAD_REQUEST:
                     raise
-                # It gives no log-probabilities, or refuses the prompts, too.
+                # It gives no log-probabilities, which some say by failing; or it takes the prompts in no way.
                 client.post_all(COMPLETIONS, [asked.body(each, sampling, 0) for each in words.prompts], keep)
             ends = (*sampling.stop, *opened.special_tokens)
             found = difference(words, [replies[number] for number in range(len(words.prompts))], ends)

@@ -86,17 +86,21 @@ class ServedModel:
         try:
             watchdog = psutil.Process(self._process.pid)
             own = {watchdog.pid, *(child.pid for child in watchdog.children(recursive=True))}
-            for found in psutil.net_connections("tcp"):
-                listens = found.status == psutil.CONN_LISTEN and found.laddr.port == self.port
-                if not listens or found.pid is None or found.pid in own:
-                    continue
-                # The port of a container is held by a process that is not of this group, but begins after it.
-                if psutil.Process(found.pid).create_time() < watchdog.create_time():
+            listening = {
+                found.pid
+                for found in psutil.net_connections("tcp")
+                if found.status == psutil.CONN_LISTEN and found.laddr.port == self.port and found.pid is not None
+            }
+            if listening & own:
+                return None
+            # The port of a container is held by a process that is not of this group, but begins after it.
+            for pid in listening:
+                if psutil.Process(pid).create_time() < watchdog.create_time():
                     return (
-                        f"port {self.port}, which was free, was taken by process {found.pid} before the server that "
+                        f"port {self.port}, which was free, was taken by process {pid} before the server that "
                         "`engine.serve` started could have it: run the command again"
                     )
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return None
         return None
 

@@ -120,8 +120,8 @@ class VLLMEngine:
         )
         cut_at = (*sampling.stop, *self._special_tokens)
         done = [cut_completion(text, tokens, finish == "stop", cut_at) for text, tokens, finish in rows]
-        for prompt, (_, tokens, finish) in zip(prompts, rows, strict=True):
-            if finish == "length" and tokens < sampling.max_new_tokens:
+        for prompt, each in zip(prompts, done, strict=True):
+            if each.finish == "length" and (tokens := each.tokens) < sampling.max_new_tokens:
                 size = len(prompt.ids)
                 least = size + sampling.max_new_tokens
                 raise ModelError(
