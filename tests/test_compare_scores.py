@@ -15,7 +15,7 @@ import pytest
 from isara.compare.arms import Arm, changed, find_arms
 from isara.compare.budget import steps_to_take
 from isara.compare.compare import compare
-from isara.compare.figures import Measured, arm_lines, iteration_lines
+from isara.compare.figures import Line, Measured, arm_lines, iteration_lines
 from isara.compare.plot import draw
 from isara.compare.table import table
 from isara.config import Config, load_config
@@ -225,6 +225,20 @@ def test_the_table_says_baseline_interval_and_n(tmp_path: Path) -> None:
     assert re.search(r"\| zero-shot \| 0 \| 0 \| 0 \| 0 \|", text)
     assert re.search(r"\| isara \| [\d,]+ \| [\d,]+ \| 26 \| 260 \|", text)
     assert "best" not in text.lower()
+
+
+@pytest.mark.parametrize("value", [0.9, 0.1])
+def test_an_arm_without_training_that_is_above_all_others_is_said_first(tmp_path: Path, value: float) -> None:
+    comparison, _ = lay_out(tmp_path, "zero-shot,sft-seeds-equal,isara")
+
+    def put(line: Line) -> Line:
+        [(name, mean)] = line.columns.items()
+        return replace(line, columns={name: replace(mean, value=value if line.arm == "zero-shot" else 0.5)})
+
+    text = table(replace(comparison, lines=[put(line) for line in comparison.lines]))
+    assert ("**By its mean zero-shot, which trains nothing, is above every arm that trains**: 90 % [" in text) is (
+        value > 0.5
+    )
 
 
 def test_arms_at_other_steps_or_with_instructions_are_named(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         )
     elif BASELINE not in [arm.name for arm in comparison.arms]:
         yield f"No differences: {BASELINE} is not among the arms."
+    if untrained := _above_training(comparison):
+        yield untrained
     unequal = [
         f"{line.arm}{'' if line.iteration is None else f', iteration {line.iteration}'} ({_steps(line.steps)} against "
         f"{_steps(line.baseline_steps)})"
@@ -109,6 +111,24 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     broken = [arm.name for arm in comparison.arms if arm.instructions]
     if broken:
         yield f"† Instructions stand in the prompts of {', '.join(broken)}, which ISARA's own rule forbids."
+
+
+def _above_training(comparison: Comparison) -> str:
+    """That an arm without training is above all that train, where it is: then differences among these say little."""
+
+    def best(lines: Sequence[Line]) -> tuple[Line, Mean] | None:
+        scored = [(line, next(iter(line.columns.values()))) for line in lines if line.columns]
+        return max(scored, key=lambda each: each[1].value, default=None)
+
+    plain = best([line for line in comparison.lines if not any(line.steps)])
+    trained = best([line for line in comparison.lines if any(line.steps)])
+    if plain is None or trained is None or plain[1].value <= trained[1].value:
+        return ""
+    cells = [mean_cell(mean, comparison.percent) for _, mean in (plain, trained)]
+    return (
+        f"**By its mean {plain[0].arm}, which trains nothing, is above every arm that trains**: {cells[0]}, and "
+        f"{trained[0].arm} {cells[1]}. What the others are better or worse than {BASELINE} says little then."
+    )
 
 
 def _costs(comparison: Comparison) -> str:
