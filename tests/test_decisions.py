@@ -242,7 +242,7 @@ def test_every_face_says_what_a_person_did(tmp_path: Path) -> None:
 def test_the_command_line_calls_a_stop_no_mistake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(standalone_mode: bool) -> None:
+    def stop(prog_name: str, standalone_mode: bool) -> None:
         raise Paused("stopped before training: 4 of 4 rows wait to be read")
 
     monkeypatch.setattr(cli, "app", stop)
