@@ -155,6 +155,14 @@ def test_what_a_server_that_hangs_owes_is_made_elsewhere_after_one_time_out(star
         assert len(hanging.asked) > asked and time.monotonic() - begun < 4 * 3.0
 
 
+def test_a_server_that_says_nothing_of_itself_is_not_waited_for_as_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isara.engines.server.engine._POLL_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url, begun = f"http://127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
+        assert "(no whole reply within 0.2 s)" in fault(engine(url, timeout=60.0, check_weights=False), NoReply)
+    assert time.monotonic() - begun < 30
+
+
 def test_a_server_that_is_away_from_the_first_is_left_out(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     gone = start()
     gone.close()
@@ -581,9 +589,9 @@ def adapter_of(tmp_path: Path) -> str:
     return str(model)
 
 
-def loading(url: str, model: str, **options: Any) -> ServerEngine:
+def loading(url: str, model: str, *beside: str, **options: Any) -> ServerEngine:
     around = Around(local=hyrule, special_tokens=lambda model: ["</s>"], write_gguf=no_gguf, base="M0")
-    return ServerEngines(ServerOptions(url=(url,), load=True, **{**QUICK, **options}), around)(model)
+    return ServerEngines(ServerOptions(url=(url, *beside), load=True, **{**QUICK, **options}), around)(model)
 
 
 def test_a_server_loads_the_adapter_of_the_model_and_lets_go_of_it(tmp_path: Path, start: Start) -> None:
@@ -600,6 +608,14 @@ def test_a_server_loads_the_adapter_of_the_model_and_lets_go_of_it(tmp_path: Pat
         assert first not in server.adapters, "a name is new each time, so that no cache of the server's has it"
     assert ask(loading(server.url, "M0")) == expected()
     assert list(server.adapters) == ["of somebody else"] and server.asked[-1]["model"] == "hylian"
+
+
+def test_a_server_that_is_left_out_lets_go_of_the_adapter_too(tmp_path: Path, start: Start) -> None:
+    busy, whole, model = start(loads=True, says=(503, {"error": "busy"})), start(loads=True), adapter_of(tmp_path)
+    with loading(busy.url, model, whole.url) as opened:
+        opened.generate(prompts(), SAMPLING, seeds())
+        assert busy.adapters and whole.adapters
+    assert not busy.adapters and not whole.adapters
 
 
 def test_a_server_whose_adapter_is_stale_is_found_out(tmp_path: Path, start: Start) -> None:

@@ -308,6 +308,12 @@ def test_a_changed_option_is_refused_with_what_differs(tmp_path: Path) -> None:
         align(run, "answers.demos=4")
 
 
+def test_seeds_may_be_dicts(tmp_path: Path) -> None:
+    align(tmp_path / "pairs")
+    align(tmp_path / "dicts", seeds=[{"question": pair.question, "answer": pair.answer} for pair in SEEDS])
+    assert tree(tmp_path / "dicts") == tree(tmp_path / "pairs")
+
+
 def test_a_long_value_is_shown_where_it_differs(tmp_path: Path) -> None:
     align(tmp_path / "run", f"filters.drop_matching=[{'a' * 400}]")
     with pytest.raises(RunError) as caught:

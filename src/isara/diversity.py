@@ -8,7 +8,7 @@ import numpy as np
 
 from isara.kinds import KindShare, kinds_report
 from isara.marks import turn_mark
-from isara.nearness import least_nearness, nearest_others, stride
+from isara.nearness import MOST, least_nearness, nearest_others, stride
 from isara.pool import Pool
 from isara.words import repeated_share, tokenize
 
@@ -59,7 +59,7 @@ def _nearness(seeds: Pool, questions: Sequence[str]) -> Iterator[tuple[str, floa
     if len(questions) > 1:
         yield "question_nearest", _mean(nearest_others(seeds.embedder, questions))
     if questions and len(seeds):
-        measured = questions[:: stride(len(questions))]
+        measured = questions[:: stride(len(questions), MOST)]
         nearest = [found[1] for question in measured if (found := seeds.closest(question))]
         yield "question_nearest_seed", _mean(nearest)
         least = least_nearness(seeds.embedder, [pair.asked for pair in seeds.pairs], _DOMAIN)

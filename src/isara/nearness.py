@@ -19,7 +19,7 @@ def nearest_others(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float
     At least two texts are needed.
     """
     vectors = embedder.encode(texts)
-    measured = np.arange(0, len(texts), stride(len(texts)))
+    measured = np.arange(0, len(texts), stride(len(texts), MOST))
     size = max(1, min(_BLOCK, _CELLS // len(texts)))
     found = np.empty(len(measured))
     for start in range(0, len(measured), size):
@@ -31,9 +31,9 @@ def nearest_others(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float
     return np.round(found, 6)
 
 
-def stride(count: int) -> int:
-    """Which of so many texts are measured: 1 is each, 2 every second."""
-    return max(1, math.ceil(count / MOST))
+def stride(count: int, most: int) -> int:
+    """Which of so many are looked at, so that they are no more than `most`: 1 is each, 2 every second."""
+    return max(1, math.ceil(count / most))
 
 
 def least_nearness(embedder: Embedder, questions: Sequence[str], share: float) -> float | None:

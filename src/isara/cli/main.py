@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,11 @@ from isara.cli.stop import Stop
 from isara.cli.tune import tune
 from isara.errors import ConfigError, IsaraError, Paused, RunError
 from isara.marks import clean, visible
+
+if TYPE_CHECKING:
+    from isara.config import Config
+    from isara.parts import Parts
+    from isara.watching import Watcher
 
 _MOST_SHOWN = 5000  # characters of an error
 _SPINS = "3000"  # tenths of a millisecond: longer than between two products, shorter than another process's turn
@@ -81,12 +86,9 @@ def run(
     The same command goes on where it was cut off.
     """
     from isara import loop
-    from isara.budget import Budgeted
     from isara.build import build_parts
-    from isara.cli.progress import Bars
     from isara.report.facts import read_run
     from isara.report.terminal import before_and_after, summary
-    from isara.tracking import tracked
 
     settings = configured(config, model, seeds, out, heldout, overrides, iterations=iterations)
     if dry_run:
@@ -97,14 +99,7 @@ def run(
             say(note, err=True)
         console().print(look(parts))
         return
-    with (
-        Bars(console(stderr=True), settings.iterations, settings.generate.batch) as bars,
-        tracked(bars, settings) as tracker,
-    ):
-        watcher = Budgeted(tracker, settings.budget)
-        parts = build_parts(settings, watcher)
-        for note in parts.notes:
-            say(note, err=True)
+    with _watched(settings, settings.iterations) as (parts, watcher):
         result = loop.run(parts, watcher, verify=verify)
     found = read_run(result.out, verify=False)  # the run has just checked it
     console().print(summary(found), before_and_after(found))
@@ -125,18 +120,10 @@ def generate(
     These are the pairs of the first iteration; `isara run` with the same values goes on from there.
     """
     from isara import loop
-    from isara.budget import Budgeted
-    from isara.build import build_parts
-    from isara.cli.progress import Bars
     from isara.stages import read_accepted
-    from isara.tracking import tracked
 
     settings = configured(config, model, seeds, out, heldout, overrides)
-    with Bars(console(stderr=True), 1, settings.generate.batch) as bars, tracked(bars, settings) as tracker:
-        watcher = Budgeted(tracker, settings.budget)
-        parts = build_parts(settings, watcher)
-        for note in parts.notes:
-            say(note, err=True)
+    with _watched(settings, 1) as (parts, watcher):
         folder = loop.generate_pairs(parts, watcher)
     count = len(read_accepted(folder))
     say(f"{count} pairs are in {folder / 'accepted.jsonl'}, all candidates with their fate beside them.")
@@ -308,6 +295,22 @@ def _wait_briefly() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=_SPINS)
+
+
+@contextlib.contextmanager
+def _watched(settings: "Config", iterations: int) -> "Iterator[tuple[Parts, Watcher]]":
+    """The parts of a run and who watches it: bars, the tracker and the budget; the notes are said."""
+    from isara.budget import Budgeted
+    from isara.build import build_parts
+    from isara.cli.progress import Bars
+    from isara.tracking import tracked
+
+    with Bars(console(stderr=True), iterations, settings.generate.batch) as bars, tracked(bars, settings) as tracker:
+        watcher = Budgeted(tracker, settings.budget)
+        parts = build_parts(settings, watcher)
+        for note in parts.notes:
+            say(note, err=True)
+        yield parts, watcher
 
 
 def _answering(model: str | None, seeds: str | None, demos: int, overrides: list[str] | None) -> Any:

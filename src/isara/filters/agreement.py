@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from isara.filters.following import SeedsOf
+from isara.nearness import stride
 from isara.pool import Pool
 from isara.records import Candidate, Rejection
 from isara.words import tokenize
@@ -76,7 +77,7 @@ def repeated_share(answers: Sequence[str], questions: Sequence[str]) -> float:
         whole = content(own, asked)
         return any(2 * share >= AUTO * (whole + content(counts[other], asked)) for other, share in common.items())
 
-    looked_at = range(0, len(answers), math.ceil(len(answers) / _MOST) or 1)
+    looked_at = range(0, len(answers), stride(len(answers), _MOST))
     return sum(map(is_said_again, looked_at)) / max(1, len(looked_at))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from isara.filters.following import SeedsOf
 from isara.kinds import OTHER, Kinds
+from isara.nearness import stride
 from isara.pool import Embedder, Pool
 from isara.records import Candidate, QAPair, Rejection
 
@@ -88,7 +89,7 @@ class KindProbe:
     """
 
     def __init__(self, embedder: Embedder, seeds: Sequence[QAPair]) -> None:
-        seeds = seeds[:: math.ceil(len(seeds) / _MOST) or 1]
+        seeds = seeds[:: stride(len(seeds), _MOST)]
         self._embedder = embedder
         self._kinds = Kinds([pair.answer for pair in seeds])
         found = np.array(self._kinds.of([pair.answer for pair in seeds]), dtype=object)

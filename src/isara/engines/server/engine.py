@@ -362,7 +362,7 @@ class ServerEngine:
                 if isinstance(error, Refused) and error.status not in _BAD_REQUEST:
                     raise
                 # It gives no log-probabilities, which some say by failing; or it takes the prompts in no way.
-                client.post_all(COMPLETIONS, [asked.body(each, sampling, 0) for each in words.prompts], keep)
+                _ask_otherwise(client, [asked.body(each, sampling, 0) for each in words.prompts], keep, error)
             ends = (*sampling.stop, *opened.special_tokens)
             found = difference(words, [replies[number] for number in range(len(words.prompts))], ends)
         except IsaraError as error:
@@ -385,6 +385,25 @@ class ServerEngine:
 def _quick(client: HttpClient) -> HttpClient:
     """The same server, of which a word about itself is wanted: that takes no time."""
     return HttpClient(replace(client.service, timeout=min(_POLL_TIMEOUT, client.service.timeout)))
+
+
+def _ask_otherwise(
+    client: HttpClient,
+    bodies: Sequence[Mapping[str, Any]],
+    keep: Callable[[int, dict[str, Any]], None],
+    failure: IsaraError,
+) -> None:
+    """Asks a server in another way than it failed of; one that gave no reply has had its retries.
+
+    Raises:
+        NoReply: As the failure, where it gives none again.
+    """
+    if not isinstance(failure, NoReply):
+        return client.post_all(COMPLETIONS, bodies, keep)
+    try:
+        HttpClient(replace(client.service, retries=0)).post_all(COMPLETIONS, bodies, keep)
+    except NoReply:
+        raise failure from None
 
 
 def _identified(clients: Sequence[HttpClient], options: ServerOptions) -> tuple[list[HttpClient], Identity]:
@@ -500,6 +519,6 @@ def _takes_ids(client: HttpClient, identity: Identity, prompt: Prompt, greedy: S
     except (Refused, NoReply) as error:
         log.info("%s takes no ids (%s)", client.address, error)
         if isinstance(error, NoReply):  # some servers fail where they mean to refuse
-            client.post_all(COMPLETIONS, [Asked(identity, False).body(prompt, token, 0)], keep)
+            _ask_otherwise(client, [Asked(identity, False).body(prompt, token, 0)], keep, error)
         return False
     return counted in ([None], [len(prompt.ids)])

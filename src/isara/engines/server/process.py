@@ -54,8 +54,10 @@ class ServedModel:
             files = self._files(command, model)
             # Only now: whatever listens at a port that was found before a file was written may be another's server.
             self.port = _free_port()
-            values = files | {"{model}": model, "{port}": str(self.port)}
-            arguments = [_PLACE.sub(lambda place: values[place[0]], each) for each in shlex.split(command)]
+            values = {"model": model, "port": str(self.port)}
+            arguments = [
+                _PLACE.sub(lambda place: files.get(place[0]) or values[place[1]], each) for each in shlex.split(command)
+            ]
             self._process = subprocess.Popen(
                 watched(arguments, PATIENCE, folder=self._folder.name),
                 stdin=subprocess.PIPE,
