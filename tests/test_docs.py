@@ -303,3 +303,14 @@ def test_the_site_is_searched_from_disk_and_asks_for_nothing(site: Path, browser
     assert browser.settle(found, True) is True
     assert [request for request in browser.requests() if not request.startswith(("file:", "data:"))] == []
     assert browser.log("browser") == []
+
+
+def test_the_capacity_on_paper_is_what_its_script_counts() -> None:
+    script = ROOT / "benchmarks/capacity.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout in (ROOT / "docs/scale.md").read_text()
+    one = subprocess.run([sys.executable, script, "7.6e9:1", "7.6e9:2"], capture_output=True, text=True, check=True)
+    # 3 x 512 candidates, a question's prompt and an answer's of 400 tokens each, 2 operations a weight.
+    prompts = 3 * 512 * 2 * 400 * 2 * 7.6e9 / (0.4 * 989e12)
+    assert one.stdout.splitlines()[2].startswith(f"| 7.6 B | 1 | {prompts:.0f} |")
+    assert one.stdout.splitlines()[3].startswith(f"| 7.6 B | 2 | {prompts / 2:.0f} |")

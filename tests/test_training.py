@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -901,27 +902,38 @@ def losses(told: list[tuple[int, int, float]]) -> list[float]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("method", ["full", "lora", "lora in 4 bits"])
-def test_two_processes_give_the_losses_of_one(tiny_llama: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["full", "lora", "lora in 4 bits", "full shared out", "lora shared out"])
+def test_two_processes_give_the_losses_of_one(
+    tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
     if method == "lora in 4 bits":
         pytest.importorskip("bitsandbytes")
     told: dict[str, list[tuple[int, int, float]]] = {"one": [], "two": []}
     pairs = [QAPair(f"Who guards room {room} of the temple?", "Zelda" + " and Link" * (room % 5)) for room in range(11)]
-    method, _, bits = method.partition(" in ")
+    shared_out = method.endswith("shared out")
+    method, _, bits = method.removesuffix(" shared out").partition(" in ")
     options = SHARED | {"method": method, "lora_dropout": 0.0, "gradient_accumulation_steps": 1}
     options["load_in_4bit"] = bool(bits)
     options["per_device_train_batch_size"] = 4
     one = SupervisedTrainer(**options, on_step=lambda *state: told["one"].append(state))
     two = SupervisedTrainer(
-        **options, launcher="torchrun", processes=2, on_step=lambda *state: told["two"].append(state)
+        **options,
+        launcher="torchrun",
+        processes=2,
+        fsdp=shared_out,
+        on_step=lambda *state: told["two"].append(state),
     )
     assert one.key() == two.key()
+    caplog.set_level(logging.INFO, "isara")
     alone = one.fit(pairs, str(tiny_llama), tmp_path / "one")
     shared = two.fit(pairs, str(tiny_llama), tmp_path / "two")
     assert [state[:2] for state in told["two"]] == [(step, 6) for step in range(1, 7)]
     assert losses(told["two"]) == pytest.approx(losses(told["one"]), abs=1e-4)
     assert (shared.steps, shared.rows, shared.tokens) == (alone.steps, alone.rows, alone.tokens)
     assert (alone.micro_batch, shared.micro_batch) == (4, 2)
+    assert shared.parameters == alone.parameters
+    held = re.findall(r"each process held (\d+) of (\d+) weights", caplog.text)
+    assert [round(int(mine) / int(whole), 1) for mine, whole in held] == ([0.5] if shared_out else [])
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
     assert sorted(path.name for path in (tmp_path / "two").rglob("*")) == sorted(
@@ -939,6 +951,7 @@ def test_a_steps_rows_are_shared_out(micro: int, accumulation: int, processes: i
 
 
 def test_what_can_not_be_shared_out_is_told() -> None:
+    in_two = ["train.launcher=torchrun", "train.processes=2"]
     with pytest.raises(ConfigError) as caught:
         share_of(8, 1, 3)
     assert str(caught.value) == (
@@ -954,6 +967,12 @@ def test_what_can_not_be_shared_out_is_told() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, ["train.launcher=torchrun", "train.packing=true"])
     assert "expected `packing: false` beside `launcher`" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["train.fsdp=true"])
+    assert "expected `processes: 2` or more and a `launcher` beside `fsdp`" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [*in_two, "train.fsdp=true", "train.method=lora", "train.load_in_4bit=true"])
+    assert "expected `load_in_4bit: false` beside `fsdp`" in str(caught.value)
 
 
 @pytest.mark.timeout(600)

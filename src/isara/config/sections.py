@@ -408,6 +408,11 @@ class TrainConfig(Section):
         description="of a training; they share the rows of each optimiser step",
         json_schema_extra=FREE,
     )
+    fsdp: bool = Field(
+        False,
+        description="each of the `processes` holds its share of the weights while they are trained, and not all",
+        json_schema_extra=FREE,
+    )
     demos: int = Field(
         0,
         ge=0,
@@ -422,6 +427,12 @@ class TrainConfig(Section):
             raise ValueError(f"`launcher` torchrun or accelerate for `processes: {self.processes}`")
         if self.launcher and self.packing:
             raise ValueError("`packing: false` beside `launcher`: processes share out rows, and not packed ones")
+        if self.fsdp and (self.processes == 1 or self.load_in_4bit):
+            raise ValueError(
+                "`load_in_4bit: false` beside `fsdp`: weights of 4 bits are not shared out"
+                if self.load_in_4bit
+                else "`processes: 2` or more and a `launcher` beside `fsdp`, which shares weights out"
+            )
         if rows % self.processes:
             raise ValueError(
                 f"`per_device_train_batch_size` x `gradient_accumulation_steps` (it is {rows}) to be a multiple of "

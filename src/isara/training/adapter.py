@@ -27,6 +27,13 @@ def lora_config(options: TrainOptions) -> Any:
     )
 
 
+def adapted(model: Any, options: TrainOptions) -> Any:
+    """A model with a new adapter."""
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(options))
+
+
 def check_targets(model: Any, options: TrainOptions) -> None:
     """Tries the adapter on a model, which gets it.
 

@@ -23,7 +23,7 @@ _POSITIVE = (
     *("max_length", "lora_r", "max_steps", "seed_weight", "beta"),
 )
 _FUNCTIONS = ("retrieve", "teach", "on_step")
-_NO_MATTER = ("trust_remote_code", "launcher", "processes")  # to what the weights become, up to rounding
+_NO_MATTER = ("trust_remote_code", "launcher", "processes", "fsdp")  # to what the weights become, up to rounding
 _DEFAULT, _PREFER = TrainConfig(), PreferConfig()
 _USUAL = settings_for(None)  # a config knows the model's size, and `isara.build` takes that into account
 
@@ -74,6 +74,7 @@ class TrainOptions:
         teach: Gives a generated pair the demonstrations that the start model reads for `loss="distil"`.
         launcher: "torchrun" or "accelerate" trains on several processes of this machine; None in this one.
         processes: How many; they share the rows of each optimiser step.
+        fsdp: Each holds its share of the weights, gradients and optimiser states (arXiv 2304.11277), and not all.
         taught_by: The model that reads these; None is the start model.
         on_step: Called after each optimiser step with the step, the number of all steps and the loss.
 
@@ -110,6 +111,7 @@ class TrainOptions:
     anchors: float = _DEFAULT.anchors
     launcher: Literal["torchrun", "accelerate"] | None = _DEFAULT.launcher
     processes: int = _DEFAULT.processes
+    fsdp: bool = _DEFAULT.fsdp
     retrieve: Retrieve | None = field(default=None, repr=False)
     whole_pairs: bool = False
     teach: Retrieve | None = field(default=None, repr=False)

@@ -23,10 +23,11 @@ from isara.models import find_model
 from isara.process import alone
 from isara.records import Preference, QAPair, TrainingRow, TrainStats
 from isara.render import open_renderer, tokenizer_renderer
-from isara.training.adapter import check_targets, record_merge, save_adapter, with_adapter
+from isara.training.adapter import adapted, check_targets, record_merge, save_adapter, with_adapter
 from isara.training.anchors import FILE, make_anchors, wanted
 from isara.training.compute import compute_dtype, compute_in_4bit, training_device
 from isara.training.export import Export
+from isara.training.fsdp import held, whole_weights
 from isara.training.launch import launched, share_of
 from isara.training.options import TrainOptions
 from isara.training.quantized import check_quantizes, load_in_4bit
@@ -108,7 +109,7 @@ class SupervisedTrainer(TrainOptions):
         """
         _check_out(out, start)
         self.check(start)
-        told = replace(self, launcher=None, processes=1)
+        told = replace(self, launcher=None, processes=1, fsdp=False)
 
         def train(place: Path, sizes: tuple[int, int]) -> TrainStats:
             with _quiet():
@@ -275,8 +276,14 @@ class _Training:
         model = trained_model(trainer)
         if self.plain is not None:
             self.plain()
+        first = trainer.is_world_process_zero()
+        if self.options.fsdp:
+            log.info("each process held %d of %d weights", *held(model))
+            weights = whole_weights(model)
+            if first:
+                model = self._whole_model(weights)
         trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
-        if not all(bool(tensor.isfinite().all()) for tensor in trained):
+        if first and not all(bool(tensor.isfinite().all()) for tensor in trained):
             raise self._diverged(trainer.state.global_step, "a weight was not finite")
         stats = TrainStats(
             rows=len(rows),
@@ -288,10 +295,20 @@ class _Training:
             micro_batch=micro,
             parameters=sum(tensor.numel() for tensor in trained),
         )
-        if trainer.is_world_process_zero():
+        if first:
             with _writing(self.out), self._merging():
                 self._write(model, rows[0][0])
         return stats
+
+    def _whole_model(self, weights: dict[str, Any]) -> Any:
+        """A model of the start's that has these weights, trained as this one's are."""
+        model, _ = self._load(self.name)
+        if self.options.method == "full" or self.compute == "float32":
+            model.float()
+        if self.options.method == "lora":
+            model = adapted(model, self.options)
+        model.load_state_dict(weights)
+        return model.eval()
 
     def _targets(self, rows: Sequence[TrainingRow], micro: int) -> Targets:
         """What the teacher says after demonstrations, as the loss wants it."""

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from isara.errors import TrainingError
 from isara.records import TrainingRow
+from isara.training.fsdp import fsdp_arguments
 from isara.training.options import TrainOptions
 from isara.training.rows import segments
 
@@ -171,6 +172,7 @@ def _trainer_class() -> Any:
     """
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from isara.training.fsdp import share_out_on_cpu
     from isara.training.loss import labelled_logits, token_logprobs
     from isara.training.order import SharedOrder
     from isara.training.teacher import divergences
@@ -179,6 +181,11 @@ def _trainer_class() -> Any:
         rows_by_ids: dict[tuple[int, ...], TrainingRow]
         targets: Targets
         passes: Passes
+
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            if self.args.fsdp and self.args.use_cpu:  # where torch can do it, and accelerate doesn't
+                share_out_on_cpu(self)
 
         def _get_train_sampler(self, *args: Any) -> Any:
             if self.passes.processes == 1:
@@ -304,6 +311,8 @@ def _arguments(kind: Any, options: TrainOptions, passes: Passes, out: Path, own:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would show the last finite loss instead
     }
+    if options.fsdp:
+        same |= fsdp_arguments()
     config = kind(**same, **moved, **own)
     config._n_gpu = min(config.n_gpu, 1)  # several GPUs in one process would mean DataParallel
     return config
