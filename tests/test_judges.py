@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # it has no types of its own
 import pytest
 from typer.testing import CliRunner
 
+from isara.build.judges import read_judge, read_pairwise
 from isara.cli.judge import app
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
 from isara.judges.base import LABELS, UNREADABLE, Kind, Preference, Verdict, both_orders, decide, fill
-from isara.judges.build import read_judge, read_pairwise
 from isara.judges.check import CheckResult, check, checked, draw, keep, summary
 from isara.judges.classifier import BEAVER_TEMPLATE
 from isara.judges.endpoint import EndpointJudge, EndpointPairwiseJudge
@@ -423,8 +424,30 @@ def test_a_yaml_file_becomes_a_local_judge(tiny_llama: Path, tmp_path: Path) -> 
     assert isinstance(read_pairwise(str(path)), LocalPairwiseJudge)
 
 
+def test_a_local_judge_is_asked_by_workers(tiny_llama: Path, tmp_path: Path) -> None:
+    alone, shared, wrong = (tmp_path / f"{name}.yaml" for name in ("alone", "shared", "wrong"))
+    text = f"judge: local\nmodel: {tiny_llama}\nkind: quality\n"
+    alone.write_text(text + "device: cpu\ndtype: float32\n")
+    shared.write_text(text + "engine: {device: cpu, dtype: float32, workers: 2}\n")
+    wrong.write_text(text + "dtype: float32\nengine: {workers: 2}\n")
+    pairs = [QAPair(f"Who is in room {room}?", "Link." * (room % 3 + 1)) for room in range(6)]
+    one, two = read_judge(str(alone)), read_judge(str(shared))
+    assert isinstance(one, LocalJudge) and isinstance(two, LocalJudge)
+    assert one.pin == two.pin
+    expected = [verdict.score for verdict in one.score(pairs)]
+    assert [verdict.score for verdict in two.score(pairs)] == pytest.approx(expected, abs=1e-6)
+    children = psutil.Process().children(recursive=True)
+    assert len([child for child in children if "isara" in " ".join(child.cmdline())]) >= 2
+    for judge in (one, two):
+        judge.close()
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    with pytest.raises(ConfigError) as caught:
+        read_judge(str(wrong))
+    assert "expected `engine.dtype` beside `engine`, found `dtype` outside of it" in str(caught.value)
+
+
 def test_the_templates_default_is_the_classifiers_own() -> None:
-    from isara.judges.build import ClassifierFile
+    from isara.build.judges import ClassifierFile
 
     assert ClassifierFile(judge="classifier", model="x").template == BEAVER_TEMPLATE
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from isara.asking import Asker
+from isara.build.judges import read_judge
 from isara.engines.transformers.engine import TransformersEngine
 from isara.errors import ConfigError, ModelError
 from isara.judges.base import both_orders
-from isara.judges.build import read_judge
 from isara.judges.classifier import ClassifierJudge
 from isara.judges.local import LocalJudge, LocalPairwiseJudge
 from isara.records import Prompt, QAPair

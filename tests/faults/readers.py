@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from isara.build.judges import read_judge
 from isara.config import load_config
 from isara.converted import card_value
 from isara.data import read_rows
 from isara.errors import IsaraError
 from isara.evaluate.results import read_result, read_results
 from isara.files import read_batches, read_json
-from isara.judges.build import read_judge
 from isara.judges.labelled import Columns, read_labelled
 from isara.models import find_model, weights_hash
 from isara.tables import read_table

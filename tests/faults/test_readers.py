@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from isara.build.judges import read_judge
 from isara.config import FILE_NAME, load_config
 from isara.data import as_pairs, read_pairs, read_rows, write_pairs
 from isara.errors import IsaraError, RunError
 from isara.files import append_batch, read_batches, read_json, read_sealed, sums_file, write_json, write_sealed
-from isara.judges.build import read_judge
 from isara.marks import clean
 from isara.records import QAPair
 from isara.tables import read_table

@@ -415,7 +415,7 @@ def _asking(options: _Options, pool: "Pool | None") -> "Asking":
 
 
 def _judges(specs: Sequence[str]) -> "Judges":
-    from isara.judges.build import read_judge
+    from isara.build.judges import read_judge
 
     judges = [read_judge(spec) for spec in specs]
     kinds = [judge.kind for judge in judges]
@@ -426,7 +426,7 @@ def _judges(specs: Sequence[str]) -> "Judges":
 
 
 def _comparing(spec: str | None) -> "PairwiseJudge":
-    from isara.judges.build import read_pairwise
+    from isara.build.judges import read_pairwise
 
     if spec is None:
         raise ConfigError("`instructions` needs a judge that compares two answers, found none: name it with --compare")

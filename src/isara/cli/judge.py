@@ -40,7 +40,7 @@ def check_judge(
     ] = None,
 ) -> None:
     """Measure a judge on rows that people labelled, and keep the result."""
-    from isara.judges.build import read_judge
+    from isara.build.judges import read_judge
     from isara.judges.check import check, draw, keep, summary
     from isara.judges.endpoint import EndpointJudge
     from isara.judges.labelled import Columns, read_labelled, read_refusals
@@ -62,7 +62,7 @@ def check_judge(
 @app.command("list")
 def list_judges() -> None:
     """The judges that ship, the kinds that can be set up, and what their checks found."""
-    from isara.judges.build import FORMS, SHIPPED_JUDGES, read_judge
+    from isara.build.judges import FORMS, SHIPPED_JUDGES, read_judge
     from isara.judges.check import checked, summary
 
     for name in SHIPPED_JUDGES:

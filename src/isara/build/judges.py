@@ -3,10 +3,12 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from isara.build.engines import build_engine
+from isara.config import Config, EngineConfig
 from isara.errors import ConfigError
 from isara.judges.base import Judge, Kind, PairwiseJudge
 from isara.own import beside, load_part, made
@@ -68,7 +70,10 @@ class EndpointFile(_File):
 
 
 class LocalFile(_File):
-    """A judge's YAML file with `judge: local`: a causal model, the kind, the prompt, and how the model is loaded."""
+    """A judge's YAML file with `judge: local`: a causal model, the kind, the prompt, and how the model is loaded.
+
+    `engine` is the section of that name of a run's config, for workers, a cluster or another engine.
+    """
 
     judge: Literal["local"]
     model: str
@@ -77,6 +82,14 @@ class LocalFile(_File):
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
+    engine: EngineConfig | None = None
+
+    @model_validator(mode="after")
+    def _says_once(self) -> Self:
+        twice = [name for name in ("device", "dtype", "trust_remote_code") if name in self.model_fields_set]
+        if self.engine and twice:
+            raise ValueError(f"expected `engine.{twice[0]}` beside `engine`, found `{twice[0]}` outside of it")
+        return self
 
 
 class OwnFile(_File):
@@ -208,13 +221,19 @@ def _asker(given: LocalFile) -> Any:
     from isara.engines.transformers.engine import TransformersEngine
     from isara.render import open_renderer
 
+    renderer = open_renderer(given.model, trust_remote_code=_trusts(given))
+    if given.engine:
+        return Asker(build_engine(Config(model=given.model, engine=given.engine)), given.model, renderer)
     options: dict[str, Any] = {
         "device": given.device,
         "dtype": given.dtype,
         "trust_remote_code": given.trust_remote_code,
     }
-    renderer = open_renderer(given.model, trust_remote_code=given.trust_remote_code)
     return Asker(lambda model, /: TransformersEngine(model, **options), given.model, renderer)
+
+
+def _trusts(given: LocalFile) -> bool:
+    return given.engine.trust_remote_code if given.engine else given.trust_remote_code
 
 
 def _pinned(given: LocalFile) -> str:
