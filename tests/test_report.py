@@ -643,6 +643,40 @@ def test_a_minute_never_goes_by_without_a_line(piped: tuple[Bars, Clock, Callabl
     ]
 
 
+def test_after_an_iteration_the_whole_runs_time_left_is_told(
+    piped: tuple[Bars, Clock, Callable[[], list[str]]],
+) -> None:
+    bars, clock, said = piped
+    bars.stage(1, "generate", 8)
+    bars.batch(FIRST, 1)
+    clock.now = 240
+    bars.stage(1, "train", 0)
+    clock.now = 300
+    said()
+    bars.stage(2, "generate", 8)
+    assert said() == ["iteration 2 of 3: generate: 0/8 accepted, 0 candidates, 10 min left in all"]
+    clock.now = 420
+    bars.stage(2, "train", 0)
+    assert said() == ["iteration 2 of 3: train: 8 min left in all"]
+    clock.now = 1000  # later than it was thought, and nothing is said that is known to be wrong
+    bars.stage(2, "evaluate", 0)
+    assert said() == ["iteration 2 of 3: evaluate"]
+    bars.stage(3, "generate", 8)
+    assert said() == ["iteration 3 of 3: generate: 0/8 accepted, 0 candidates, 12 min left in all"]
+
+
+def test_an_iteration_that_an_earlier_process_began_tells_no_time(
+    piped: tuple[Bars, Clock, Callable[[], list[str]]],
+) -> None:
+    bars, clock, said = piped
+    bars.stage(1, "generate", 8)
+    bars.batch(FIRST, 5)
+    clock.now = 300
+    said()
+    bars.stage(2, "generate", 8)
+    assert said() == ["iteration 2 of 3: generate: 0/8 accepted, 0 candidates"]
+
+
 def test_a_training_by_itself_is_told_of(piped: tuple[Bars, Clock, Callable[[], list[str]]]) -> None:
     bars, clock, said = piped
     bars.step(1, 4, 2.5)

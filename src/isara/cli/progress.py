@@ -18,8 +18,9 @@ log = logging.getLogger("isara")
 
 _EVERY = 60.0  # seconds: longer than that, nobody is left without a line
 _COLUMNS = ("counts", "brief", "speed", "left")
-_WORDS = ("counts", "made", "speed", "left")  # of a line, which has room for more
+_WORDS = ("counts", "made", "speed", "left", "whole")  # of a line, which has room for more
 _WIDE = 100  # characters of a terminal that the time so far fits on, too
+_VERY_WIDE = 120  # and the time left of the whole run
 _TOO_EARLY = 5.0  # seconds: before, nothing is said of the time left
 _GUESSED_YIELD = 0.5  # share of candidates that pass, before any has been seen
 
@@ -74,6 +75,7 @@ class Bars(_Drawn):
             TextColumn("{task.description}"),
             BarColumn(bar_width=12 if wide else 5),
             *(TextColumn("{task.fields[" + name + "]}") for name in _COLUMNS),
+            *([TextColumn("{task.fields[whole]}")] if console.width >= _VERY_WIDE else []),
             *([TimeElapsedColumn()] if wide else []),
             console=console,
             transient=True,
@@ -82,6 +84,9 @@ class Bars(_Drawn):
         super().__init__(bar, self.refresh)
         self._task: TaskID | None = None
         self._stage: _Stage | None = None
+        self._begun: tuple[int, float] | None = None  # the iteration at hand, and when it began
+        self._usual: float | None = None  # seconds of the one before, where this process made all of it
+        self._partial = False  # whether an earlier process made a part of the one at hand
         self._told = clock()
         self._lock = threading.RLock()
 
@@ -89,6 +94,8 @@ class Bars(_Drawn):
         """Starts the bar of a stage."""
         names = {number: name.replace("-", " ") for number, name in BESIDE.items()}
         where = {0: "base model", **names}.get(iteration, f"iteration {iteration} of {self.iterations}")
+        if name == "generate":
+            self._begin_iteration(iteration)
         self._begin(f"{where}: {name}", name, total)
 
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:
@@ -96,6 +103,7 @@ class Bars(_Drawn):
         with self._lock:
             if self._stage is not None:
                 self._stage.end_batch(candidates, accepted)
+                self._partial |= self._stage.taken_over > 0
                 self._draw(self._stage)
                 self._tell(self._stage)
 
@@ -129,12 +137,26 @@ class Bars(_Drawn):
                 if self._clock() - self._told >= _EVERY:
                     self._tell(self._stage)
 
+    def _begin_iteration(self, iteration: int) -> None:
+        now = self._clock()
+        before, begun = self._begun or (iteration, now)
+        self._usual = now - begun if iteration == before + 1 and not self._partial else None
+        self._begun, self._partial = (iteration, now), False
+
+    def _left_in_all(self) -> str:
+        """The time left of the whole run, as long as each of its iterations takes what the last one took."""
+        if self._usual is None or self._begun is None:
+            return ""
+        iteration, begun = self._begun
+        left = self._usual * (self.iterations - iteration + 1) - (self._clock() - begun)
+        return f"{_time_left(left)} in all" if left > 0 else ""
+
     def _begin(self, label: str, name: StageName, total: int) -> None:
         with self._lock:
             if self._task is not None:
                 self._progress.remove_task(self._task)
             self._stage = _Stage(label, name, self._clock(), total, self.batch_size)
-            empty: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+            empty: dict[str, Any] = dict.fromkeys((*_COLUMNS, "whole"), "")
             # What says nothing of its end (an evaluation without answers) has a bar that runs to and fro.
             unknown = name == "evaluate" and not total
             self._task = self._progress.add_task(label, total=None if unknown else 1.0, **empty)
@@ -142,7 +164,7 @@ class Bars(_Drawn):
             self._tell(self._stage)
 
     def _draw(self, stage: "_Stage") -> None:
-        fields: dict[str, Any] = stage.fields(self._clock() - stage.begun)
+        fields: dict[str, Any] = stage.fields(self._clock() - stage.begun) | {"whole": self._left_in_all()}
         if self._task is not None:
             self._progress.update(self._task, completed=stage.share(), **fields)
 
@@ -150,7 +172,7 @@ class Bars(_Drawn):
         """Logs a line, and prints it where there is no terminal to draw a bar on."""
         self._told = self._clock()
         seconds = self._told - stage.begun
-        fields = stage.fields(seconds)
+        fields = stage.fields(seconds) | {"whole": self._left_in_all()}
         said = [fields[name] for name in _WORDS if fields[name]]
         if seconds >= _EVERY:
             said.append(f"{seconds / 60:.0f} min so far")
