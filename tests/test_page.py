@@ -16,6 +16,7 @@ from isara.cli import main as cli
 from isara.decisions import Decision, review_file, write_decisions
 from isara.embedders import LexicalEmbedder
 from isara.errors import RunError
+from isara.loop import run as run_loop
 from isara.records import QAPair, Rejection
 from isara.report.facts import Run, read_run
 from isara.report.page import refresh_page, write_page
@@ -26,6 +27,7 @@ from isara.report.page.rows import pieces
 from tests.browser import Browser
 from tests.test_loop import align, tree
 from tests.test_report import SEEDS, made, make_run
+from tests.test_seeds_only import village
 
 HOSTILE = [
     "</script><script>window.hit = 1</script>",
@@ -220,6 +222,19 @@ def test_a_search_a_filter_and_a_number_lead_to_their_rows(tmp_path: Path, opene
     browser.press("\ue00c")  # Escape
     assert browser.settle("return document.getElementById('row').open", False) is False
     assert browser.log("browser") == []
+
+
+def test_an_interval_of_the_verdict_opens_the_answers_behind_it(
+    tmp_path: Path, opened: Callable[[Run], Browser]
+) -> None:
+    run_loop(village(tmp_path / "run"))
+    browser = opened(read_run(tmp_path / "run"))
+    named = "[...document.querySelectorAll('#story .line button')]"
+    assert browser.run(f"return {named}.map((b) => b.textContent)")[0] == "than base"
+    browser.choose("answers-after", "0")
+    browser.run(f"{named}[0].click()")
+    assert browser.run("return document.activeElement.id") == "answers"
+    assert browser.run("return document.getElementById('answers-after').value") == "2"
 
 
 def test_the_map_is_walked_with_the_keys(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:

@@ -39,10 +39,13 @@ function story() {
     `${s.iterations} of ${plural(s.planned, "iteration")} begun. All generated pairs are synthetic.`));
 }
 
+// What a figure on the held-out pairs is of: the answers, or the rows where nothing was answered.
+const toAnswers = (t) => D.heldout.length ? openAnswers(t) : openRows(t > 0 ? { t } : {});
+
 function gainLines(gains) {
   const ends = range(gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]), 0.02);
   return intervals(gains.map((gain) => ({ ...gain, shown: gain.low > 0,
-    label: [`than ${gain.over}`, gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`)],
+    label: [link(`than ${gain.over}`, () => toAnswers(gain.t)), gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`)],
     said: [`${change(gain.value)} [${change(gain.low)}, ${change(gain.high)}]`, el("span", { class: "soft" }, ` n ${gain.n}`)] })), 0, ends);
 }
 
@@ -90,7 +93,6 @@ function numbers() {
     const points = D.gains.filter((gain) => gain.over === over);
     return { title: `better than ${over} by`, note: points[0].measure, zero: true, points };
   });
-  const toAnswers = D.heldout.length ? (t) => openAnswers(t) : (t) => openRows(t > 0 ? { t } : {});
   const charts = [...gains, ...D.figures].map((each) => overModels(each, each.name === "yield" ? (t) => openRows({ t, fate: "made" }) : toAnswers));
   section("numbers", charts, el("p", { class: "soft" }, "Points with their 95 % intervals, where an error is known; paired differences where it says better than. A point opens the answers or rows behind it."),
     el("div", { class: "grid" }, charts));
