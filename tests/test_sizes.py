@@ -92,6 +92,17 @@ def test_a_run_records_the_values_and_its_log_says_them(tiny_llama: Path, tmp_pa
     assert line in (tmp_path / "run/log.txt").read_text()
 
 
+@pytest.mark.parametrize(("weights", "warned"), [(4e6, False), (135e6, True), (268e6, True), (1.5e9, False)])
+def test_a_run_of_a_size_that_seldom_gained_says_so(
+    weights: float, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: int(weights))
+    _, notes = settled(load_config(None, ["iterations=1"]), "any")
+    assert [("seldom gained from the loop" in note) for note in notes] == [False, *([True] if warned else [])]
+    _, notes = settled(load_config(None, ["iterations=0"]), "any")
+    assert len(notes) == 1
+
+
 def test_weights_are_counted_without_loading_them(tiny_llama: Path) -> None:
     from transformers import AutoModelForCausalLM
 

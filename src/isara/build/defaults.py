@@ -14,6 +14,7 @@ from isara.yaml_text import YamlError, parse_yaml
 # Of `filters.agreement: auto`: it is on where as many of the seeds repeat each other, unless they are too few to tell.
 _REPEATED = 0.5
 _FEWEST_SEEDS = 16
+_SMALL = (20e6, 500e6)  # weights of models as they were measured; smaller ones are the embedded model's kind
 _ROOM = 0.7  # of a device's memory, that two models may take; the rest is for caches (our choice)
 
 
@@ -35,7 +36,13 @@ def settled(config: Config, model: str) -> tuple[Config, list[str]]:
     said = ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
     )
-    return config, [f"settings of a model of {size} weights: {said}"]
+    notes = [f"settings of a model of {size} weights: {said}"]
+    if weights is not None and _SMALL[0] <= weights < _SMALL[1] and config.iterations and config.generate.accept:
+        notes.append(
+            "models of this size seldom gained from the loop where it was measured, and one got worse (docs/which.md): "
+            "read the run's verdict, and see `isara compare`"
+        )
+    return config, notes
 
 
 def settled_by_seeds(
