@@ -20,7 +20,7 @@ from isara.pool import Pool, Retrieve, retriever
 from isara.protocols import Filter
 from isara.records import Candidate, QAPair, Rejection
 from isara.selection.calibration import Calibration, leave_one_out, losses
-from isara.selection.focus import Balanced, Focus, Worst, around
+from isara.selection.focus import Balanced, ByKind, Focus, Worst, around
 from isara.selection.rules import Selection
 from isara.selection.scores import Answered, Scorer
 from isara.watching import Watcher
@@ -164,6 +164,9 @@ def find_focus(asker: Asker, making: Making) -> Focus | None:
     """What questions are drawn around; None is everything that is kept."""
     if making.config.questions.focus == "balanced":
         return Balanced(making.seeds)
+    if making.config.questions.focus == "kinds":
+        answers = making.config.answers
+        return ByKind(making.seeds, making.source, answers.retrieve, answers.demos, making.config.seed)
     if making.config.questions.focus == "worst":
         held = _held_seeds(making, making.seeds)
         return Worst([each.pair for each in held], losses(making.questions_by or asker, held))
@@ -222,7 +225,10 @@ def make_batch(
     # 2. Question filters, before an answer is paid for.
     filter_questions(candidates, kept, making.question_filters)
     # 3. Answers, each after the demonstrations that are retrieved for its question, with their scores.
-    take_answers([each for each in candidates if each.rejection is None], asker, making, number)
+    asked = [each for each in candidates if each.rejection is None]
+    focus = selection.focus
+    shown = focus.answering(asked) if isinstance(focus, ByKind) else making.retrieve
+    take_answers(asked, asker, making, number, shown)
     answered = [each for each in candidates if each.rejection is None]
     score_answers(answered, asker, making)
     answer_again(answered, asker, making, number)
@@ -254,7 +260,7 @@ def draw_demonstrations(
         drawn.append(focus.draw(number * per_batch + index, n, rng) if focus else pool.sample(n, rng))
     if focus or neighbours:
         pool.expect(centre.asked for centre, *_ in drawn)
-        drawn = [around(pool, each, demos) for each in drawn]
+        drawn = [focus.fill(pool, each, demos) if focus else around(pool, each, demos) for each in drawn]
     return [each for each in drawn for _ in range(config.questions.per_prompt)][:size]
 
 
@@ -269,8 +275,8 @@ def filter_questions(candidates: Sequence[Candidate], kept: Pool, filters: Seque
             pending.add([candidate.pair])
 
 
-def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, number: int) -> None:
-    """Gives candidates their answers; marks those whose question does not fit into the context."""
+def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, number: int, shown: Retrieve) -> None:
+    """Gives candidates their answers, after what is shown; marks those whose question does not fit into the context."""
     config, copies = making.config, making.config.select.answers
     sampling = config.answers.sampling
     room = asker.room(sampling, "answers")
@@ -282,7 +288,7 @@ def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, 
     ]
     pairs = [each.pair for each in candidates for _ in range(copies)]
     making.source.expect(pair.asked for pair in pairs)
-    draws = asker.answers(pairs, sampling, seeds, making.retrieve)
+    draws = asker.answers(pairs, sampling, seeds, shown)
     for place, candidate in enumerate(candidates):
         found = tuple(draw for draw in draws[place * copies : (place + 1) * copies] if draw is not None)
         if found:

@@ -327,6 +327,12 @@ ARMS = (
         overrides={"filters.agreement": None, "filters.kind": True},
     ),
     Arm(
+        name="by-kind",
+        about="questions follow seeds of one kind of answer, and answers the nearest of that kind; pairs are kept "
+        "where the seeds let expect that kind of the question",
+        overrides={"questions.focus": "kinds", "filters.agreement": None, "filters.kind": True},
+    ),
+    Arm(
         name="score-weights",
         about="generated pairs count in training by how much their answers are about their questions",
         overrides={"train.weights": "question", "select.scores": _scores},

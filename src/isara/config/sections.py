@@ -74,10 +74,10 @@ class QuestionsConfig(Section):
         "which learns the seeds' questions, too, then, or (seeds) the base model tuned on the seeds to go on with the "
         "next pair, which asks alone; null follows the model's size",
     )
-    focus: Literal["uniform", "worst", "balanced"] = Field(
+    focus: Literal["uniform", "worst", "balanced", "kinds"] = Field(
         "uniform",
-        description="what questions are drawn around: any pair, the seeds that the model finds hardest, or the seeds' "
-        "clusters in turn",
+        description="what questions are drawn around: any pair, the seeds that the model finds hardest, the seeds' "
+        "clusters in turn, or seeds of one kind of answer, which answers then follow, too",
     )
 
     @property

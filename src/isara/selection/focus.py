@@ -1,12 +1,18 @@
-"""What new questions are drawn around: the seeds that the model finds hardest, or the seeds' clusters in turn."""
+"""What new questions are drawn around: the seeds that the model finds hardest, their clusters, or a kind of answer."""
 
+import logging
 import math
 import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from isara.pool import Pool
-from isara.records import QAPair
+from isara.kinds import OTHER, Kinds
+from isara.pool import Pool, Retrieve, RetrieveKind, retriever
+from isara.records import Candidate, QAPair
+
+log = logging.getLogger("isara")
+
+_FEWEST = 3  # seeds that are a kind here; what has fewer is among the others
 
 
 class Focus(Protocol):
@@ -14,6 +20,10 @@ class Focus(Protocol):
 
     def draw(self, turn: int, n: int, rng: random.Random) -> list[QAPair]:
         """At most n seeds for the prompt of this number (from 0 in the iteration), the centre first."""
+        ...
+
+    def fill(self, pool: Pool, drawn: Sequence[QAPair], n: int) -> list[QAPair]:
+        """The drawn pairs, the centre last, after as many of its neighbours as make n pairs together."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +56,10 @@ class Worst:
             drawn.append(left.pop(place)[1])
         return drawn
 
+    def fill(self, pool: Pool, drawn: Sequence[QAPair], n: int) -> list[QAPair]:
+        """With neighbours from the pool."""
+        return around(pool, drawn, n)
+
     def to_json(self) -> dict[str, Any]:
         """Bits a token."""
         return {"worst": self.losses}
@@ -69,9 +83,70 @@ class Balanced:
         cluster = self.clusters[turn % len(self.clusters)]
         return rng.sample(cluster, min(n, len(cluster)))
 
+    def fill(self, pool: Pool, drawn: Sequence[QAPair], n: int) -> list[QAPair]:
+        """With neighbours from the pool."""
+        return around(pool, drawn, n)
+
     def to_json(self) -> dict[str, Any]:
         """The ids of each cluster."""
         return {"balanced": [[seed.id for seed in cluster] for cluster in self.clusters]}
+
+
+class ByKind:
+    """Draws seeds of one kind of answer, and has the answers follow pairs of that kind alone.
+
+    A model that is shown refusals beside help takes the manner of most of what it is shown, whatever is asked. Shown
+    questions of one kind it asks more of that kind, and the answer is of the kind by construction: what has to be
+    right is the question, which `filters.kind` looks at. Conditioning on the class instead of asking for it afterwards
+    is how SuperGen makes training data without labels (arXiv 2202.04538). Kinds are drawn as often as the seeds have
+    them.
+
+    Args:
+        seeds: The seeds.
+        source: The pool that the demonstrations for answers come from.
+        kind: As `answers.retrieve`.
+        k: As `answers.demos`.
+        seed: Of random draws.
+    """
+
+    def __init__(self, seeds: Pool, source: Pool, kind: RetrieveKind, k: int, seed: int) -> None:
+        self._kinds, self._joined = Kinds([pair.answer for pair in seeds.pairs]), frozenset[str]()
+        self._joined = frozenset(name for name, pairs in self._parted(seeds.pairs).items() if len(pairs) < _FEWEST)
+        self.seeds = self._parted(seeds.pairs)
+        if len(self.seeds) < 2:
+            log.warning("questions.focus: kinds: the seeds' answers are of one kind, so questions follow any of them")
+        self._kind_of = {pair.id: name for name, pairs in self.seeds.items() for pair in pairs}
+        self._neighbours = {name: Pool(seeds.embedder, pairs) for name, pairs in self.seeds.items()}
+        shown = self._parted(source.pairs)
+        self._retrieve = {
+            name: retriever(Pool(source.embedder, shown.get(name, pairs)), kind, k, seed)
+            for name, pairs in self.seeds.items()
+        }
+
+    def draw(self, turn: int, n: int, rng: random.Random) -> list[QAPair]:
+        """Draws a seed, and n - 1 others of its kind, or all it has."""
+        kind = rng.choices(list(self.seeds), weights=[len(pairs) for pairs in self.seeds.values()])[0]
+        return rng.sample(self.seeds[kind], min(n, len(self.seeds[kind])))
+
+    def fill(self, pool: Pool, drawn: Sequence[QAPair], n: int) -> list[QAPair]:
+        """With neighbours from the seeds of the kind, as far as there are any."""
+        return around(self._neighbours[self._kind_of[drawn[0].id]], drawn, n)
+
+    def answering(self, candidates: Sequence[Candidate]) -> Retrieve:
+        """Gives each candidate's question the nearest pairs of the kind that it was asked after."""
+        kinds = {each.pair.asked: self._kind_of[each.question.demo_ids[-1]] for each in candidates}
+        return lambda pair: self._retrieve[kinds[pair.asked]](pair)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ids of each kind."""
+        return {"kinds": {name: [seed.id for seed in pairs] for name, pairs in self.seeds.items()}}
+
+    def _parted(self, pairs: Sequence[QAPair]) -> dict[str, list[QAPair]]:
+        """Pairs by the kind of their answer, the few among the others."""
+        found: dict[str, list[QAPair]] = {}
+        for pair, name in zip(pairs, self._kinds.of([pair.answer for pair in pairs]), strict=True):
+            found.setdefault(OTHER if name in self._joined else name, []).append(pair)
+        return found
 
 
 def clusters(seeds: Pool) -> list[list[QAPair]]:
