@@ -277,6 +277,17 @@ def test_a_guard_says_why_it_drops() -> None:
 
 def test_the_command_refuses_what_it_cannot_do_at_once(tmp_path: Path) -> None:
     (tmp_path / "isara.yaml").write_text("model: embedded\n")
+    for flags, other in {
+        ("--test-limit", "5"): "--tests or --on",
+        ("--judge", "offline-harm"): "--on",
+        ("--data", "xstest=x.jsonl"): "--on",
+        ("--splits", "4"): "--hold-out-category",
+        ("--keep-category", "a"): "--hold-out-category",
+        ("--no-estimate",): "--dry-run",
+    }.items():
+        assert str(command(str(tmp_path), *flags).exception) == (
+            f"expected {other} beside {flags[0]}, which means nothing without it: give both or none"
+        )
     found = command(str(tmp_path), "--seed-counts", "2", "--tests", "xstest")
     assert str(found.exception) == (
         "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"

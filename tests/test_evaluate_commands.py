@@ -104,6 +104,17 @@ def test_a_model_against_another(tiny_llama: Path, tiny_chat: Path, tmp_path: Pa
     assert (tmp_path / "after/report.html").read_bytes() == first
 
 
+def test_a_figure_that_only_one_model_has_is_not_compared(tiny_llama: Path, tmp_path: Path) -> None:
+    options = ["--on", "domain", *common(tmp_path)]
+    without = [option for option in options if option != "--pairs" and not option.endswith("pairs.jsonl")]
+    call(str(tiny_llama), "--out", str(tmp_path / "before"), *without)
+    text = call(str(tiny_llama), "--out", str(tmp_path / "after"), "--against", str(tmp_path / "before"), *options)
+    name = "domain: bits per byte, demonstrations, mean over items"
+    said = " ".join(text.split())
+    assert f"Not compared, since only one of both has it: {name}" in said
+    assert said.count(name) == 1 and "│ domain: bits per byte, mean over items" in said
+
+
 def test_numbers_do_not_depend_on_the_batch(tiny_llama: Path, tmp_path: Path) -> None:
     pairs = [QAPair(f"What is the capital of {name}?", f"It is {name * n}.") for n, name in enumerate("abcdefghij", 1)]
     task = Domain(pairs, Pool(HashEmbedder(), [QAPair("Who is Link?", "A boy.")]), 1, Asking(8), {})

@@ -18,6 +18,7 @@ from isara.cli import main as cli
 from isara.cli.export import compare_answers
 from isara.config import load_config
 from isara.data import read_pairs
+from isara.decisions import Decision, review_file, write_decisions
 from isara.errors import IsaraError, ModelError, RunError
 from isara.export import llamacpp
 from isara.export.folders import bos_text, find_form, write_folder
@@ -33,6 +34,7 @@ from isara.models import find_model
 from isara.parts import Parts
 from isara.records import QAPair
 from isara.render import PromptFormat, open_renderer, plain_format
+from isara.report.facts import read_run
 from isara.testing import HashEmbedder, word_renderer
 from tests.doubles import SEEDS, CountingTrainer, hyrule
 from tests.test_gguf import tiny
@@ -441,6 +443,19 @@ def test_rows_of_a_run(finished: Path, tmp_path: Path) -> None:
     assert [pair.question for pair in read_pairs(path)][:4] == [pair.question for pair in SEEDS]
 
 
+def test_what_a_model_does_not_know_of_the_rows_is_said(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    row = read_run(tmp_path / "run").iterations[0].accepted[0]
+    write_decisions(review_file(tmp_path / "run", 1), [Decision(row.id, "reject", reason="wrong")])
+    said = exported(tmp_path / "run", "--rows", "sharegpt", "--out", tmp_path / "rows.jsonl")
+    assert "iteration 1 was trained before some of its rows were decided about: its model knows nothing of that" in said
+    write_decisions(review_file(tmp_path / "run", 1), [Decision(row.id, "undo")])
+    assert "iteration 1" not in exported(tmp_path / "run", "--rows", "alpaca", "--out", tmp_path / "other.jsonl")
+    shutil.rmtree(tmp_path / "run/iteration-01/train")
+    said = exported(tmp_path / "run", "--rows", "openai", "--out", tmp_path / "third.jsonl")
+    assert "iteration 1 is not trained yet: its rows are those so far" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -457,7 +472,13 @@ def test_rows_of_a_run(finished: Path, tmp_path: Path) -> None:
          "one"),
         (["--rows", "alpaca", "--out", "RUN"], "expected a new file for the rows, found RUN: give another --out"),
         (["--rows", "alpaca", "--push-to-hub", "zelda/hyrule", "--out", "OUT"],
-         "--push-to-hub takes a folder that --to makes: leave out --rows"),
+         "expected --to beside --push-to-hub, which means nothing without it: give both or none"),
+        (["--to", "safetensors", "--with-seeds", "--out", "OUT"],
+         "expected --rows beside --with-seeds, which means nothing without it: give both or none"),
+        (["--to", "safetensors", "--questions", "3", "--out", "OUT"],
+         "expected --to gguf or ollama beside --questions, which means nothing without it: give both or none"),
+        (["--to", "safetensors", "--public", "--out", "OUT"],
+         "expected --push-to-hub beside --public, which means nothing without it: give both or none"),
     ],
 )  # fmt: skip
 def test_refusals(finished: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -657,6 +657,35 @@ def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp
         align(tmp_path / "run", pair_filters=[is_short])
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (Rejection(None, 1, None), "the name None"),  # type: ignore[arg-type]
+        (Rejection("", 1), "the name ''"),
+        (Rejection("a\nb", 1), r"the name 'a\nb'"),
+        (Rejection("x", {}), "the value {}"),  # type: ignore[arg-type]
+        (Rejection("x", 1, float("nan")), "the threshold nan"),
+        (Rejection("x", np.zeros(3)), "the value array([0., 0., 0.])"),  # type: ignore[arg-type]
+        (Rejection("x", 1, 2, 7), "the id of a near pair 7"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_rejection_that_cant_be_stored_is_told_before_it_is(tmp_path: Path, said: Rejection, found: str) -> None:
+    class Odd:
+        def key(self) -> str:
+            return "odd"
+
+        def __call__(self, candidate: Candidate, kept: Pool) -> Rejection:
+            return said
+
+    with pytest.raises(ConfigError) as caught:
+        align(tmp_path / "run", question_filters=[Odd()])
+    assert 'expected Rejection("its_name", value, threshold) from the filter `' in str(caught.value)
+    assert f"Odd`, its name being a line of text and the others a number, text or None, found {found}: mend" in str(
+        caught.value
+    )
+    assert not (tmp_path / "run/iteration-01/generate/candidates.jsonl").exists()
+
+
 def test_a_filter_that_fails_is_named_with_its_line_and_the_candidate(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def drop_long(candidate, kept):\n    return measure(candidate)\n\n\n"
@@ -705,7 +734,7 @@ def test_a_run_of_an_earlier_version_is_refused_with_one_line(tmp_path: Path) ->
     (tmp_path / "run/environment.json").write_text('{\n  "python": "3.11.2",\n  "weights": "3d5a"\n}\n')
     message = (
         f"{tmp_path / 'run'} was made by an earlier version of ISARA, whose folders this one does not read: "
-        "start a new run with --out ANOTHER_FOLDER, or use isara 0.1 for it"
+        "start a new run with --out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         align(tmp_path / "run", "iterations=1")

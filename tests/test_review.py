@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 from rich.console import RenderableType
+from typer.testing import CliRunner
 
 from isara.cli import main as cli
+from isara.cli.main import app
 from isara.decisions import Decision, drawn, read_decisions, review_file, write_decisions
 from isara.embedders import LexicalEmbedder
 from isara.errors import RunError
 from isara.records import QAPair
 from isara.report.facts import read_run
-from isara.report.review import REASONS, Desk, Row, run_desk, seeds_desk, write_reviewed
+from isara.report.review import REASONS, Desk, Row, reviewed_file, run_desk, seeds_desk, write_reviewed
 from isara.report.review.server import ReviewServer
 from isara.report.review.terminal import review
 from tests.browser import Browser
@@ -36,6 +38,7 @@ PAIRS = [
     QAPair("Who sells bombs in Hyrule?", "Beedle, from his ship.", 1),
     QAPair("Who sells arrows in Hyrule?", "The bazaar.", 1),
 ]
+PAIRS_JSONL = "".join(json.dumps({"question": pair.question, "answer": pair.answer}) + "\n" for pair in PAIRS)
 
 
 def desk_of(path: Path, pairs: Sequence[QAPair] = PAIRS) -> Desk:
@@ -179,6 +182,31 @@ def test_an_iteration_without_rows_is_named(tmp_path: Path) -> None:
         run_desk(run, 2)
 
 
+def test_the_seeds_of_a_config_are_gone_through_by_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "seeds.csv").write_text("frage,antwort\nWer?,Link.\nWo?,Hier.\n")
+    (tmp_path / "isara.yaml").write_text("seeds: seeds.csv\ncolumns: {question: frage, answer: antwort}\n")
+    done = CliRunner().invoke(app, ["review", str(tmp_path), "--terminal"], input="a\na\n")
+    assert done.exit_code == 0, done.output
+    written = (tmp_path / "seeds.csv.reviewed.jsonl").read_text()
+    assert [json.loads(line)["question"] for line in written.splitlines()] == ["Wer?", "Wo?"]
+
+
+def test_no_two_files_share_their_decisions_and_no_review_writes_what_it_reads(tmp_path: Path) -> None:
+    for name in ("pairs.train.jsonl", "pairs.test.jsonl", "pairs.jsonl", "pairs.csv"):
+        text = "question,answer\nWho?,Link.\nWhere?,Here.\n" if name.endswith("csv") else PAIRS_JSONL
+        (tmp_path / name).write_text(text)
+    sources = sorted(tmp_path.iterdir())
+    desks = [seeds_desk(source, LexicalEmbedder()) for source in sources]
+    written = [reviewed_file(source) for source in sources]
+    assert len({desk.path for desk in desks} | set(written)) == 8
+    assert not {*written, *(desk.path for desk in desks)} & set(sources)
+    first = write_reviewed(desks[0], sources[0])
+    again = seeds_desk(first, LexicalEmbedder())
+    again.decide(Decision(again.rows[0].pair.id, "reject", reason="wrong"))
+    before = first.read_bytes()
+    assert write_reviewed(again, first) != first and first.read_bytes() == before
+
+
 def test_seeds_are_gone_through_beside_their_nearest_and_written_beside_the_file(tmp_path: Path) -> None:
     source = tmp_path / "seeds.csv"
     source.write_text("question,answer\n" + "".join(f'{pair.question},"{pair.answer}"\n' for pair in PAIRS))
@@ -188,7 +216,7 @@ def test_seeds_are_gone_through_beside_their_nearest_and_written_beside_the_file
     desk.decide(Decision(desk.rows[0].pair.id, "reject", reason="wrong"))
     desk.decide(Decision(desk.rows[1].pair.id, "edit", "Who sells bombs?", "Beedle."))
     out = write_reviewed(desk, source)
-    assert out == tmp_path / "seeds.reviewed.jsonl" and source.read_bytes() == before
+    assert out == tmp_path / "seeds.csv.reviewed.jsonl" and source.read_bytes() == before
     assert [json.loads(line)["question"] for line in out.read_text().splitlines()] == [
         "Who sells bombs?",
         PAIRS[2].question,

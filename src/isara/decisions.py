@@ -209,6 +209,23 @@ def check_trained(run: Path, t: int, pairs: Sequence[str]) -> None:
         )
 
 
+def changed_since_training(run: Path, t: int, accepted: Sequence[QAPair], decisions: Decisions) -> bool:
+    """Whether an iteration was trained on other rows than its decisions leave by now.
+
+    Args:
+        run: The run folder.
+        t: The iteration.
+        accepted: What passed the filters.
+        decisions: About these.
+    """
+    folder = stage_folder(run, t, "train")
+    if not decisions or not is_done(folder):
+        return False
+    trained = set(read_json(folder / "key.json").get("pairs", ()))
+    left = {pair.id for pair in applied(decisions, accepted)}
+    return not left <= trained or not trained.isdisjoint({pair.id for pair in accepted} - left)
+
+
 def made_after(run: Path, t: int) -> list[Path]:
     """The folders of a run that depend on what an iteration was trained on, where they are."""
     stages = [stage_folder(run, t, name) for name in ("train", "prefer", "evaluate")]

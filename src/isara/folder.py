@@ -367,7 +367,7 @@ def read_environment(run: Path) -> dict[str, Any]:
     if "format" not in found:
         raise RunError(
             f"{run} was made by an earlier version of ISARA, whose folders this one does not read: "
-            "start a new run with --out ANOTHER_FOLDER, or use isara 0.1 for it"
+            "start a new run with --out ANOTHER_FOLDER"
         )
     if found["format"] != FORMAT:
         raise RunError(

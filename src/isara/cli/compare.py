@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isara.cli.options import say
+from isara.cli.options import needed, say
 from isara.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ Estimated = Annotated[
 
 
 def compare(
+    context: typer.Context,
     recipe: Recipe,
     arms: Arms = DEFAULT_ARMS,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds: each arm is run with each of them, from 0.")] = 3,
@@ -101,6 +102,10 @@ def compare(
     from isara.compare.store import FILE_NAME
     from isara.config import load_config
 
+    needed(context, tests or on, "--tests or --on", test_limit="--test-limit")
+    needed(context, on, "--on", data="--data", judge="--judge", pairwise="--compare")
+    needed(context, hold_out_category, "--hold-out-category", splits="--splits", keep_category="--keep-category")
+    needed(context, dry_run, "--dry-run", estimate="--no-estimate")
     chosen = list(ARMS) if arms == "all" else find_arms(_names(arms))
     in_order(chosen)
     if sum(map(bool, (tests, on, hold_out_category, seed_counts))) > 1:

@@ -149,7 +149,7 @@ def _run_and_print(
     model: str, asker: "Asker", names: Sequence[str], options: _Options, place: Path, against: Path | None
 ) -> None:
     from isara.cli.progress import Steps
-    from isara.evaluate.comparison import compare_items, comparison_table, keep_comparison
+    from isara.evaluate.comparison import compare_items, comparison_table, keep_comparison, left_out
     from isara.evaluate.table import table
     from isara.report.evaluation import name_model, refresh_page
 
@@ -179,6 +179,8 @@ def _run_and_print(
         keep_comparison(compared, place, against)
         refresh_page(place)
         console().print(comparison_table(compared, against))
+        if alone := left_out(tasks, place, against):
+            say(f"Not compared, since only one of both has it: {'; '.join(alone)}")
     say(f"Every item is kept in {place}; report.html shows them.")
 
 

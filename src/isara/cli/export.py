@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isara.cli.options import console, say
+from isara.cli.options import console, needed, say
 from isara.errors import RunError
 
 if TYPE_CHECKING:
     from isara.export.llamacpp import Agreement
     from isara.parts import Parts
     from isara.records import QAPair
+    from isara.report.facts import Run
 
 _MOST_SHOWN = 300  # characters of an answer
 _TOGETHER = 8  # questions of a call, so that a bar moves
 
 
 def export(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Option(help="The new folder; with --rows, the new file.")],
     to: Annotated[
@@ -45,15 +47,25 @@ def export(
     """
     if (to is None) == (rows is None):
         raise RunError("expected one of --to and --rows: --to takes the model, --rows its pairs")
+    needed(context, to, "--to", push_to_hub="--push-to-hub")
+    needed(context, push_to_hub, "--push-to-hub", public="--public")
+    needed(context, rows, "--rows", with_seeds="--with-seeds")
+    needed(
+        context,
+        to and to.startswith(("gguf", "ollama")),
+        "--to gguf or ollama",
+        check="--check",
+        questions="--questions",
+    )
     if rows is not None:
-        if push_to_hub:
-            raise RunError("--push-to-hub takes a folder that --to makes: leave out --rows")
         _write_rows(run, rows, out, with_seeds)
         return
     from isara.build import build_run
     from isara.export.folders import find_form, write_folder
+    from isara.report.facts import read_run
 
     form, kind = find_form(str(to))
+    _say_what_is_open(read_run(run))
     # In float32, so that what is compared is the file: the rounding of bfloat16 turns most long answers by itself.
     parts = build_run(run, ["engine.dtype=float32"] if kind else (), retrieves=False)
     final, most = Path(parts.model), parts.config.answers.max_new_tokens
@@ -67,6 +79,21 @@ def export(
         say(f"pushed to {push(out, push_to_hub, private=not public)}")
 
 
+def _say_what_is_open(run: "Run") -> None:
+    """What the rows of a run and its model may not agree on."""
+    from isara.decisions import changed_since_training
+
+    for facts in run.iterations:
+        if changed_since_training(run.path, facts.number, facts.accepted, facts.decisions):
+            say(
+                f"iteration {facts.number} was trained before some of its rows were decided about: its model knows "
+                "nothing of that, its rows do",
+                err=True,
+            )
+        if facts.candidates and facts.training is None:
+            say(f"iteration {facts.number} is not trained yet: its rows are those so far", err=True)
+
+
 def _write_rows(run: Path, form: str, out: Path, with_seeds: bool) -> None:
     from isara.export.rows import FORMATS, to_rows
     from isara.files import json_lines, write_text
@@ -77,6 +104,7 @@ def _write_rows(run: Path, form: str, out: Path, with_seeds: bool) -> None:
     if out.exists():
         raise RunError(f"expected a new file for the rows, found {out}: give another --out")
     found = read_run(run)
+    _say_what_is_open(found)
     pairs = [pair for facts in found.iterations for pair in facts.pairs]
     pairs = [*(found.seeds if with_seeds else ()), *pairs]
     if not pairs:

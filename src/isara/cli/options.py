@@ -43,6 +43,26 @@ def configured(
     return settings
 
 
+def needed(context: typer.Context, present: object, other: str, **flags: str) -> None:
+    """Refuses flags that mean nothing without another one.
+
+    Args:
+        context: The verb at work.
+        present: Whether that one is given.
+        other: Its name.
+        flags: Theirs, by the verb's parameters.
+
+    Raises:
+        ConfigError: One of them is given.
+    """
+    from isara.errors import ConfigError
+
+    for parameter, flag in flags.items():
+        source = context.get_parameter_source(parameter)
+        if not present and source is not None and source.name != "DEFAULT":
+            raise ConfigError(f"expected {other} beside {flag}, which means nothing without it: give both or none")
+
+
 def console(stderr: bool = False) -> Any:
     """Where tables and panels go."""
     from rich.console import Console

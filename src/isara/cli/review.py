@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def review(
-    what: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a file of seed pairs.")],
+    what: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, a config or its folder, or a file of seed pairs.")
+    ],
     iteration: Annotated[
         int | None, typer.Option(min=1, help="Rows of this iteration; by default the last that is made.")
     ] = None,
@@ -45,10 +47,16 @@ def review(
         go_through: Callable[[Desk], None] = _pass_unread
     else:
         go_through = _in_terminal if terminal else partial(_serve, port=port, open_page=open_page)
-    if what.is_dir():
+    is_config = what.suffix in (".yaml", ".yml") or (what / "isara.yaml").is_file()
+    if what.is_dir() and not (is_config and not (what / "environment.json").exists()):
         _review_run(what, iteration, rows, go_through)
     elif iteration is not None or rows is not None:
         raise RunError("--iteration and --rows are of a run: a file of pairs is gone through as a whole")
+    elif is_config:
+        from isara.config import load_config
+
+        config = load_config(what)
+        _review_seeds(Path(config.seeds), go_through, config.columns.question, config.columns.answer)
     else:
         _review_seeds(what, go_through)
 
@@ -72,11 +80,13 @@ def _review_run(run: Path, iteration: int | None, rows: int | None, go_through: 
         say(desk.after)
 
 
-def _review_seeds(source: Path, go_through: "Callable[[Desk], None]") -> None:
+def _review_seeds(
+    source: Path, go_through: "Callable[[Desk], None]", question: str | None = None, answer: str | None = None
+) -> None:
     from isara.embedders import find_embedder
     from isara.report.review import seeds_desk, write_reviewed
 
-    desk = seeds_desk(source, find_embedder("lexical"))
+    desk = seeds_desk(source, find_embedder("lexical"), question, answer)
     go_through(desk)
     say(f"{desk.said()} in {desk.path}")
     out = write_reviewed(desk, source)

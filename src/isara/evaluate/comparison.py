@@ -66,6 +66,15 @@ def compare_items(tasks: Sequence[Task], out: Path, other: Path) -> list[Compare
     ]
 
 
+def left_out(tasks: Sequence[Task], out: Path, other: Path) -> list[str]:
+    """The figures, after their task's name, that only one of two results has, and so no comparison."""
+    found = []
+    for task in tasks:
+        both = [_values(task, folder / task.name) for folder in (out, other)]
+        found += [f"{task.name}: {name}" for name in sorted(both[0].keys() ^ both[1].keys())]
+    return found
+
+
 def comparison_table(rows: Sequence[Compared], other: Path) -> Table:
     """The comparison as `isara evaluate --against` prints it; p is Holm's, over all rows."""
     grid = Table(title=Text(f"Against {other}, on the same items"), title_justify="left")

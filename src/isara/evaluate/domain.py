@@ -209,7 +209,9 @@ class Domain:
     def values(self, row: Row) -> dict[str, float]:
         """The row's bits per byte (the figure weighs long answers more), nearness to the reference, and verdicts."""
         found = counted(row, self.judges)
-        costs = {f"{name}{MEAN_OVER_ITEMS}": found[name] for name in self._costs()}
+        # A row of another folder may have been measured without demonstrations, and then holds no such figure.
+        names = self._costs() if row["demo_ids"] else (_BITS,)
+        costs = {f"{name}{MEAN_OVER_ITEMS}": found[name] for name in names}
         others = (*_NEARNESS, *(answers.SHARES[kind] for kind in self.judges))
         return costs | {name: found[name] for name in others if name in found}
 

@@ -1,6 +1,8 @@
 """Asks a filter, and says of one that fails or answers something else which it was, on what, and where."""
 
+import math
 import traceback
+from typing import Any
 
 from isara.errors import ConfigError, IsaraError
 from isara.marks import clean
@@ -36,7 +38,32 @@ def rejection_of(check: Filter, candidate: Candidate, kept: Pool) -> Rejection |
             f"expected a Rejection or None from the filter `{_name(check)}`, found {said!r}: "
             f"return {_EXAMPLE} for a pair to drop and None for one to keep"
         )
+    if said is not None and (wrong := _wrong(said)):
+        raise ConfigError(
+            f"expected {_EXAMPLE} from the filter `{_name(check)}`, its name being a line of text and the others a "
+            f"number, text or None, found {wrong}: mend the filter; a run's finished batches are kept"
+        )
     return said
+
+
+def _wrong(said: Rejection) -> str:
+    """The part of a rejection that can't be stored; "" where all can."""
+    if not (isinstance(said.reason, str) and said.reason.strip() and said.reason.isprintable()):
+        return f"the name {said.reason!r}"
+    for name in ("value", "threshold"):
+        value = getattr(said, name)
+        if not _can_be_stored(value):
+            return f"the {name} {clean(repr(value), _SHOWN)}"
+    return "" if isinstance(said.near_id, str | None) else f"the id of a near pair {clean(repr(said.near_id), _SHOWN)}"
+
+
+def _can_be_stored(value: Any) -> bool:
+    """Whether it is text, None, or a finite number, Python's or numpy's."""
+    if getattr(value, "size", 0) == 1 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int | None)
 
 
 def _name(check: Filter) -> str:

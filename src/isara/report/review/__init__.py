@@ -212,7 +212,7 @@ def _row(stored: StoredCandidate) -> Row:
     )
 
 
-def seeds_desk(source: Path, embedder: Embedder) -> Desk:
+def seeds_desk(source: Path, embedder: Embedder, question: str | None = None, answer: str | None = None) -> Desk:
     """The pairs of a data file, each beside its nearest others.
 
     Decisions lie beside the file, whose own bytes are never changed; those about pairs that it no longer holds count
@@ -221,6 +221,8 @@ def seeds_desk(source: Path, embedder: Embedder) -> Desk:
     Args:
         source: The file.
         embedder: Finds what is near.
+        question: As `read_pairs`.
+        answer: As `read_pairs`.
 
     Raises:
         SeedError: It can't be read.
@@ -228,7 +230,7 @@ def seeds_desk(source: Path, embedder: Embedder) -> Desk:
     """
     if not source.is_file():
         raise RunError(f"expected a run folder or a file of pairs to review, found none at {source}: name one")
-    pairs = list({pair.id: pair for pair in read_pairs(source)}.values())
+    pairs = list({pair.id: pair for pair in read_pairs(source, question, answer)}.values())
     pool = Pool(embedder, pairs)
     rows = [
         Row(pair, tuple((near.id, cosine) for near, cosine in reversed(pool.nearest(pair, _NEIGHBOURS))))
@@ -262,4 +264,5 @@ def write_reviewed(desk: Desk, seeds: Path) -> Path:
 
 
 def _stem(path: Path) -> str:
-    return path.name.partition(".")[0] or path.name
+    """What the names of the files beside a file begin with: its own name, so that no two files share one."""
+    return path.name.removesuffix(".jsonl")
