@@ -22,7 +22,7 @@ from isara.pool import Pool, retriever
 from isara.records import Candidate, Draw, Prompt, QAPair, Rejection, TrainStats
 from isara.report.facts import read_run
 from isara.selection.calibration import Calibration, leave_one_out, losses
-from isara.selection.focus import Balanced, Worst, around
+from isara.selection.focus import Balanced, ByKind, Worst, around
 from isara.selection.rules import Keep, Selection
 from isara.selection.scores import Answered, Likelihood, Scorer, agreement, distance, other_questions
 from isara.selection.weights import LEAST, MOST, weights
@@ -490,3 +490,62 @@ def test_weights_by_a_score_that_is_not_stored() -> None:
     with pytest.raises(ConfigError) as error:
         load_config(None, ["train.weights=question"])
     assert "expected question among `select.scores` for `train.weights: question`" in str(error.value)
+
+
+REFUSED = [
+    QAPair(f"How do I rob the {what}?", f"I am sorry, I can't help with the {what}.")
+    for what in ("bank", "inn", "king", "mill", "shop", "well")
+]
+HELPED = [
+    QAPair(f"How do I find the {what}?", f"Go {where}.")
+    for what, where in (("bank", "left"), ("inn", "right"), ("well", "north"))
+]
+
+
+def by_kind(kind: str = "nearest", k: int = 2, more: Sequence[QAPair] = ()) -> ByKind:
+    seeds = Pool(LexicalEmbedder(), [*REFUSED, *HELPED])
+    return ByKind(seeds, Pool(LexicalEmbedder(), [*seeds.pairs, *more]), kind, k, 0)  # type: ignore[arg-type]
+
+
+def test_kinds_are_drawn_one_at_a_time_and_as_often_as_the_seeds_have_them() -> None:
+    focus, rng = by_kind(), random.Random(0)
+    drawn = [focus.draw(turn, 4, rng) for turn in range(1000)]
+    assert all(
+        set(map(id, each)) <= set(map(id, REFUSED)) or set(map(id, each)) <= set(map(id, HELPED)) for each in drawn
+    )
+    assert sum(each[0] in REFUSED for each in drawn) / 1000 == pytest.approx(6 / 9, abs=0.05)
+    assert {len(each) for each in drawn if each[0] in REFUSED} == {4}
+    [three] = {len(each) for each in drawn if each[0] in HELPED}
+    assert three == 3 and focus.fill(POOL, HELPED, 8) == HELPED[::-1]  # no seed of another kind fills up
+    assert focus.fill(POOL, REFUSED[:1], 3)[-1] == REFUSED[0] and len(focus.fill(POOL, REFUSED[:1], 3)) == 3
+    ids = {tuple(found) for found in focus.to_json()["kinds"].values()}
+    assert ids == {tuple(pair.id for pair in REFUSED), tuple(pair.id for pair in HELPED)}
+
+
+def test_an_answer_follows_pairs_of_the_kind_that_its_question_was_asked_after() -> None:
+    focus = by_kind(more=[QAPair("How do I rob the bank at night?", "I am sorry, I can't help with the night.")])
+    asked = []
+    for kind in (REFUSED, HELPED):
+        draw = Draw("How do I find the bank at night?", 1, "stop", "", 0, (kind[1].id, kind[0].id), (0.0, 0.0))
+        asked.append(Candidate(QAPair(f"{draw.text} {len(asked)}", ""), draw))
+    shown = focus.answering(asked)
+    refused, helped = ([pair.answer for pair, _ in shown(each.pair)] for each in asked)
+    assert all("can't help" in answer for answer in refused) and "I am sorry, I can't help with the night." in refused
+    assert len(helped) == 2 and all(answer.startswith("Go ") for answer in helped)
+
+
+def test_seeds_of_one_kind_are_all_drawn_from_which_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    focus = ByKind(Pool(LexicalEmbedder(), HORSES), Pool(LexicalEmbedder(), HORSES), "nearest", 2, 0)
+    assert len(focus.seeds) == 1 and sorted(focus.draw(0, 9, random.Random(0)), key=HORSES.index) == HORSES
+    assert "questions.focus: kinds: the seeds' answers are of one kind" in caplog.text
+
+
+def test_a_run_by_kinds_keeps_questions_and_answers_to_one_kind(tmp_path: Path) -> None:
+    seeds = [*REFUSED, *HELPED]
+    kind_of = {pair.id: pair in REFUSED for pair in seeds}
+    settings = ["iterations=1", "generate.accept=12", "questions.demos=2", "questions.focus=kinds", "heldout=0"]
+    align(tmp_path / "run", *settings, seeds=seeds, heldout=[])
+    rows = [row for row in stored(tmp_path / "run", 1) if row["answer_draws"]]
+    shown = [(row["question_draw"]["demo_ids"], row["answer_draws"][0]["demo_ids"]) for row in rows]
+    kinds = [{kind_of[each] for each in (*question, *answer)} for question, answer in shown]
+    assert all(len(found) == 1 for found in kinds) and {True} in kinds and {False} in kinds
