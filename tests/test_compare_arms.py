@@ -54,6 +54,7 @@ CHANGES: dict[str, set[str]] = {
     "seeds-ask": FROM,
     "seeds-check": {"filters.agreement"},
     "kind-check": {"filters.agreement", "filters.kind"},
+    "by-kind": {"questions.focus", "filters.agreement", "filters.kind"},
     "no-check": {"filters.agreement"},
     "score-weights": {"train.weights", "select.scores"},
     "dpo": {"prefer.method"},
