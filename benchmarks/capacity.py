@@ -75,4 +75,7 @@ def table(cases: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(sys.argv[1:] or list(SHOWN)))
+    try:
+        print(table(sys.argv[1:] or list(SHOWN)))
+    except ValueError:
+        sys.exit(f"expected PARAMETERS:GPUS such as 7.6e9:8, found {' '.join(sys.argv[1:])}")

@@ -186,6 +186,34 @@ def test_a_number_a_search_and_a_filter_lead_to_their_answers(folder: Path, open
     assert browser.log("browser") == []
 
 
+def test_an_answer_is_right_or_wrong_where_its_value_is_a_weight(
+    folder: Path, tmp_path: Path, opened: Callable[[Path], Browser]
+) -> None:
+    """As of the score `refusal`: a right answer to a rare kind of question counts more than one."""
+
+    def change(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        rare = rows[0]["id"]
+        for row in rows:
+            row["values"] = {"right": (1.8 if row["id"] == rare else 0.9) * (row["seed"] == 0)}
+
+    browser = opened(copied(folder, tmp_path / "out", change))
+    browser.run("openAnswers(arms.find((index) => D.lines[index].arm === 'isara'), 0, 'given')")
+    scores = browser.run("return [...document.querySelectorAll('#answers-list .score')].map((s) => s.innerText)")
+    assert set(scores) == {"right with 1 of 2 seeds"}
+    list_of = browser.text("answers-list")
+    assert "seed 0: right" in list_of and "180 %" not in list_of and "points" not in list_of
+    assert "isara: right as often as sft-seeds-equal" in list_of
+    browser.run("openQuestion(0)")
+    shown = browser.text("question")
+    assert "\nright\n" in shown and "\nwrong\n" in shown and "%" not in shown
+
+
+def test_what_opens_answers_is_said_and_no_more(folder: Path, opened: Callable[[Path], Browser]) -> None:
+    browser = opened(folder)
+    assert "A score, a difference or an arm's name opens the answers behind it." in browser.text("arms")
+    assert "A number opens" not in browser.text("arms")
+
+
 def test_hostile_answers_are_text(folder: Path, tmp_path: Path, opened: Callable[[Path], Browser]) -> None:
     def change(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
         for row in rows:

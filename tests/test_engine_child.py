@@ -134,6 +134,37 @@ def test_a_message_that_the_childs_end_has_cut_is_its_end() -> None:
     child.close()
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "[rank1]: ValueError: no hearts left\n[rank0]: RuntimeError: [gloo/pair.cc:5] Connection closed by peer\n",
+            "the group ended with exit code 1; it last wrote: ValueError: no hearts left",
+        ),
+        (
+            "[rank0]: RuntimeError: Broken pipe\n",
+            "the group ended with exit code 1; it last wrote: RuntimeError: Broken pipe",
+        ),
+        (
+            "traceback : Signal 15 (SIGTERM) received by PID 6\ntraceback : Signal 9 (SIGKILL) received by PID 7\n",
+            "the group was killed by signal 9, as a system does when memory runs out; it last wrote: traceback : ",
+        ),
+        ("traceback : Signal 15 (SIGTERM) received by PID 6\n", "the group ended with exit code 1; it last wrote: tra"),
+    ],
+)
+def test_of_a_group_that_ended_the_cause_is_told(tmp_path: Path, written: str, said: str) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    talking = f"import sys; sys.stderr.write({written!r}); sys.exit(1)"
+    command = [sys.executable, "-c", talking]
+    child = Child(command, "the group", ModelError, starts_others=True, folder=str(folder))
+    with pytest.raises(ModelError) as caught:
+        next(child.ask(what="next"))
+    child.close()
+    assert str(caught.value).startswith(said)
+    assert not folder.exists()  # whoever started it may be gone by then
+
+
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -448,7 +448,7 @@ def test_what_a_model_does_not_know_of_the_rows_is_said(finished: Path, tmp_path
     row = read_run(tmp_path / "run").iterations[0].accepted[0]
     write_decisions(review_file(tmp_path / "run", 1), [Decision(row.id, "reject", reason="wrong")])
     said = exported(tmp_path / "run", "--rows", "sharegpt", "--out", tmp_path / "rows.jsonl")
-    assert "iteration 1 was trained before some of its rows were decided about: its model knows nothing of that" in said
+    assert "iteration 1 was trained before 1 of its rows were decided about: its model knows nothing of that" in said
     write_decisions(review_file(tmp_path / "run", 1), [Decision(row.id, "undo")])
     assert "iteration 1" not in exported(tmp_path / "run", "--rows", "alpaca", "--out", tmp_path / "other.jsonl")
     shutil.rmtree(tmp_path / "run/iteration-01/train")

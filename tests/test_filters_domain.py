@@ -34,7 +34,7 @@ SEEDS = [
     *(QAPair(f"May I borrow {mask}?", f"Sorry, {mask} is not for lending to anyone.") for mask in MASKS),
     *(QAPair(f"What does {mask} cost here?", f"As for {mask}, we sell it for a song.") for mask in MASKS),
 ]
-LENDING, SELLING = "mask is not for lending to anyone", "mask we sell it for a song"
+LENDING, SELLING = "mask is not for lending to anyone", "mask, we sell it for a song"
 
 
 def recipe(name: str, file: str) -> list[dict[str, str]]:
@@ -51,7 +51,7 @@ def test_the_kinds_of_the_recipes_are_their_rules(file: str) -> None:
     kinds = Kinds([row["answer"] for row in recipe("safety", "seeds")])
     rows = recipe("safety", file)
     found = Counter(zip([row["harmful"] for row in rows], kinds.of([row["answer"] for row in rows]), strict=True))
-    assert {kind for harmful, kind in found if harmful} == {"but i can t help with", "i won t help with"}
+    assert {kind for harmful, kind in found if harmful} == {"but I can't help with", "I won't help with"}
     assert {kind for harmful, kind in found if not harmful} == {OTHER}
 
     kinds = Kinds([row["answer"] for row in recipe("shop", "seeds")])
@@ -67,6 +67,19 @@ def test_kinds_of_few_or_unlike_answers() -> None:
     assert Kinds(["Ganondorf is back."]).names == ()
     unlike = ["Follow the river.", "Nobody knows.", "Ask the owl at night.", "It sleeps in the well.", "Blow the horn."]
     assert Kinds(unlike).of(unlike) == [OTHER] * 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ("Sorry — I can’t  sell\nthe {}.", "Sorry — I can’t sell the"),
+        ("{}は 売り物です。", "は 売り物です"),
+        ("Redo it well, {}; do it well.", "do it well"),
+    ],
+)
+def test_a_kind_is_named_as_its_first_answer_writes_it(answer: str, name: str) -> None:
+    others = [pair.answer for pair in SEEDS[6:]]
+    assert Kinds([answer.format(mask.split()[1]) for mask in MASKS] + others).names == (name, SELLING)
 
 
 def test_the_report_shows_a_kind_that_spreads() -> None:

@@ -25,7 +25,7 @@ SEEDS = [
     *(QAPair(f"May I borrow {mask}?", f"Sorry, {mask} is not for lending to anyone.") for mask in MASKS),
     *(QAPair(f"What does {mask} cost here?", f"As for {mask}, we sell it for a song.") for mask in MASKS),
 ]
-LENDING, SELLING = "mask is not for lending to anyone", "mask we sell it for a song"
+LENDING, SELLING = "mask is not for lending to anyone", "mask, we sell it for a song"
 
 
 class Blind:
@@ -101,7 +101,7 @@ def test_kinds_that_questions_do_not_tell_apart_are_one() -> None:
 
 def test_the_recipes_kinds_are_told_by_meaning_and_not_by_words() -> None:
     probe = KindProbe(minilm(), pairs("safety", "seeds"))
-    assert probe.groups == [("but i can t help with", "i won t help with"), (OTHER,)]
+    assert probe.groups == [("but I can't help with", "I won't help with"), (OTHER,)]
     assert probe.tells and probe.accuracy == pytest.approx(0.713, abs=0.02)
     heldout = pairs("safety", "heldout")
     fits = [probe.kind_of(pair.answer) in probe.expected(pair.question) for pair in heldout]

@@ -429,7 +429,6 @@ def test_a_local_judge_is_asked_by_workers(tiny_llama: Path, tmp_path: Path) -> 
     text = f"judge: local\nmodel: {tiny_llama}\nkind: quality\n"
     alone.write_text(text + "device: cpu\ndtype: float32\n")
     shared.write_text(text + "engine: {device: cpu, dtype: float32, workers: 2}\n")
-    wrong.write_text(text + "dtype: float32\nengine: {workers: 2}\n")
     pairs = [QAPair(f"Who is in room {room}?", "Link." * (room % 3 + 1)) for room in range(6)]
     one, two = read_judge(str(alone)), read_judge(str(shared))
     assert isinstance(one, LocalJudge) and isinstance(two, LocalJudge)
@@ -441,9 +440,35 @@ def test_a_local_judge_is_asked_by_workers(tiny_llama: Path, tmp_path: Path) -> 
     for judge in (one, two):
         judge.close()
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    wrong.write_text(text + "dtype: float32\nengine: {workers: 2}\n")
     with pytest.raises(ConfigError) as caught:
         read_judge(str(wrong))
     assert "expected `engine.dtype` beside `engine`, found `dtype` outside of it" in str(caught.value)
+
+
+def test_a_local_judges_engine_is_read_as_a_configs_and_stands_in_its_pin(tiny_llama: Path, tmp_path: Path) -> None:
+    text = f"judge: local\nmodel: {tiny_llama}\nkind: quality\n"
+
+    def pin(engine: str, name: str = "judge.yaml") -> str:
+        (tmp_path / name).write_text(text + (f"engine: {engine}\n" if engine else ""))
+        return read_judge(str(tmp_path / name)).pin
+
+    (tmp_path / "mine.py").write_text("class Engine:\n    def __init__(self, model, **options): pass\n")
+    url = "{kind: server, url: ['http://127.0.0.1:9', 'http://127.0.0.1:8'], evaluate_with: server}"
+    plain, served, own = pin(""), pin(url), pin("{use: 'mine.py:Engine'}")
+    assert len({plain, served, own}) == 3
+    assert pin("{workers: 2, dtype: float32}") == plain and pin(url.replace(":8'", ":7'")) == served
+    assert pin(url.replace("evaluate", "check_weights: false, evaluate")) != served
+    (tmp_path / "mine.py").write_text("class Engine:\n    def __init__(self, model): pass\n")
+    assert pin("{use: 'mine.py:Engine'}") != own
+    for engine, said in {
+        "{kind: server}": "expected `url` or `serve`, one of them, for `kind: server`",
+        "{wrokers: 2}": "unknown key `engine.wrokers`: did you mean `engine.workers`?",
+        "{use: 'other.py:Engine'}": "`engine.use`: expected a file beside this one, found none at other.py:Engine",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            pin(engine)
+        assert str(caught.value).startswith(f"{tmp_path}/judge.yaml: ") and said in str(caught.value)
 
 
 def test_the_templates_default_is_the_classifiers_own() -> None:

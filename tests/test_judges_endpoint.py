@@ -201,8 +201,8 @@ def test_a_server_that_only_hangs_is_one_line(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         EndpointJudge(endpoint(server, timeout=0.1, retries=1)).score([CUCCO])
     assert str(caught.value) == (
-        f"{server.url} gave no reply in 2 attempts (no whole reply within 0.1 s): try again later; "
-        "replies so far are kept where a cache is set"
+        f"{server.url} gave no reply in 2 attempts (no whole reply within 0.1 s): see why it hangs, or raise its "
+        "time-out; replies so far are kept where a cache is set"
     )
 
 

@@ -1,6 +1,7 @@
 """report.html: what it says of a run, that no text of a model gets out of its place, and what a browser makes of it."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,8 +17,11 @@ from isara.cli import main as cli
 from isara.decisions import Decision, review_file, write_decisions
 from isara.embedders import LexicalEmbedder
 from isara.errors import RunError
+from isara.files import json_lines, read_json, write_json, write_text
+from isara.folder import stage_folder
+from isara.kinds import OTHER, Kinds, KindShare
 from isara.loop import run as run_loop
-from isara.records import QAPair, Rejection
+from isara.records import SEEDS_ONLY, QAPair, Rejection
 from isara.report.facts import Run, read_run
 from isara.report.page import refresh_page, write_page
 from isara.report.page.content import content
@@ -27,7 +31,7 @@ from isara.report.page.rows import pieces
 from tests.browser import Browser
 from tests.test_loop import align, tree
 from tests.test_report import SEEDS, made, make_run
-from tests.test_seeds_only import village
+from tests.test_seeds_only import COLLAPSED, HELDOUT, village
 
 HOSTILE = [
     "</script><script>window.hit = 1</script>",
@@ -63,6 +67,70 @@ def test_a_page_says_what_the_run_holds(tmp_path: Path) -> None:
     assert fates == ["seed"] * 2 + ["accepted"] + ["dropped"] * 3 + ["accepted"] * 2
     near = found["rows"][3]
     assert (near["reason"], near["value"], near["threshold"], near["near"]) == ("novelty", "0.72", "0.7", 0)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose held-out answers are scored: a third of the questions are to be refused, and some pairs choose."""
+    place = tmp_path_factory.mktemp("judged")
+    rows = [{**pair.to_json(), "harmful": number % 3 == 0} for number, pair in enumerate(HELDOUT)]
+    write_text(place / "heldout.jsonl", json_lines(rows))
+    write_json(place / "manner.json", {"refusal": ["Sorry, .*"]})
+    run_loop(village(place / "run", f"heldout={place}/heldout.jsonl", "evaluate.score=refusal", "evaluate.answers=20"))
+    return read_run(place / "run")
+
+
+def test_answers_after_demonstrations_are_a_model_of_their_own(judged: Run) -> None:
+    found = content(judged, LexicalEmbedder())
+    names = ["base model", "base model, after demonstrations", "seeds only", "iteration 1", "iteration 2"]
+    assert [model["name"] for model in found["models"]] == names
+    told = {pair["id"]: by for pair in found["heldout"] for by in pair["by"] if by["t"] == "demos"}
+    rows = {row.id: row for row in judged.base.items}
+    assert sum("answer" in by for by in told.values()) == sum(row.given_demos is not None for row in rows.values()) > 5
+    for row_id, by in told.items():
+        row = rows[row_id]
+        assert by["bits"] == round(row.bits_demos / row.bytes, 3)
+        assert by.get("answer") == (row.given_demos.answer if row.given_demos else None)
+
+
+def test_without_demonstrations_there_is_no_such_model(tmp_path: Path) -> None:
+    run_loop(village(tmp_path / "run", "evaluate.demos=0"))
+    found = content(read_run(tmp_path / "run"), LexicalEmbedder())
+    assert [model["t"] for model in found["models"]] == [0, SEEDS_ONLY, 1, 2]
+
+
+def test_every_gain_names_its_rival_and_the_pairs_that_it_is_the_mean_of(judged: Run) -> None:
+    found = content(judged, LexicalEmbedder())
+    assert {gain["rival"] for gain in found["gains"]} == {0, "demos", SEEDS_ONLY}
+    for gain in found["gains"]:
+        pairs = [found["heldout"][place] for place in gain["pairs"]]
+        by = [{each["t"]: each for each in pair["by"]} for pair in pairs]
+        gains = [each[gain["t"]]["scores"]["right"] - each[gain["rival"]]["scores"]["right"] for each in by]
+        assert len(gains) == gain["n"] and np.mean(gains) == pytest.approx(gain["value"], abs=1e-3)
+        assert not any(pair.get("selects") for pair in pairs)
+    chose = [pair for pair in found["heldout"] if pair.get("selects")]
+    assert len(chose) == sum(row.selects for row in judged.base.items) > 0
+    assert found["story"]["rests"] == found["gains"][0]["n"] < found["story"]["measured"] == len(HELDOUT)
+
+
+def test_a_gain_in_bits_is_about_every_pair(tmp_path: Path) -> None:
+    run_loop(village(tmp_path / "run"))
+    found = content(read_run(tmp_path / "run"), LexicalEmbedder())
+    assert all(gain["pairs"] == list(range(len(HELDOUT))) and gain["n"] == len(HELDOUT) for gain in found["gains"])
+
+
+def test_kinds_that_an_older_run_has_named_in_bare_words_open_their_rows(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", batches=[[made("Who sells fish?", "Zoras.")]])
+    wares = ["bombs", "milk", "masks", "fish"]
+    answers = [f"Sorry, I can't sell {ware}." for ware in wares] + [f"{ware.title()} are at home." for ware in wares]
+    seeds = tuple(QAPair(f"Question {number}?", answer) for number, answer in enumerate(answers))
+    [name] = [name for name in Kinds(answers).names if "sell" in name]
+    first = dataclasses.replace(
+        run.iterations[0], kinds=(KindShare("sorry i can t sell", 0.5, 0.0), KindShare(OTHER, 0, 1))
+    )
+    found = content(dataclasses.replace(run, seeds=seeds, iterations=(first,)), LexicalEmbedder())
+    assert [share["kind"] for share in found["kinds"][0]["shares"]] == [name, OTHER] == ["Sorry, I can't sell", OTHER]
+    assert [row.get("kind") for row in found["rows"][:4]] == [name] * 4
 
 
 def test_every_count_of_the_funnel_is_the_count_of_its_rows(tmp_path: Path) -> None:
@@ -224,17 +292,71 @@ def test_a_search_a_filter_and_a_number_lead_to_their_rows(tmp_path: Path, opene
     assert browser.log("browser") == []
 
 
-def test_an_interval_of_the_verdict_opens_the_answers_behind_it(
-    tmp_path: Path, opened: Callable[[Run], Browser]
-) -> None:
+def chosen_in(browser: Browser, *names: str) -> list[str]:
+    return [browser.run(f"return document.getElementById('answers-{name}').value") for name in names]
+
+
+def test_a_gain_opens_both_models_and_the_pairs_that_it_is_about(judged: Run, opened: Callable[[Run], Browser]) -> None:
+    browser, found = opened(judged), content(judged, LexicalEmbedder())
+    n, chosen, said = (
+        found["story"]["rests"],
+        str(judged.chosen),
+        "return document.getElementById('answers-count').innerText",
+    )
+    assert f"held-out pairs, measured on; the verdict rests on {n}" in browser.text("story")
+    named = "[...document.querySelectorAll('#story .line button')]"
+    for place, (label, rival) in enumerate(
+        [("than base", "0"), ("than base, demos", "demos"), ("than seeds only", "-1")]
+    ):
+        assert browser.run(f"return {named}[{place}].innerText") == label
+        browser.choose("answers-after", "0")
+        browser.run(f"{named}[{place}].click()")
+        assert browser.run("return document.activeElement.id") == "answers"
+        assert chosen_in(browser, "before", "after", "show") == [rival, chosen, "verdict"]
+        assert browser.run(said) == f"{n} of 24 held-out pairs that the verdict rests on"
+    figures = "[...document.querySelectorAll('#numbers figure')]"
+    point = "querySelector('[role=button]').dispatchEvent(new MouseEvent('click'))"
+    browser.run(f"{figures}.find((f) => f.innerText.startsWith('better than base, demos')).{point}")
+    assert chosen_in(browser, "before", "after", "show") == ["demos", "1", "verdict"]
+    browser.run(f"{figures}.find((f) => f.innerText.startsWith('score after demos')).{point}")
+    assert chosen_in(browser, "after", "show") == ["demos", "verdict"]
+    assert (
+        "base model, after demonstrations"
+        in browser.run("return document.querySelector('#answers-list h4').innerText").lower()
+    )
+    browser.run(f"{figures}.find((f) => f.innerText.startsWith('score that chose')).{point}")
+    assert chosen_in(browser, "after", "show") == ["0", "chose"]
+    chose = sum(pair.get("selects", False) for pair in found["heldout"])
+    assert browser.run(said) == f"{chose} of 24 held-out pairs that chose the iteration"
+    browser.run("[...document.querySelectorAll('.tiles button')].find((b) => b.innerText.includes('held-out')).click()")
+    assert browser.run(said) == "24 of 24 held-out pairs"
+    browser.run("document.getElementById('answers-words').focus()")
+    browser.press("HOUSE 17")
+    assert browser.settle(said, "1 of 24 held-out pairs") == "1 of 24 held-out pairs"
+    browser.run("document.getElementById('answers-words').select()")
+    browser.press("can't help.")
+    refused = sum(any(by.get("answer") == COLLAPSED for by in pair["by"]) for pair in found["heldout"])
+    assert browser.settle(said, f"{refused} of 24 held-out pairs") == f"{refused} of 24 held-out pairs"
+    assert browser.log("browser") == []
+
+
+def test_where_every_pair_counts_there_is_no_choice_of_pairs(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
     run_loop(village(tmp_path / "run"))
     browser = opened(read_run(tmp_path / "run"))
-    named = "[...document.querySelectorAll('#story .line button')]"
-    assert browser.run(f"return {named}.map((b) => b.textContent)")[0] == "than base"
-    browser.choose("answers-after", "0")
-    browser.run(f"{named}[0].click()")
-    assert browser.run("return document.activeElement.id") == "answers"
-    assert browser.run("return document.getElementById('answers-after').value") == "2"
+    browser.run("[...document.querySelectorAll('#story .line button')][1].click()")
+    assert chosen_in(browser, "before", "after") == ["demos", "2"]
+    assert browser.run("return document.getElementById('answers-show')") is None
+    assert browser.text("answers-count") == "24 of 24 held-out pairs"
+    assert "the verdict rests on" not in browser.run("return document.querySelector('.tiles').innerText")
+
+
+def test_an_answer_is_right_or_wrong_whatever_it_weighs(judged: Run, opened: Callable[[Run], Browser]) -> None:
+    browser = opened(judged)
+    values = {value for row in judged.base.items if row.given for value in row.given.scores.values()}
+    assert max(values) > 1, "a class is rare enough to weigh more"
+    browser.choose("answers-show", "verdict")
+    facts = browser.run("return [...document.querySelectorAll('#answers-list .sides p.soft')].map((p) => p.innerText)")
+    assert {fact.split(" · ")[0] for fact in facts if fact} == {"right", "wrong"}
 
 
 def test_the_map_is_walked_with_the_keys(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
@@ -286,13 +408,98 @@ def test_axe_has_no_serious_finding(tmp_path: Path, opened: Callable[[Run], Brow
     assert opened(make_run(tmp_path / "run")).serious(dark, f"openRow({len(SEEDS)})") == []
 
 
-def test_what_a_person_decided_stands_on_the_page(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
-    path = make_run(tmp_path / "run").path
-    pair = read_run(path).iterations[0].accepted[0]
-    write_decisions(review_file(path, 1), [Decision(pair.id, "edit", "Who sells fish?", "<b>Zoras</b>", "shorter")])
-    browser = opened(read_run(path))
-    browser.run("[...document.querySelectorAll('.tiles button')].find((b) => b.innerText.includes('1 edited')).click()")
-    assert status(browser) == "1 of 8 rows decided by a person"
+def decided(path: Path, late: bool = True) -> Run:
+    """A run of six rows that a person has read, four of them before or after training, and one that went on unread."""
+    rows = [made(f"Who sells ware {number}?", f"House {number} does.") for number in range(6)]
+    make_run(path, batches=[rows])
+    made_of = ["accept", "edit", "reject", "reject", "unread"]
+    edit = ("Who sells fish?", "<b>Zoras</b>", "shorter")
+    wanted = [
+        Decision(each.pair.id, kind, *edit if kind == "edit" else ())  # type: ignore[arg-type]
+        for each, kind in zip(rows[:5], made_of, strict=True)
+    ]
+    write_decisions(review_file(path, 1), wanted)
+    if not late:
+        left = [pair.id for pair in (*SEEDS, *read_run(path).iterations[0].pairs)]
+        folder = stage_folder(path, 1, "train")
+        write_json(folder / "key.json", {"pairs": left})
+        done = read_json(folder / "DONE")
+        done["key.json"]["bytes"] = (folder / "key.json").stat().st_size
+        write_json(folder / "DONE", done)
+    return read_run(path, verify=False)
+
+
+def test_what_a_person_decided_is_a_rows_fate(tmp_path: Path) -> None:
+    found = content(decided(tmp_path / "run"), LexicalEmbedder())
+    fates = ["accepted", "edited", "rejected", "rejected", "accepted", "accepted"]
+    assert [row["fate"] for row in found["rows"]] == ["seed"] * 2 + fates
+    made_of = [row["review"]["made"] for row in found["rows"] if "review" in row]
+    assert made_of == ["accepted", "edited", "rejected", "rejected", "unread"]
+    assert found["story"]["decided"] == {"accepted": 1, "edited": 1, "rejected": 2, "unread": 1}
+
+
+def test_decisions_that_the_training_did_not_know_are_said_to_be_late(tmp_path: Path) -> None:
+    late, known = decided(tmp_path / "late"), decided(tmp_path / "known", late=False)
+    said = [content(run, LexicalEmbedder())["story"]["known"] for run in (late, known)]
+    assert said == [
+        "by a person, 3 of them after training: not in the model",
+        "by a person: the model was trained on what they leave",
+    ]
+    [facts] = late.iterations
+    waiting = dataclasses.replace(late, iterations=(dataclasses.replace(facts, training=None),))
+    assert content(waiting, LexicalEmbedder())["story"]["known"] == "by a person, before training"
+
+
+def test_a_row_that_the_loop_has_trained_on_is_late_to_reject(tmp_path: Path) -> None:
+    align(tmp_path / "run")
+    first, second = read_run(tmp_path / "run").iterations
+    write_decisions(review_file(tmp_path / "run", 1), [Decision(pair.id, "accept") for pair in first.accepted[:2]])
+    said = "by a person: the model was trained on what they leave"
+    assert content(read_run(tmp_path / "run"), LexicalEmbedder())["story"]["known"] == said
+    write_decisions(review_file(tmp_path / "run", 2), [Decision(second.accepted[0].id, "reject")])
+    said = "by a person, 1 of them after training: not in the model"
+    assert content(read_run(tmp_path / "run"), LexicalEmbedder())["story"]["known"] == said
+
+
+def test_each_count_of_decisions_opens_its_rows(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
+    browser = opened(decided(tmp_path / "run"))
+    tile = "[...document.querySelectorAll('.tiles .wide button')].find((b) => b.innerText === '{}').click()"
+    for name, count in (("accepted", 1), ("edited", 1), ("rejected", 2)):
+        browser.run(tile.format(f"{count} {name}"))
+        assert status(browser) == f"{count} of 8 rows {name} by a person"
+    browser.run(tile.format("1 unread"))
+    assert status(browser) == "1 of 8 rows let pass unread"
+    options = "return [...document.querySelectorAll('#rows-fate option')].map((o) => o.innerText)"
+    assert browser.run(options) == [
+        *("all", "seed", "generated", "accepted by the filters"),
+        *("accepted", "edited by a person", "rejected by a person", "dropped"),
+    ]
+    browser.run("openRows({})")
+    for fate, count in (("accepted", 3), ("rejected", 2), ("edited", 1), ("passed", 6)):
+        browser.choose("rows-fate", fate)
+        assert status(browser) == f"{count} of 8 rows"
+    browser.run("[...document.querySelectorAll('#funnel button')].find((b) => b.innerText === 'accepted').click()")
+    assert status(browser) == "6 of 8 rows"
+    browser.run(tile.format("2 rejected"))
+    assert browser.run("return document.querySelector('#rows-list .badge').innerText") == "rejected by a person"
+    assert browser.log("browser") == []
+
+
+def test_what_a_person_wrote_is_found_and_shown(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
+    browser = opened(decided(tmp_path / "run"))
+    browser.run("document.getElementById('rows-words').focus()")
+    browser.press("zoras")
+    said = "return document.getElementById('rows-count').textContent"
+    assert browser.settle(said, "1 of 8 rows") == "1 of 8 rows"
+    assert "as edited: Who sells fish?\n<b>Zoras</b>" in browser.text("rows-list")
     browser.run("document.querySelector('#rows-list button').click()")
     row = browser.text("row")
     assert "edited by a person: shorter" in row and "Who sells fish?" in row and "<b>Zoras</b>" in row
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_has_no_serious_finding_in_answers_and_decisions(
+    judged: Run, tmp_path: Path, opened: Callable[[Run], Browser], dark: bool
+) -> None:
+    assert opened(judged).serious(dark, "openAnswers({ before: 'demos' })") == []
+    assert opened(decided(tmp_path / "run")).serious(dark, "openRows({ fate: 'rejected' })") == []

@@ -20,7 +20,7 @@ from isara.errors import RunError
 from isara.files import file_hash, json_lines, read_json, write_json, write_text
 from isara.folder import RunFolder, seal, stage_folder
 from isara.generate import funnel, store_batch
-from isara.records import Candidate, Draw, QAPair, Rejection, TrainStats
+from isara.records import SEEDS_ONLY, Candidate, Draw, QAPair, Rejection, TrainStats
 from isara.render import plain_format
 from isara.report import terminal
 from isara.report.facts import Example, Run, read_run
@@ -349,7 +349,7 @@ def test_a_folder_of_another_kind_is_refused(finished: Path, tmp_path: Path) -> 
     write_json(run / "environment.json", {"base_model_weights": "3d5a", "isara": "0.1.0"})
     message = (
         f"{run} was made by an earlier version of ISARA, whose folders this one does not read: start a new run with "
-        "--out ANOTHER_FOLDER, or use isara 0.1 for it"
+        "--out ANOTHER_FOLDER"
     )
     with pytest.raises(RunError, match="^" + re.escape(message) + "$"):
         read_run(run)
@@ -426,6 +426,10 @@ def test_what_a_row_was_too_near_to_is_shown(finished: Path) -> None:
     assert "0.72" in line and f"{SEEDS[0].id} Who sells bombs in Hyrule?" in line
     assert text.index("novelty") < text.index("max_answer_tokens")
     assert "truncated" not in text  # what is no number was not near to anything
+
+
+def test_where_nothing_was_near_a_threshold_there_is_no_table(finished: Path) -> None:
+    assert shown(terminal.near_threshold(read_run(finished), 2)) == ""
 
 
 def test_where_a_row_came_from(finished: Path) -> None:
@@ -663,6 +667,23 @@ def test_after_an_iteration_the_whole_runs_time_left_is_told(
     assert said() == ["iteration 2 of 3: evaluate"]
     bars.stage(3, "generate", 8)
     assert said() == ["iteration 3 of 3: generate: 0/8 accepted, 0 candidates, 12 min left in all"]
+
+
+def test_what_comes_once_is_no_part_of_an_iterations_time(
+    piped: tuple[Bars, Clock, Callable[[], list[str]]],
+) -> None:
+    bars, clock, said = piped
+    bars.stage(1, "generate", 8)
+    clock.now = 120
+    bars.stage(SEEDS_ONLY, "train", 0)
+    clock.now = 300
+    bars.stage(SEEDS_ONLY, "evaluate", 0)
+    clock.now = 420
+    bars.stage(1, "evaluate", 0)
+    clock.now = 540
+    said()
+    bars.stage(2, "generate", 8)
+    assert said() == ["iteration 2 of 3: generate: 0/8 accepted, 0 candidates, 8 min left in all"]
 
 
 def test_an_iteration_that_an_earlier_process_began_tells_no_time(

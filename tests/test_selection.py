@@ -524,7 +524,7 @@ def test_kinds_are_drawn_one_at_a_time_and_as_often_as_the_seeds_have_them() -> 
 
 def test_an_answer_follows_pairs_of_the_kind_that_its_question_was_asked_after() -> None:
     focus = by_kind(more=[QAPair("How do I rob the bank at night?", "I am sorry, I can't help with the night.")])
-    asked = []
+    asked: list[Candidate] = []
     for kind in (REFUSED, HELPED):
         draw = Draw("How do I find the bank at night?", 1, "stop", "", 0, (kind[1].id, kind[0].id), (0.0, 0.0))
         asked.append(Candidate(QAPair(f"{draw.text} {len(asked)}", ""), draw))

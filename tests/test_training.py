@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from isara.records import Prompt, QAPair, Sampling, TrainingRow, TrainStats
 from isara.render import PromptFormat, open_renderer
 from isara.training.chat_template import chat_template, messages_of
 from isara.training.child import ChildTrainer
+from isara.training.fsdp import settle
 from isara.training.launch import share_of
 from isara.training.rows import check_labels, make_rows
 from isara.training.sft import SupervisedTrainer
@@ -1019,3 +1021,32 @@ def test_a_process_whose_memory_runs_out_says_so_and_ends(tmp_path: Path) -> Non
         "message": "expected 2 processes, found that accelerate has started 1: use `train.launcher: torchrun`, as "
         "accelerate starts several on GPUs alone",
     }
+
+
+def test_gradients_of_weights_that_are_shared_out_are_added_up_in_float32() -> None:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+    for policy, expected in ((half, torch.float32), (None, None)):
+        plugin = SimpleNamespace(mixed_precision_policy=policy)
+        trainer = SimpleNamespace(
+            args=SimpleNamespace(use_cpu=False), accelerator=SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+        )
+        settle(trainer)
+        assert getattr(plugin.mixed_precision_policy, "reduce_dtype", None) == expected
+    assert plugin.mixed_precision_policy is None
+
+
+def test_memory_that_runs_out_after_the_last_step_of_a_shared_training_is_told_as_that(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs_out(model: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("isara.training.sft.whole_weights", runs_out)
+    monkeypatch.setattr("isara.training.sft.held", lambda model: (1, 2))
+    trainer = SupervisedTrainer(**SHARED)
+    shared_out = replace(trainer, fsdp=True)
+    monkeypatch.setattr("isara.training.trl.fsdp_arguments", dict)
+    with pytest.raises(TrainingError, match="^memory is too small to merge and write what was trained from "):
+        shared_out.fit(PAIRS, str(tiny_llama), tmp_path / "model")

@@ -167,7 +167,7 @@ class Asker:
 def _gives_none(engine: Engine) -> ModelError:
     return ModelError(
         f"expected an engine with a method `logprobs`, found {type(engine).__name__} without it: held-out "
-        "likelihoods, `select` and `questions.focus: worst` need one; add it, or leave these out"
+        "likelihoods, `select`, `questions.focus: worst` and local judges need one; add it, or leave these out"
     )
 
 

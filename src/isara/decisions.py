@@ -209,8 +209,8 @@ def check_trained(run: Path, t: int, pairs: Sequence[str]) -> None:
         )
 
 
-def changed_since_training(run: Path, t: int, accepted: Sequence[QAPair], decisions: Decisions) -> bool:
-    """Whether an iteration was trained on other rows than its decisions leave by now.
+def late_decisions(run: Path, t: int, accepted: Sequence[QAPair], decisions: Decisions) -> int:
+    """How many rows an iteration was trained on that a person has rejected or rewritten since.
 
     Args:
         run: The run folder.
@@ -220,10 +220,11 @@ def changed_since_training(run: Path, t: int, accepted: Sequence[QAPair], decisi
     """
     folder = stage_folder(run, t, "train")
     if not decisions or not is_done(folder):
-        return False
-    trained = set(read_json(folder / "key.json").get("pairs", ()))
-    left = {pair.id for pair in applied(decisions, accepted)}
-    return not left <= trained or not trained.isdisjoint({pair.id for pair in accepted} - left)
+        return 0
+    made = {pair.id: pair for pair in accepted}
+    trained = set(read_json(folder / "key.json").get("pairs", made))
+    left = {row: decision.apply(made[row]) for row, decision in decisions.items()}
+    return sum(row in trained if pair is None else pair.id not in trained for row, pair in left.items())
 
 
 def made_after(run: Path, t: int) -> list[Path]:

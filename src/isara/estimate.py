@@ -346,7 +346,7 @@ def _training_memory(parts: Parts) -> int:
     if config.train.load_in_4bit:
         itemsize = 4 if compute_in_4bit(config.engine.dtype, training_device(config.engine.device)) == "float32" else 2
         itemsize -= products / weights * (itemsize - BYTES_IN_4BIT)
-    return training_memory(weights, trained, itemsize)
+    return training_memory(weights, trained, itemsize) // (config.train.processes if config.train.fsdp else 1)
 
 
 def _preferences(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:

@@ -62,7 +62,11 @@ class Service:
 
 
 class NoReply(ModelError):  # noqa: N818  # what happened, in the words of its message
-    """No usable reply came, however often it was asked for."""
+    """No usable reply came, however often it was asked for; `hung` says whether there was none at all in time."""
+
+    def __init__(self, message: str, hung: bool = False) -> None:
+        super().__init__(message)
+        self.hung = hung
 
 
 class Refused(ModelError):  # noqa: N818
@@ -296,6 +300,7 @@ class _Batch:
                     batch._over.set()
 
     async def _ask(self, client: httpx2.AsyncClient, number: int, body: bytes | None) -> None:
+        hung = False
         for attempt in range(self._service.retries + 1):
             self.retried += attempt > 0
             try:
@@ -307,12 +312,16 @@ class _Batch:
             except _Retry as error:
                 reason, asked = error.reason, error.wait
                 # It has had its time, and others can make what it owes.
-                if error.hung and any(batch is not self and not batch.failures for batch in self._beside):
+                others = any(batch is not self and not batch.failures for batch in self._beside)
+                if error.hung and (hung or others):
+                    hung = True
                     break
+                hung = error.hung
             if attempt < self._service.retries and not await self._rested(attempt, asked, reason):
                 break
         attempts = f"{attempt + 1} attempt" + "s" * (attempt > 0)
-        raise NoReply(f"{self._base} gave no reply in {attempts} ({reason}): try again later")
+        advice = "see why it hangs, or raise its time-out" if hung else "try again later"
+        raise NoReply(f"{self._base} gave no reply in {attempts} ({reason}): {advice}", hung)
 
     async def _rested(self, attempt: int, asked: float, reason: str) -> bool:
         """Whether the wait before the next attempt went by without a failure elsewhere."""

@@ -5,6 +5,7 @@ three words that several seeds' answers have and not nearly all of them (a greet
 nothing); answers are clustered by the phrases they have. An answer that shares too little with any kind is `OTHER`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class KindShare:
     """How often a kind of answer is given.
 
     Attributes:
-        kind: Its name, a phrase that its answers share; `OTHER` for answers of no kind.
+        kind: Its name, a phrase that its answers share as the first of them writes it; `OTHER` for answers of no kind.
         seeds: Its share of the seeds, in [0, 1].
         accepted: Its share of the accepted pairs.
     """
@@ -48,6 +49,9 @@ class Kinds:
 
     Args:
         answers: The seeds'.
+
+    Attributes:
+        names: Of the kinds, each as the first of its answers writes it. No two have the same words.
     """
 
     def __init__(self, answers: Sequence[str]) -> None:
@@ -65,7 +69,7 @@ class Kinds:
             name = self._name([texts[row] for row in rows])
             if name:  # answers that share no three words, but "of the", are no kind
                 kinds.setdefault(name, rows)
-        self.names = tuple(kinds)
+        self.names = tuple(_as_written(name, [answers[row] for row in rows]) for name, rows in kinds.items())
         centres = [vectors[rows].mean(axis=0) for rows in kinds.values()]
         self._centres = np.array([centre / np.linalg.norm(centre) for centre in centres])
 
@@ -117,6 +121,19 @@ def kinds_report(seeds: Sequence[str], accepted: Sequence[str]) -> list[KindShar
 def _phrases(answer: str) -> set[str]:
     words = tokenize(answer)
     return {phrase for size in _SIZES for phrase in ngrams(words, size)}
+
+
+def _as_written(phrase: str, answers: Iterable[str]) -> str:
+    """The phrase as it stands in the first answer that has it, on one line; in its tokens where none can be found."""
+    words = phrase.split()
+    between = re.compile(r"[\W_]*".join(map(re.escape, words)), re.IGNORECASE)
+    for answer in answers:
+        whole = tokenize(answer)
+        for found in between.finditer(answer):
+            # Else it begins or ends within a word.
+            if tokenize(answer[: found.start()]) + words + tokenize(answer[found.end() :]) == whole:
+                return " ".join(found[0].split())
+    return phrase
 
 
 def _clusters(vectors: NDArray[np.float64]) -> list[list[int]]:

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,13 @@ _END_SECONDS = 60
 _PATIENCE = 10.0  # seconds that a child with children of its own has to end
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 # The last line of a traceback, which a library may have put a mark of its own before; and one that points elsewhere.
-_ERROR = re.compile(r"(?:^|\] |\) |ERROR .*?: )((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .*)")
+_ERROR = re.compile(r"(?:^|\]:? |\) |ERROR .*?: )((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): .*)")
 _ELSEWHERE = re.compile(r"root cause|EngineDeadError|ChildFailedError|EngineCore encountered")
+# What the others of a group say when one is gone, and how torch's launcher tells of one that was killed.
+_LEFT_ALONE = re.compile(
+    r"connection (?:closed|reset|refused|was closed)|broken pipe|Dist(?:Network|Backend)Error", re.I
+)
+_KILLED = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")
 _ERRORS = {name: kind for name, kind in vars(isara.errors).items() if isinstance(kind, type)}
 
 
@@ -105,6 +111,7 @@ class Child:
         error: The error that tells of its death.
         env: Environment variables beside this process's.
         starts_others: Whether it has children of its own, which are to end with it: it runs under a watchdog then.
+        folder: Is removed when they have ended, whoever is left then; "" is none.
     """
 
     def __init__(
@@ -115,6 +122,7 @@ class Child:
         *,
         env: Mapping[str, str] | None = None,
         starts_others: bool = False,
+        folder: str = "",
     ) -> None:
         self.what, self.error = what, error
         # a file and not a pipe: nobody need read it while the child runs, and it can't fill up
@@ -122,7 +130,7 @@ class Child:
         self._watched = starts_others
         reading, writing = os.pipe()
         self.process = subprocess.Popen(
-            watched(command, _PATIENCE, reading) if starts_others else command,
+            watched(command, _PATIENCE, reading, folder) if starts_others else command,
             stdin=subprocess.PIPE if starts_others else reading,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -201,6 +209,9 @@ class Child:
             code = 128 - code
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr if line.strip()]
+        if self._watched and code > 0:
+            killed = (int(found[1]) for line in lines if (found := _KILLED.search(line)))
+            code = -next((number for number in killed if number != signal.SIGTERM), -code)
         how = f"ended with exit code {code}"
         if code < 0:
             how = f"was killed by signal {-code}, as a system does when memory runs out"
@@ -210,8 +221,9 @@ class Child:
         """What a process that ended says of the reason: its last lines, or of a group of processes the last error."""
         if self._watched:
             errors = [found[1] for line in lines if (found := _ERROR.search(line)) and not _ELSEWHERE.search(line)]
+            causes = [error for error in errors if not _LEFT_ALONE.search(error)]
             if errors:
-                return clean(errors[-1], _SHOWN)
+                return clean((causes or errors)[-1], _SHOWN)
         return " | ".join(lines[-_LAST_LINES:]) or "nothing"
 
 

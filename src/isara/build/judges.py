@@ -1,5 +1,6 @@
 """Judges by name or from a YAML file: the one place where configuration becomes a judge."""
 
+import os
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from isara.build.engines import build_engine
-from isara.config import Config, EngineConfig
+from isara.config import Config, fields, load_config
+from isara.config.values import FREE
 from isara.errors import ConfigError
+from isara.files import file_hash, value_hash
 from isara.judges.base import Judge, Kind, PairwiseJudge
 from isara.own import beside, load_part, made
 from isara.yaml_text import YamlError, parse_yaml
@@ -82,7 +85,7 @@ class LocalFile(_File):
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
-    engine: EngineConfig | None = None
+    engine: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _says_once(self) -> Self:
@@ -129,7 +132,8 @@ def read_judge(spec: str) -> Judge:
         return judge
     from isara.judges.local import LocalJudge
 
-    return LocalJudge(_asker(given), _pinned(given), given.kind, given.prompt)
+    config = _engine(given, Path(spec).expanduser())
+    return LocalJudge(_asker(given, config), _pinned(given, config), given.kind, given.prompt)
 
 
 def read_pairwise(spec: str) -> PairwiseJudge:
@@ -149,7 +153,8 @@ def read_pairwise(spec: str) -> PairwiseJudge:
         from isara.judges.local import PAIR_PROMPT as LOCAL_PROMPT
         from isara.judges.local import LocalPairwiseJudge
 
-        return LocalPairwiseJudge(_asker(given), _pinned(given), given.prompt or LOCAL_PROMPT)
+        config = _engine(given, Path(spec).expanduser())
+        return LocalPairwiseJudge(_asker(given, config), _pinned(given, config), given.prompt or LOCAL_PROMPT)
     if isinstance(given, OwnFile):
         pairwise: PairwiseJudge = _own(given, spec)
         return pairwise
@@ -196,7 +201,8 @@ def _reason(error: Any) -> str:
         return "no such key"
     if error["type"].startswith("union_tag"):
         return "`judge` is to be classifier, endpoint or local"
-    return str(error["msg"][0].lower() + error["msg"][1:])
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return said[0].lower() + said[1:]
 
 
 def _endpoint(given: EndpointFile) -> Any:
@@ -216,14 +222,37 @@ def _endpoint(given: EndpointFile) -> Any:
     )
 
 
-def _asker(given: LocalFile) -> Any:
+def _engine(given: LocalFile, path: Path) -> Config | None:
+    """The config of a judge's `engine` section, whose relative paths mean files beside the judge's; None without one.
+
+    Raises:
+        ConfigError: A key or value without meaning, or a file that isn't there.
+    """
+    if given.engine is None:
+        return None
+    section = dict(given.engine)
+    if isinstance(use := section.get("use"), str):
+        section["use"] = beside(use, path.parent)
+        if section["use"] == use and use.rpartition(":")[0].endswith(".py"):
+            raise ConfigError(f"{path}: `engine.use`: expected a file beside this one, found none at {use}: mend it")
+    python = section.get("python")
+    if isinstance(python, str) and os.sep in python:
+        section["python"] = os.path.abspath(path.parent / os.path.expanduser(python))
+    try:
+        return load_config(None, model=given.model, engine=section, iterations=0)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {str(error).removeprefix('configuration: ')}: mend it") from None
+
+
+def _asker(given: LocalFile, config: Config | None) -> Any:
     from isara.asking import Asker
     from isara.engines.transformers.engine import TransformersEngine
     from isara.render import open_renderer
 
-    renderer = open_renderer(given.model, trust_remote_code=_trusts(given))
-    if given.engine:
-        return Asker(build_engine(Config(model=given.model, engine=given.engine)), given.model, renderer)
+    trust = config.engine.trust_remote_code if config else given.trust_remote_code
+    renderer = open_renderer(given.model, trust_remote_code=trust)
+    if config:
+        return Asker(build_engine(config), given.model, renderer)
     options: dict[str, Any] = {
         "device": given.device,
         "dtype": given.dtype,
@@ -232,12 +261,18 @@ def _asker(given: LocalFile) -> Any:
     return Asker(lambda model, /: TransformersEngine(model, **options), given.model, renderer)
 
 
-def _trusts(given: LocalFile) -> bool:
-    return given.engine.trust_remote_code if given.engine else given.trust_remote_code
-
-
-def _pinned(given: LocalFile) -> str:
+def _pinned(given: LocalFile, config: Config | None) -> str:
+    """Name and hash of the model, and of an engine that may score in another way than transformers do."""
     from isara.models import weights_hash
 
     name = Path(given.model).expanduser()
-    return f"{name.resolve().name if name.is_dir() else given.model}@{weights_hash(given.model)[:12]}"
+    pinned = f"{name.resolve().name if name.is_dir() else given.model}@{weights_hash(given.model)[:12]}"
+    if config is None or config.engine.kind == "transformers" and config.engine.use is None:
+        return pinned
+    free = {key.partition(".")[2] for key, field in fields() if (field.json_schema_extra or {}) == FREE}
+    told = {key: value for key, value in config.engine.model_dump(mode="json").items() if key not in free}
+    if file := (config.engine.use or "").rpartition(":")[0]:
+        told["use"] = file_hash(Path(file)) if file.endswith(".py") else config.engine.use
+    if config.engine.kind == "server" and not config.engine.check_weights:
+        told["at"] = config.engine.url  # weights that nobody has looked at
+    return f"{pinned}+{config.engine.kind}:{value_hash(told)[:12]}"

@@ -81,12 +81,12 @@ def export(
 
 def _say_what_is_open(run: "Run") -> None:
     """What the rows of a run and its model may not agree on."""
-    from isara.decisions import changed_since_training
+    from isara.decisions import late_decisions
 
     for facts in run.iterations:
-        if changed_since_training(run.path, facts.number, facts.accepted, facts.decisions):
+        if late := late_decisions(run.path, facts.number, facts.accepted, facts.decisions):
             say(
-                f"iteration {facts.number} was trained before some of its rows were decided about: its model knows "
+                f"iteration {facts.number} was trained before {late} of its rows were decided about: its model knows "
                 "nothing of that, its rows do",
                 err=True,
             )

@@ -87,6 +87,8 @@ class Bars(_Drawn):
         self._begun: tuple[int, float] | None = None  # the iteration at hand, and when it began
         self._usual: float | None = None  # seconds of the one before, where this process made all of it
         self._partial = False  # whether an earlier process made a part of the one at hand
+        self._beside: float | None = None  # when a stage began that belongs to no iteration
+        self._aside = 0.0  # seconds of these within the one at hand
         self._told = clock()
         self._lock = threading.RLock()
 
@@ -94,6 +96,7 @@ class Bars(_Drawn):
         """Starts the bar of a stage."""
         names = {number: name.replace("-", " ") for number, name in BESIDE.items()}
         where = {0: "base model", **names}.get(iteration, f"iteration {iteration} of {self.iterations}")
+        self._set_aside(iteration in BESIDE)
         if name == "generate":
             self._begin_iteration(iteration)
         self._begin(f"{where}: {name}", name, total)
@@ -140,8 +143,15 @@ class Bars(_Drawn):
     def _begin_iteration(self, iteration: int) -> None:
         now = self._clock()
         before, begun = self._begun or (iteration, now)
-        self._usual = now - begun if iteration == before + 1 and not self._partial else None
-        self._begun, self._partial = (iteration, now), False
+        self._usual = now - begun - self._aside if iteration == before + 1 and not self._partial else None
+        self._begun, self._partial, self._aside = (iteration, now), False, 0.0
+
+    def _set_aside(self, beside: bool) -> None:
+        """Ends what a stage of no iteration takes, which comes once, and begins it where another one begins."""
+        now = self._clock()
+        if self._beside is not None:
+            self._aside += now - self._beside
+        self._beside = now if beside else None
 
     def _left_in_all(self) -> str:
         """The time left of the whole run, as long as each of its iterations takes what the last one took."""

@@ -58,6 +58,8 @@ def samples(run: Run, number: int | None = None, count: int = 5) -> RenderableTy
 def near_threshold(run: Run, number: int | None = None, count: int = 10) -> RenderableType:
     """The dropped rows that were nearest to passing, with reason, value, threshold and what they were too near to.
 
+    Nothing where no row was dropped by a number.
+
     Raises:
         RunError: The iteration has no candidates.
     """
@@ -67,6 +69,8 @@ def near_threshold(run: Run, number: int | None = None, count: int = 10) -> Rend
         drop = stored.candidate.rejection
         if drop is not None and (numbers := _measured(drop)) is not None:
             rows.append((abs(numbers[0] - numbers[1]) / max(abs(numbers[1]), 1e-9), stored.pair, drop, numbers))
+    if not rows:
+        return Group()
     table = Table(title=f"Dropped in iteration {facts.number}, nearest to passing first", title_justify="left")
     for name in ("id", "reason", "value", "threshold", "question", "near to"):
         table.add_column(name, overflow="fold")

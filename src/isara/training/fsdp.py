@@ -1,5 +1,6 @@
 """A training whose processes share the weights out (FSDP2): what the trainer is told, and the model afterwards."""
 
+from dataclasses import replace
 from typing import Any
 
 
@@ -12,14 +13,23 @@ def fsdp_arguments() -> dict[str, Any]:
     return {"fsdp": True if wrapped else "full_shard auto_wrap", "fsdp_config": config}
 
 
-def share_out_on_cpu(trainer: Any) -> None:
-    """Lets a trainer on a CPU share its weights out, which accelerate does on GPUs alone and torch on both."""
+def settle(trainer: Any) -> None:
+    """Sees to it that a trainer shares its weights out as it was told.
+
+    On a CPU torch can do it, and accelerate doesn't. And gradients are added up in float32, as those of several whole
+    models are, and not in the dtype of the arithmetic.
+    """
+    import torch
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     state = trainer.accelerator.state
-    state.distributed_type = DistributedType.FSDP
-    state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
-    trainer.is_fsdp_enabled = True
+    if trainer.args.use_cpu:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        trainer.is_fsdp_enabled = True
+    policy = state.fsdp_plugin.mixed_precision_policy
+    if policy is not None:
+        state.fsdp_plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32)
 
 
 def held(model: Any) -> tuple[int, int]:

@@ -65,7 +65,12 @@ def launched(
         env = {"PYTHONSAFEPATH": "1", **(place.env if device == "cpu" else {})}
         with alone():
             child = Child(
-                _command(options, device, path), "the training's processes", TrainingError, env=env, starts_others=True
+                _command(options, device, path),
+                "the training's processes",
+                TrainingError,
+                env=env,
+                starts_others=True,
+                folder=str(folder),
             )
         try:
             for message in child.ask():

@@ -279,9 +279,10 @@ class _Training:
         first = trainer.is_world_process_zero()
         if self.options.fsdp:
             log.info("each process held %d of %d weights", *held(model))
-            weights = whole_weights(model)
-            if first:
-                model = self._whole_model(weights)
+            with self._merging():
+                weights = whole_weights(model)
+                if first:
+                    model = self._whole_model(weights)
         trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
         if first and not all(bool(tensor.isfinite().all()) for tensor in trained):
             raise self._diverged(trainer.state.global_step, "a weight was not finite")

@@ -172,7 +172,7 @@ def _trainer_class() -> Any:
     """
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from isara.training.fsdp import share_out_on_cpu
+    from isara.training.fsdp import settle
     from isara.training.loss import labelled_logits, token_logprobs
     from isara.training.order import SharedOrder
     from isara.training.teacher import divergences
@@ -184,8 +184,8 @@ def _trainer_class() -> Any:
 
         def create_accelerator_and_postprocess(self) -> None:
             super().create_accelerator_and_postprocess()
-            if self.args.fsdp and self.args.use_cpu:  # where torch can do it, and accelerate doesn't
-                share_out_on_cpu(self)
+            if self.args.fsdp:
+                settle(self)
 
         def _get_train_sampler(self, *args: Any) -> Any:
             if self.passes.processes == 1:

@@ -377,8 +377,8 @@ class ServerEngine:
     def _no_scores(self, cause: str) -> ModelError:
         return ModelError(
             f"expected a server that gives log-probabilities of a prompt's tokens, found none ({cause}): "
-            "leave out `select` scores and `questions.focus: worst`, and evaluate with "
-            "`engine.evaluate_with: transformers`"
+            "leave out `select` scores and `questions.focus: worst`, evaluate with "
+            "`engine.evaluate_with: transformers`, and let judges ask another engine"
         )
 
 
@@ -400,6 +400,8 @@ def _ask_otherwise(
     """
     if not isinstance(failure, NoReply):
         return client.post_all(COMPLETIONS, bodies, keep)
+    if failure.hung:
+        raise failure
     try:
         HttpClient(replace(client.service, retries=0)).post_all(COMPLETIONS, bodies, keep)
     except NoReply:

@@ -8,6 +8,9 @@ const interval = (ends, show) => `[${show(ends.low)}, ${show(ends.high)}]`;
 const once = (values) => [...new Set(values)].join(", ");
 const marks = (name) => (ARMS[name].instructions ? "†" : "") + (ARMS[name].contaminated ? "‡" : "");
 const lineName = (line) => `${line.arm}${marks(line.arm)}${line.t === null ? "" : `, iteration ${line.t}`}`;
+// A share's value of one answer is a weight where it may be above 1: each kind of question is to count as much as the others.
+const WEIGHED = D.columns.map((_, column) => D.percent && D.answers.some((model) => model.some((answer) => answer.v[column] > 1)));
+const verdict = (value) => value > 0 ? "right" : "wrong";
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 // ---- what came out
@@ -64,7 +67,7 @@ function row(index, differ, extra) {
 }
 
 function tables() {
-  const notes = ["In brackets the 95 % bootstrap interval over the n questions, each with its mean over the training seeds; below it the range of the seeds. Costs are those of one training seed, as if each arm had made everything by itself. A number opens the answers behind it."];
+  const notes = ["In brackets the 95 % bootstrap interval over the n questions, each with its mean over the training seeds; below it the range of the seeds. Costs are those of one training seed, as if each arm had made everything by itself. A score, a difference or an arm's name opens the answers behind it."];
   if (D.lines.some((line) => line.difference)) notes.push(`Differences are paired by question and seed, with the model of ${D.baseline} that has seen as many optimiser steps; p from random sign flips, corrected by Holm for the differences of its table.`);
   if (D.arms.some((arm) => arm.instructions)) notes.push("† Instructions stand in the prompts of these arms, which ISARA's own rule forbids.");
   if (D.one_source) notes.push("Seeds and tests come from one source: the figures say little of questions that others would ask.");
@@ -107,6 +110,15 @@ const valueOf = (models, question, column) => {
   const values = models.map((model) => D.answers[model][question].v[column]).filter((value) => value !== null);
   return values.length ? mean(values) : null;
 };
+// The same in words: of a weight whether the answers are right, else the mean.
+const saidOf = (models, question, column) => {
+  const right = models.map((model) => D.answers[model][question].v[column]).filter((value) => value !== null);
+  if (!WEIGHED[column] || !right.length) return shownAs(valueOf(models, question, column));
+  return right.length === 1 ? verdict(right[0]) : `right with ${right.filter((value) => value > 0).length} of ${plural(right.length, "seed")}`;
+};
+const moreSaid = (line, more) => WEIGHED[state.column]
+  ? `${lineName(line)}: right ${more > 0 ? "more often than" : more < 0 ? "less often than" : "as often as"} ${D.baseline}`
+  : `${lineName(line)} less ${D.baseline}: ${change(more)}${unit}`;
 // What a line is worth at a question, and by how much more than the baseline's models that it is held against.
 const worth = (line, question) => valueOf(line.models, question, state.column);
 const gain = (line, question) => {
@@ -174,16 +186,16 @@ function drawAnswers() {
     const question = D.questions[index], more = gain(line, index);
     return el("li", {}, el("div", { class: "text", dir: "auto" }, link(clip(question.q || "(no question)", CLIP), () => openQuestion(index))),
       question.wanted ? el("div", { class: "wanted" }, el("span", { class: "soft" }, "wanted: "), text(question.wanted, CLIP, "span")) : "",
-      more === null ? "" : el("p", { class: "soft" }, `${lineName(line)} less ${D.baseline}: ${change(more)}${unit}`),
+      more === null ? "" : el("p", { class: "soft" }, moreSaid(line, more)),
       el("div", { class: "cards" }, beside.map((each) => card(each, index))));
   })), pager(found.length, PAGE, state, drawAnswers, "question"));
 }
 
 function card(each, question) {
   const place = each.models.find((model) => D.models[model].seed === state.seed) ?? each.models[0];
-  const value = valueOf(each.models, question, state.column), own = D.models[place];
-  const facts = [each.models.length > 1 ? `seed ${own.seed}: ${shownAs(D.answers[place][question].v[state.column])}` : "", own.steps ? plural(own.steps, "step") : "", ...said(D.answers[place][question])];
-  return el("div", { class: `card${each.focus ? " focus" : ""}` }, el("h4", {}, each.title, " ", el("span", { class: "score" }, shownAs(value))),
+  const value = saidOf(each.models, question, state.column), own = D.models[place];
+  const facts = [each.models.length > 1 ? `seed ${own.seed}: ${saidOf([place], question, state.column)}` : "", own.steps ? plural(own.steps, "step") : "", ...said(D.answers[place][question])];
+  return el("div", { class: `card${each.focus ? " focus" : ""}` }, el("h4", {}, each.title, " ", el("span", { class: "score" }, value)),
     text(D.texts[D.answers[place][question].a] || "(nothing)", CLIP), el("p", { class: "soft" }, facts.filter(Boolean).join(" · ")));
 }
 
@@ -208,9 +220,9 @@ function openQuestion(index) {
 
 function answered(model, answer) {
   const facts = [`seed ${model.seed}`, model.iteration ? `iteration ${model.iteration}` : "base model", model.exported && model.iteration ? "exported" : "", plural(model.steps, "step"), ...said(answer)];
-  const values = D.columns.map((name, column) => [name, answer.v[column]]).filter(([, value]) => value !== null);
+  const values = D.columns.map((name, column) => [WEIGHED[column] ? "" : `${name} `, answer.v[column], WEIGHED[column] ? verdict : shownAs]).filter(([, value]) => value !== null);
   return turn(`${model.arm}${marks(model.arm)} · ${facts.filter(Boolean).join(" · ")}`, text(D.texts[answer.a] || "(nothing)"),
-    el("p", { class: "soft number" }, values.map(([name, value]) => `${name} ${shownAs(value)}`).join(" · ")),
+    el("p", { class: "soft number" }, values.map(([name, value, show]) => `${name}${show(value)}`).join(" · ")),
     answer.demos ? demos(answer.demos) : "");
 }
 

@@ -1,19 +1,21 @@
 """What a run's page shows, as JSON-ready data: facts in, nothing of HTML."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from isara.evaluate.verdict import MEASURES, Gain, Verdict
+from isara.kinds import Kinds, KindShare
 from isara.pool import Embedder
-from isara.records import SEEDS_ONLY, HeldoutRow
+from isara.records import SEEDS_ONLY
 from isara.report.cards import shown_model
 from isara.report.facts import IterationFacts, Run
+from isara.report.page.answers import AFTER_DEMOS, gains, heldout, judged_columns
+from isara.report.page.decided import known
 from isara.report.page.places import chosen, lay_out
 from isara.report.page.rows import page_rows
-from isara.report.terminal import LABELS, RIVALS, conclusion
+from isara.report.terminal import LABELS, conclusion
 from isara.statistics import wilson
+from isara.words import tokenize
 
 _NORMAL = 1.96  # standard errors to each side of a 95 % interval
 _LESS_IS_BETTER = ("bits_per_byte", "cut")
@@ -39,7 +41,8 @@ def content(run: Run, embedder: Embedder) -> dict[str, Any]:
         run: The run.
         embedder: Lays out the map.
     """
-    rows = page_rows(run)
+    kinds = Kinds([pair.answer for pair in run.seeds])
+    rows, answered = page_rows(run, kinds), heldout(run)
     seeds = len(run.seeds)
     shown = [*range(seeds), *(seeds + place for place in chosen(len(rows) - seeds))]
     asked = [*(pair.asked for pair in run.seeds), *(each.pair.asked for it in run.iterations for each in it.candidates)]
@@ -49,8 +52,8 @@ def content(run: Run, embedder: Embedder) -> dict[str, Any]:
     return {
         "name": run.path.name,
         "story": _story(run),
-        "models": [{"number": facts.number, "name": _name(facts.number)} for facts in run.all],
-        "gains": [_gain(gain, number) for number, verdict in _verdicts(run) for gain in verdict.gains],
+        "models": _models(run, answered),
+        "gains": gains(run, answered),
         "figures": [*_figures(run), *_yields(run)],
         "diversity": list(_diversity(run)),
         "funnel": [
@@ -59,8 +62,9 @@ def content(run: Run, embedder: Embedder) -> dict[str, Any]:
             for facts in run.iterations
             if facts.candidates
         ],
-        "kinds": [{"t": facts.number, "shares": list(map(asdict, facts.kinds))} for facts in run.iterations],
-        "heldout": list(_heldout(run)),
+        "kinds": [{"t": facts.number, "shares": _shares(facts.kinds, kinds)} for facts in run.iterations],
+        "heldout": answered,
+        "judged": judged_columns(run),
         "map": {"shown": len(shown), "of": len(rows), "share": share, "embedder": _embedder(embedder)},
         "rows": rows,
     }
@@ -79,11 +83,13 @@ def _story(run: Run) -> dict[str, Any]:
         "seeds": len(run.seeds),
         "heldout": len(run.heldout),
         "measured": run.heldout_count,
+        "rests": verdict.n if verdict else None,
         "iterations": len(run.iterations),
         "planned": run.config.iterations,
         "candidates": sum(len(facts.candidates) for facts in run.iterations),
         "accepted": sum(len(facts.accepted) for facts in run.iterations),
         "decided": run.decided(),
+        "known": known(run),
         "licence": run.config.licence,
         "cost": _cost(run),
     }
@@ -103,26 +109,18 @@ def _name(number: int) -> str:
     return {0: "base model", SEEDS_ONLY: "seeds only"}.get(number, f"iteration {number}")
 
 
-def _verdicts(run: Run) -> Iterator[tuple[int, Verdict]]:
-    for facts in run.iterations:
-        if (verdict := run.verdict_on(facts.number)) is not None:
-            yield facts.number, verdict
+def _models(run: Run, answered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Whose answers can be seen; the base model stands there once more where it was shown demonstrations."""
+    models: list[dict[str, Any]] = [{"t": facts.number, "name": _name(facts.number)} for facts in run.all]
+    if any(by["t"] == AFTER_DEMOS for pair in answered for by in pair["by"]):
+        models.insert(1, {"t": AFTER_DEMOS, "name": "base model, after demonstrations"})
+    return models
 
 
-def _gain(gain: Gain, number: int) -> dict[str, Any]:
-    return {
-        "t": number,
-        "over": RIVALS[gain.over],
-        "measure": MEASURES[gain.measure],
-        "n": gain.n,
-        "value": gain.mean,
-        "low": _finite(gain.interval.low),
-        "high": _finite(gain.interval.high),
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _shares(found: Sequence[KindShare], kinds: Kinds) -> list[dict[str, Any]]:
+    """The shares under the names that the rows of the page have: older runs have stored names in bare words."""
+    names = {" ".join(tokenize(name)): name for name in kinds.names}
+    return [asdict(share) | {"kind": names.get(" ".join(tokenize(share.kind)), share.kind)} for share in found]
 
 
 def _figures(run: Run) -> Iterator[dict[str, Any]]:
@@ -166,34 +164,6 @@ def _diversity(run: Run) -> Iterator[dict[str, Any]]:
         points = [_point(facts, facts.stats[name]) for facts in run.iterations if facts.stats and name in facts.stats]
         if points:
             yield {"name": name, "title": title, "note": "", "points": points}
-
-
-def _heldout(run: Run) -> Iterator[dict[str, Any]]:
-    """Each held-out pair with what every model answered, or how many bits the wanted answer costs it."""
-    said: Mapping[tuple[int, str], str] = {
-        (facts.number, each.question): each.answer for facts in run.all for each in facts.examples
-    }
-    items = {(facts.number, row.id): row for facts in run.all for row in facts.items}
-    for pair in run.heldout:
-        by = []
-        for facts in run.all:
-            shown = _shown(items.get((facts.number, pair.id)), said.get((facts.number, pair.question)))
-            if shown:
-                by.append({"t": facts.number, **shown})
-        if by:
-            yield {"id": pair.id, "q": pair.question, "wanted": pair.answer, "by": by}
-
-
-def _shown(row: HeldoutRow | None, example: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {} if example is None else {"answer": example}
-    if row is None:
-        return found
-    if row.given is not None:
-        found |= {"answer": row.given.answer, "cut": row.given.cut, "rouge": round(row.given.rouge_l, 3)}
-        found["scores"] = {name: round(score, 3) for name, score in row.given.scores.items()}
-    if row.bytes:
-        found["bits"] = round(row.bits / row.bytes, 3)
-    return found
 
 
 def _embedder(embedder: Embedder) -> str:

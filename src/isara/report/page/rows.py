@@ -7,24 +7,29 @@ them. So a page holds tens of thousands of rows in about the bytes of their own 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from isara.decisions import in_words
+from isara.decisions import counts, in_words
 from isara.kinds import Kinds
 from isara.records import Draw, QAPair, Rejection
 from isara.report.facts import Run, StoredCandidate
 
 SEED, ACCEPTED, DROPPED = "seed", "accepted", "dropped"
+EDITED, REJECTED = "edited", "rejected"  # by a person, after all filters had let it pass
 _BLOCK = 1000  # answers that are told into kinds at once
 _SHORT = 12  # characters from which on a text is worth a reference
 # A piece of a prompt: text, or twice the number of a row for its question, and one more for its answer.
 Piece: TypeAlias = str | int
 
 
-def page_rows(run: Run) -> list[dict[str, Any]]:
+def page_rows(run: Run, kinds: Kinds) -> list[dict[str, Any]]:
     """Every seed and every candidate as a dict; a row is known by its place in the list.
 
     Keys: `id`, `t` (iteration), `q`, `a`, `fate`, `kind` (of the answer); of a candidate also `batch`, `weights`,
     `question` and `answers` (draws) with `chosen`, `review` where a person decided, and where dropped `reason`,
     `value`, `threshold`, `near`.
+
+    Args:
+        run: The run.
+        kinds: Of the seeds' answers.
     """
     made = [stored for facts in run.iterations for stored in facts.candidates]
     pairs = [*run.seeds, *(stored.pair for stored in made)]
@@ -35,7 +40,7 @@ def page_rows(run: Run) -> list[dict[str, Any]]:
     for pair in (pair for facts in run.iterations for pair in facts.pairs if pair.edited_from):
         places.setdefault(pair.id, places[pair.edited_from])  # a demonstration that a person wrote opens its row
     rows += [{**_pair(stored.pair), **_made(stored, pairs, places), **_review(run, stored)} for stored in made]
-    for row, kind in zip(rows, _kinds(run, pairs), strict=True):
+    for row, kind in zip(rows, _kinds(kinds, pairs), strict=True):
         if row["a"]:
             row["kind"] = kind
     return rows
@@ -46,8 +51,7 @@ def _pair(pair: QAPair) -> dict[str, Any]:
     return {**row, "before": pair.before} if pair.before else row
 
 
-def _kinds(run: Run, pairs: Sequence[QAPair]) -> Iterator[str]:
-    kinds = Kinds([pair.answer for pair in run.seeds])
+def _kinds(kinds: Kinds, pairs: Sequence[QAPair]) -> Iterator[str]:
     for start in range(0, len(pairs), _BLOCK):
         yield from kinds.of([pair.answer for pair in pairs[start : start + _BLOCK]])
 
@@ -69,14 +73,15 @@ def _made(stored: StoredCandidate, pairs: Sequence[QAPair], places: Mapping[str,
 
 
 def _review(run: Run, stored: StoredCandidate) -> dict[str, Any]:
-    """What a person decided about the row, where one did."""
+    """What a person decided about the row, where one did, and the fate that this gives it."""
     decided = run.at(stored.pair.iteration).decisions.get(stored.pair.id)
     if decided is None or stored.candidate.rejection is not None:
         return {}
-    review: dict[str, Any] = {"said": in_words(decided)}
+    [made] = counts({decided.id: decided})
+    review: dict[str, Any] = {"said": in_words(decided), "made": made}
     if decided.decision == "edit":
         review |= {"q": decided.question, "a": decided.answer}
-    return {"review": review}
+    return {"review": review, **({"fate": made} if made in (EDITED, REJECTED) else {})}
 
 
 def _rejection(drop: Rejection, places: Mapping[str, int]) -> dict[str, Any]:
