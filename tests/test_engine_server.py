@@ -223,7 +223,8 @@ def test_where_all_are_gone_it_is_said_once(start: Start) -> None:
         (
             {"hangs": True},
             NoReply,
-            "{url}/v1 gave no reply in 2 attempts (no whole reply within 0.2 s): see why it hangs, or raise its time-out",
+            "{url}/v1 gave no reply in 2 attempts (no whole reply within 0.2 s): see why it hangs, or raise its "
+            "time-out",
         ),
     ],
 )
@@ -391,8 +392,8 @@ def test_log_probabilities_come_from_a_server_that_echoes(start: Start) -> None:
 def test_a_server_without_log_probabilities_is_told_of_in_one_line(start: Start) -> None:
     first = prompts(1)[0]
     advice = (
-        "leave out `select` scores and `questions.focus: worst`, evaluate with `engine.evaluate_with: transformers`, and "
-        "let judges ask another engine"
+        "leave out `select` scores and `questions.focus: worst`, evaluate with `engine.evaluate_with: transformers`, "
+        "and let judges ask another engine"
     )
     server = start(ids={first.ids: first.text})
     with engine(server.url) as opened, pytest.raises(ModelError) as caught:
