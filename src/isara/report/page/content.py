@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from isara.config import Config
 from isara.kinds import Kinds, KindShare
 from isara.pool import Embedder
 from isara.records import SEEDS_ONLY
@@ -65,7 +66,7 @@ def content(run: Run, embedder: Embedder) -> dict[str, Any]:
         "kinds": [{"t": facts.number, "shares": _shares(facts.kinds, kinds)} for facts in run.iterations],
         "heldout": answered,
         "judged": judged_columns(run),
-        "map": {"shown": len(shown), "of": len(rows), "share": share, "embedder": _embedder(embedder)},
+        "map": {"shown": len(shown), "of": len(rows), "share": share, "embedder": _embedder(embedder, run.config)},
         "rows": rows,
     }
 
@@ -166,6 +167,8 @@ def _diversity(run: Run) -> Iterator[dict[str, Any]]:
             yield {"name": name, "title": title, "note": "", "points": points}
 
 
-def _embedder(embedder: Embedder) -> str:
+def _embedder(embedder: Embedder, config: Config) -> str:
     name = str(getattr(embedder, "name", type(embedder).__name__))
+    if name.startswith("model@") and config.retrieve.embedder == "minilm":  # the name of the package's folder
+        return "all-MiniLM-L6-v2"
     return "shared words" if name.startswith("lexical") else name.split("@")[0]
