@@ -528,7 +528,9 @@ def test_an_answer_follows_pairs_of_the_kind_that_its_question_was_asked_after()
     for kind in (REFUSED, HELPED):
         draw = Draw("How do I find the bank at night?", 1, "stop", "", 0, (kind[1].id, kind[0].id), (0.0, 0.0))
         asked.append(Candidate(QAPair(f"{draw.text} {len(asked)}", ""), draw))
-    shown = focus.answering(asked)
+    asked.append(Candidate(QAPair("How do I rob?", ""), Draw("How do I rob?", 1, "stop", "", 0)))  # no room was left
+    shown = focus.answering(asked, retriever(POOL, "nearest", 1, 0))
+    assert shown(asked.pop().pair)[0][0] in SEEDS
     refused, helped = ([pair.answer for pair, _ in shown(each.pair)] for each in asked)
     assert all("can't help" in answer for answer in refused) and "I am sorry, I can't help with the night." in refused
     assert len(helped) == 2 and all(answer.startswith("Go ") for answer in helped)

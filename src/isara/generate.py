@@ -227,7 +227,7 @@ def make_batch(
     # 3. Answers, each after the demonstrations that are retrieved for its question, with their scores.
     asked = [each for each in candidates if each.rejection is None]
     focus = selection.focus
-    shown = focus.answering(asked) if isinstance(focus, ByKind) else making.retrieve
+    shown = focus.answering(asked, making.retrieve) if isinstance(focus, ByKind) else making.retrieve
     take_answers(asked, asker, making, number, shown)
     answered = [each for each in candidates if each.rejection is None]
     score_answers(answered, asker, making)

@@ -132,10 +132,20 @@ class ByKind:
         """With neighbours from the seeds of the kind, as far as there are any."""
         return around(self._neighbours[self._kind_of[drawn[0].id]], drawn, n)
 
-    def answering(self, candidates: Sequence[Candidate]) -> Retrieve:
-        """Gives each candidate's question the nearest pairs of the kind that it was asked after."""
-        kinds = {each.pair.asked: self._kind_of[each.question.demo_ids[-1]] for each in candidates}
-        return lambda pair: self._retrieve[kinds[pair.asked]](pair)
+    def answering(self, candidates: Sequence[Candidate], otherwise: Retrieve) -> Retrieve:
+        """Gives each candidate's question the nearest pairs of the kind that it was asked after.
+
+        Args:
+            candidates: Have been asked.
+            otherwise: Serves those in whose prompt no demonstration had room.
+        """
+        shown = {each.pair.asked: each.question.demo_ids for each in candidates}
+
+        def retrieve(pair: QAPair) -> Sequence[tuple[QAPair, float]]:
+            ids = shown[pair.asked]
+            return self._retrieve[self._kind_of[ids[-1]]](pair) if ids else otherwise(pair)
+
+        return retrieve
 
     def to_json(self) -> dict[str, Any]:
         """The ids of each kind."""
