@@ -5,6 +5,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from isara import load_config
+from isara.embedders import LexicalEmbedder
 from isara.errors import SeedError
 from isara.parts import Parts
 from isara.records import Prompt, QAPair
@@ -75,6 +77,23 @@ def test_a_model_that_reads_nothing_is_told_to_be_exchanged() -> None:
     found = tune(parts(Reader(lambda k: 2.0)), rows=4)
     assert found.findings[0].startswith(LARGER)
     assert "answers.demos" not in found.suggested
+
+
+def test_kinds_that_questions_tell_apart_are_found_and_no_others() -> None:
+    things = ("bank", "inn", "king", "mill", "shop", "well", "gate", "tower")
+    robbed = [QAPair(f"How do I rob and burn the {what}?", f"I won't help with the {what} at all.") for what in things]
+    found = [QAPair(f"Where is the nearest {what} please?", f"Go past the gate to the {what}.") for what in things]
+    made = replace(parts(Reader(lambda k: 2.0), seeds=[*robbed, *found]), embedder=LexicalEmbedder())
+    tuned = tune(made, rows=4)
+    [line] = [line for line in tuned.findings if "kinds of answers apart" in line]
+    assert line.startswith("the seeds' questions tell 2 kinds of answers apart (retrieve.embedder: ")
+    assert report.to_json(tuned)["kinds"]
+    mixed = [
+        replace(pair, answer=other.answer)
+        for pair, other in zip(robbed + found, (robbed + found)[::2] * 2, strict=True)
+    ]
+    alike = tune(replace(made, seeds=mixed), rows=4)
+    assert not [line for line in alike.findings if "kinds of answers apart" in line]
 
 
 def test_a_seed_is_never_its_own_demonstration_and_fewer_seeds_are_fewer() -> None:

@@ -45,6 +45,10 @@ def to_json(found: Tuned) -> dict[str, Any]:
         "current": dict(found.current),
         "suggested": dict(found.suggested),
         "findings": found.findings,
+        "kinds": {
+            embedder: {"groups": [list(group) for group in probe.groups], "accuracy": probe.accuracy}
+            for embedder, probe in found.kinds.items()
+        },
         "likelihood": [
             {"setting": each.setting, "value": each.value, "tokens": each.tokens, **_mean(each.bits), "bits": each.bits}
             for each in found.choices

@@ -1,12 +1,13 @@
 """Measures what can be measured with nothing but the seeds, and says which settings the model wants."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from isara.asking import Asker
 from isara.embedders import CachedEmbedder, LexicalEmbedder, all_minilm
 from isara.errors import ModelError, SeedError
+from isara.filters.kind import KindProbe
 from isara.parts import Parts
 from isara.protocols import Embedder
 from isara.records import QAPair
@@ -44,6 +45,7 @@ class Tuned:
         choices: Leave-one-out likelihood, by setting and value.
         sampled: Generated texts, by temperature.
         current: The config's value of each setting that was varied.
+        kinds: How well the seeds' questions tell kinds of answers apart, by embedder, where they do beyond chance.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Tuned:
     choices: Sequence[Choice]
     sampled: Sequence[Sampled]
     current: Mapping[str, Any]
+    kinds: Mapping[str, KindProbe] = field(default_factory=dict)
 
     @property
     def suggested(self) -> dict[str, Any]:
@@ -97,7 +100,9 @@ def tune(parts: Parts, tell: Tell = lambda done, total: None, most: int = MOST_M
         choices = tuning.likelihoods()
         sampled = tuning.texts(choices)
     ids = [pair.id for pair in measured]
-    return Tuned(parts.config.model, len(parts.seeds), ids, choices, sampled, tuning.current)
+    return Tuned(
+        parts.config.model, len(parts.seeds), ids, choices, sampled, tuning.current, _kinds(parts, tuning.embedders)
+    )
 
 
 class _Tuning:
@@ -220,10 +225,24 @@ def _findings(found: Tuned) -> Iterable[str]:
             f"from {counts[-2].value} to {counts[-1].value} seeds to retrieve from saves {said(grown)} bits a byte: as "
             f"demonstrations, more {go_on}"
         )
+    for embedder, probe in found.kinds.items():
+        yield (
+            f"the seeds' questions tell {len(probe.groups)} kinds of answers apart (retrieve.embedder: {embedder}; "
+            f"{probe.accuracy:.0%} of them by the others, kinds weighed alike): questions.focus: kinds with "
+            "filters.kind: true keeps questions and answers to one kind, and the arm by-kind of `isara compare` says "
+            "what that brings"
+        )
     yield (
         "likelihood counts every byte alike, and most bytes are tone: where a few words decide whether an answer is "
         "right, believe the generated answers and `isara preview` first"
     )
+
+
+def _kinds(parts: Parts, others: Mapping[str, Embedder]) -> dict[str, KindProbe]:
+    """The embedders by which the seeds' questions tell kinds of answers apart beyond chance, the config's own first."""
+    embedders = {parts.config.retrieve.embedder: parts.embedder, **others}
+    probes = {name: KindProbe(embedder, parts.seeds) for name, embedder in embedders.items()}
+    return {name: probe for name, probe in probes.items() if probe.tells}
 
 
 def said(difference: Difference) -> str:
