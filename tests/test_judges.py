@@ -435,8 +435,8 @@ def test_a_local_judge_is_asked_by_workers(tiny_llama: Path, tmp_path: Path) -> 
     assert one.pin == two.pin
     expected = [verdict.score for verdict in one.score(pairs)]
     assert [verdict.score for verdict in two.score(pairs)] == pytest.approx(expected, abs=1e-6)
-    children = psutil.Process().children(recursive=True)
-    assert len([child for child in children if "isara" in " ".join(child.cmdline())]) >= 2
+    children = [each for each in psutil.Process().children(recursive=True) if "isara" in " ".join(each.cmdline())]
+    assert len(children) >= 2
     for judge in (one, two):
         judge.close()
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

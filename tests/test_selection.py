@@ -144,7 +144,7 @@ class Refusing(ScriptedEngine):
 def test_an_engine_without_likelihoods_is_one_line(tmp_path: Path, kind: type[ScriptedEngine]) -> None:
     message = (
         f"expected an engine with a method `logprobs`, found {kind.__name__} without it: held-out likelihoods, "
-        "`select` and `questions.focus: worst` need one; add it, or leave these out"
+        "`select`, `questions.focus: worst` and local judges need one; add it, or leave these out"
     )
     with pytest.raises(ModelError, match="^" + re.escape(message) + "$"):
         align(tmp_path / "run", "select.scores=[natural]", engine=lambda model: kind(hyrule(model).answer))
