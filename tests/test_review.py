@@ -185,10 +185,13 @@ def test_an_iteration_without_rows_is_named(tmp_path: Path) -> None:
 def test_the_seeds_of_a_config_are_gone_through_by_its_columns(tmp_path: Path) -> None:
     (tmp_path / "seeds.csv").write_text("frage,antwort\nWer?,Link.\nWo?,Hier.\n")
     (tmp_path / "isara.yaml").write_text("seeds: seeds.csv\ncolumns: {question: frage, answer: antwort}\n")
-    done = CliRunner().invoke(app, ["review", str(tmp_path), "--terminal"], input="a\na\n")
+    arguments = ["review", str(tmp_path), "--terminal"]
+    done = CliRunner().invoke(app, arguments, input="a\na\n")
     assert done.exit_code == 0, done.output
     written = (tmp_path / "seeds.csv.reviewed.jsonl").read_text()
     assert [json.loads(line)["question"] for line in written.splitlines()] == ["Wer?", "Wo?"]
+    (tmp_path / "iteration-00").mkdir()  # a run that has lost its environment.json is no config
+    assert "is no run folder, or has lost its environment.json" in str(CliRunner().invoke(app, arguments).exception)
 
 
 def test_no_two_files_share_their_decisions_and_no_review_writes_what_it_reads(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def review(
         go_through: Callable[[Desk], None] = _pass_unread
     else:
         go_through = _in_terminal if terminal else partial(_serve, port=port, open_page=open_page)
-    is_config = what.suffix in (".yaml", ".yml") or (what / "isara.yaml").is_file()
-    if what.is_dir() and not (is_config and not (what / "environment.json").exists()):
+    is_config = what.suffix in (".yaml", ".yml") or ((what / "isara.yaml").is_file() and not _is_run(what))
+    if what.is_dir() and not is_config:
         _review_run(what, iteration, rows, go_through)
     elif iteration is not None or rows is not None:
         raise RunError("--iteration and --rows are of a run: a file of pairs is gone through as a whole")
@@ -59,6 +59,11 @@ def review(
         _review_seeds(Path(config.seeds), go_through, config.columns.question, config.columns.answer)
     else:
         _review_seeds(what, go_through)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder with an isara.yaml is a run's, perhaps one that has lost a part, and not a config's."""
+    return (folder / "environment.json").exists() or (folder / "iteration-00").exists()
 
 
 def _review_run(run: Path, iteration: int | None, rows: int | None, go_through: "Callable[[Desk], None]") -> None:
