@@ -21,6 +21,7 @@ from isara.files import read_json
 from isara.models import embedded_model
 from isara.parts import Parts
 from isara.scaffold import write_scaffold
+from isara.watching import Silent, StageName
 from tests.compare_world import NAMES, Crash, Fuse, World, command, fails, figures, lay_out, recipe, scores, stored
 
 
@@ -46,6 +47,20 @@ def test_answers_are_those_of_their_model(tmp_path: Path) -> None:
     zero = scores(tmp_path / "out", "zero-shot")
     answers = [tuple(row["answer"] for row in rows) for rows in (zero, first, second)]
     assert len(set(answers)) == 3
+
+
+def test_it_tells_of_test_questions_that_are_still_to_be_answered(tmp_path: Path) -> None:
+    class Told(Silent):
+        def __init__(self) -> None:
+            self.stages: list[tuple[int, str, int]] = []
+
+        def stage(self, iteration: int, name: StageName, total: int) -> None:
+            self.stages.append((iteration, name, total))
+
+    for expected in ([(0, "test", 9), (1, "test", 9), (2, "test", 9)], []):
+        told, (base, make) = Told(), recipe(tmp_path / "recipe")
+        compare(base, find_arms(["zero-shot", "isara"]), [0], tmp_path / "out", make=make, watcher=told)
+        assert [stage for stage in told.stages if stage[1] == "test"] == expected
 
 
 ALL = "zero-shot,icl-random,icl-knn,sft-seeds-equal,isara,one-shot,no-filters,shuffled-answers"

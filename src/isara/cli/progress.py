@@ -16,6 +16,7 @@ from isara.watching import StageName
 
 log = logging.getLogger("isara")
 
+_ASKED = ("evaluate", "test")  # stages in which a model answers, and whose bar counts the answers
 _EVERY = 60.0  # seconds: longer than that, nobody is left without a line
 _COLUMNS = ("counts", "brief", "speed", "left")
 _WORDS = ("counts", "made", "speed", "left", "whole")  # of a line, which has room for more
@@ -168,7 +169,7 @@ class Bars(_Drawn):
             self._stage = _Stage(label, name, self._clock(), total, self.batch_size)
             empty: dict[str, Any] = dict.fromkeys((*_COLUMNS, "whole"), "")
             # What says nothing of its end (an evaluation without answers) has a bar that runs to and fro.
-            unknown = name == "evaluate" and not total
+            unknown = name in _ASKED and not total
             self._task = self._progress.add_task(label, total=None if unknown else 1.0, **empty)
             self._draw(self._stage)
             self._tell(self._stage)
@@ -306,7 +307,7 @@ class _Stage:
     def share(self) -> float:
         """How much of the stage is done, in [0, 1]; a batch that is not finished counts by what it may bring."""
         if self.wanted:
-            done = float(self.prompts + self.call[1] if self.name == "evaluate" else self.done)
+            done = float(self.prompts + self.call[1] if self.name in _ASKED else self.done)
             if self.name == "generate" and (size := self.usual or 2 * self.batch):
                 part = min(1.0, (self.prompts + self.call[1]) / size)
                 rate = (self.done - self.taken_over) / self.candidates if self.candidates else _GUESSED_YIELD
@@ -327,7 +328,7 @@ class _Stage:
     def _counts(self) -> str:
         if self.name == "generate":
             return f"{self.done}/{self.wanted} accepted"
-        if self.name == "evaluate":
+        if self.name in _ASKED:
             prompts = self.prompts + self.call[1]
             return f"{min(prompts, self.wanted)}/{self.wanted} answers" if self.wanted and prompts else ""
         return f"step {self.done}/{self.wanted}" if self.done else ""
@@ -336,7 +337,7 @@ class _Stage:
         if self.name in ("train", "prefer"):
             return "" if self.loss is None else f"loss {self.loss:.3f}"
         prompts = self.prompts + self.call[1]
-        if self.name == "evaluate":
+        if self.name in _ASKED:
             return ""
         return f"{self.candidates} candidates" + (f" + {prompts} texts" if prompts else "")
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ CHUNK = 64  # questions that are asked at a time: what a kill can cost
 
 
 def ask(
-    parts: Parts, arm: Arm, model: Model, tests: Sequence[QAPair], folder: Path, likelihood: bool = False
+    parts: Parts,
+    arm: Arm,
+    model: Model,
+    tests: Sequence[QAPair],
+    folder: Path,
+    likelihood: bool = False,
+    begin: Callable[[int], None] = lambda missing: None,
 ) -> list[dict[str, Any]]:
     """A model's greedy answers to the test questions, in order; what an earlier call has stored isn't asked again.
 
@@ -34,6 +40,7 @@ def ask(
         tests: The questions.
         folder: Where the answers lie.
         likelihood: Whether to measure, too, what the held-out answer costs in bits after the same demonstrations.
+        begin: Is told how many answers are missing, where any is.
     """
     retrieve, shown = shown_pairs(parts, arm)
     key = {
@@ -46,6 +53,8 @@ def ask(
     }
     file = ResultFile(folder / f"{value_hash(key)[:16]}.jsonl", key)
     done = file.rows()
+    if missing := sum(pair.id not in done for pair in tests):
+        begin(missing)
     with parts.asker(model.path) as asker:
         for start in range(0, len(tests), CHUNK):
             chunk = tests[start : start + CHUNK]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -241,7 +242,8 @@ def _run(bench: Bench, arm: Arm, parts: Parts) -> list[Measured]:
         if bench.task is not None:
             values, answers = bench.task.measure(parts, arm, model, bench.out / "answers")
         else:
-            answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood)
+            begin = partial(bench.watcher.stage, t, "test")
+            answers = ask(parts, arm, model, bench.tests, bench.out / "answers", bench.scorer.likelihood, begin)
             values = _columns(bench, answers)
         measured.append(Measured(arm.name, parts.config.seed, t, t == result.chosen, seen[t], values, answers))
     return measured
