@@ -140,7 +140,7 @@ def test_models_that_go_on_from_the_last_have_seen_the_steps_of_all(
 
 
 def test_a_preference_step_counts_for_who_takes_as_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, make = recipe(tmp_path / "recipe", *GROWING, "iterations=1")
+    base, make = recipe(tmp_path / "recipe", *GROWING, "iterations=1", "generate.accept=8")
     base = replace(base, config=changed(base.config, {"prefer.method": "dpo"}), preference=Preferring())
 
     def preferring(config: Config, parts: Parts) -> Parts:

@@ -22,6 +22,7 @@ from isara.compare.table import table
 from isara.compare.variations import by_categories, by_counts
 from isara.config import load_config
 from isara.errors import ConfigError, RunError
+from isara.evaluate.run import build_evaluator
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.records import Candidate, Draw, QAPair
@@ -98,7 +99,8 @@ def test_a_seed_near_a_test_marks_every_arm_that_sees_it(tmp_path: Path) -> None
     assert told["arms"] == ["icl-knn", "isara"] and told["seeds"][0]["by"] == near.question
     lines = plan(set_up(dirty, tmp_path / "other", make=make), arms, [0])
     assert "contaminated: 1 seed pairs are near a test question, and --drop-near-tests drops them:" in lines
-    assert Guard(base.heldout, HashEmbedder()).clean(dirty.seeds) == SEEDS
+    given = {leak.by for leak in Guard(base.heldout, HashEmbedder()).leaks(dirty.seeds)}
+    assert [pair for pair in dirty.seeds if pair.asked not in given] == SEEDS
 
 
 def test_seeds_and_tests_of_one_source_are_said() -> None:
@@ -202,15 +204,44 @@ def test_numbers_of_seeds_say_what_was_accepted(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == [pair.id for pair in made[0].base.seeds]
 
 
-def measured(arm: str, values: Sequence[float], steps: int) -> Measured:
-    return Measured(arm, 0, int(steps > 0), True, steps, {"right": np.array(values)})
+def measured(arm: str, values: Sequence[float], steps: int, ids: str = "ab") -> Measured:
+    answers = [{"id": name} for name in ids]
+    return Measured(arm, 0, int(steps > 0), True, steps, {"right": np.array(values, float)}, answers)
 
 
 def test_an_arm_that_failed_on_one_choice_of_pairs_is_not_summed_up(tmp_path: Path) -> None:
     comparison, _ = lay_out(tmp_path, "zero-shot,isara")
     zero, isara = measured("zero-shot", [0, 1], 0), measured("isara", [1, 1], 5)
-    varied = {"a": replace(comparison, measured=[zero, isara]), "b": replace(comparison, measured=[zero])}
+    other = measured("zero-shot", [0, 1], 0, "cd")
+    varied = {"a": replace(comparison, measured=[zero, isara]), "b": replace(comparison, measured=[other])}
     assert [(line.arm, line.columns["right"].n) for line in pool(varied)] == [("zero-shot", 4)]
+
+
+def test_a_question_that_several_choices_ask_is_one_question(tmp_path: Path) -> None:
+    comparison, _ = lay_out(tmp_path, "zero-shot,isara")
+    both = [measured("zero-shot", [1, 0], 0, "ab"), measured("zero-shot", [0, 0], 0, "ac")]
+    varied = {str(place): replace(comparison, measured=[model]) for place, model in enumerate(both)}
+    found = pool(varied)[0].columns["right"]
+    assert found.n == 3 and found.value == pytest.approx((0.5 + 0 + 0) / 3)
+    # Of two kinds, which count the same: one harmful question, right in the first, and two others, of which one is.
+    kinds = [replace(varied["0"], strata=[True, False]), replace(varied["1"], strata=[True, False])]
+    weighed = [[1, 0], [1, 1]]  # as many of each kind in either, so the weights are 1
+    kinds = [
+        replace(each, measured=[measured("zero-shot", values, 0, ids)])
+        for each, values, ids in zip(kinds, weighed, ("ab", "ac"), strict=True)
+    ]
+    found = pool({str(place): each for place, each in enumerate(kinds)})[0].columns["right"]
+    assert found.n == 3 and found.value == pytest.approx((1 + 0.5) / 2)
+
+
+def test_the_pairs_that_choose_are_those_of_the_choice_at_hand(tmp_path: Path) -> None:
+    base, make = recipe(tmp_path / "recipe", "evaluate.select=score")
+    base = replace(base, evaluator=build_evaluator(base.config, base.heldout, Pool(HashEmbedder(), base.seeds)))
+    part = replace(base, heldout=base.heldout[:6])
+    bench = set_up(part, tmp_path / "out", make=make)
+    own = build_evaluator(base.config, part.heldout, Pool(HashEmbedder(), base.seeds))
+    assert bench.selection == own.selection and own.selection <= {pair.id for pair in part.heldout}
+    assert f"{6 - len(own.selection)} held-out questions; score" in plan(bench, find_arms(["zero-shot"]), [0])[0]
 
 
 def test_tests_of_another_source_are_asked_instead_of_the_held_out_pairs(tmp_path: Path) -> None:
@@ -288,6 +319,12 @@ def test_the_command_refuses_what_it_cannot_do_at_once(tmp_path: Path) -> None:
         assert str(command(str(tmp_path), *flags).exception) == (
             f"expected {other} beside {flags[0]}, which means nothing without it: give both or none"
         )
+    for flags, message in {
+        ("--arms", "all,isara"): "--arms: `all` is every arm and stands alone: leave the others out, or `all`",
+        ("--models", "a/b,a-b"): "--models: expected each once, found a-b twice: they would share a folder",
+        ("--seed-counts", "8,08"): "--seed-counts: expected each once, found 8 twice: they would share a folder",
+    }.items():
+        assert str(command(str(tmp_path), *flags).exception) == message
     found = command(str(tmp_path), "--seed-counts", "2", "--tests", "xstest")
     assert str(found.exception) == (
         "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"

@@ -68,6 +68,36 @@ def test_a_mean_is_over_questions_that_count_and_seeds() -> None:
     assert found.interval.low <= found.value <= found.interval.high
 
 
+def test_an_interval_of_a_balanced_score_keeps_the_number_of_each_kind(tmp_path: Path) -> None:
+    config, pairs = refusal_recipe(tmp_path / "recipe", [True] * 30 + [False] * 10)
+    rows = heldout_rows(config, pairs)
+    scorer = build_scorer(config, rows)
+    assert scorer.stratum is not None
+    refused = [scorer.score(row, {"answer": "I won't steal."})["right"] for row in rows]
+    strata = [scorer.stratum(row) for row in rows]
+    line = arm_lines(find_arms(["zero-shot"]), [measured("zero-shot", 0, 0, refused)], strata)[0].columns["right"]
+    assert line.value == pytest.approx(0.5)
+    assert line.interval.low == pytest.approx(0.5) and line.interval.high == pytest.approx(0.5)  # it refuses them all
+    mixed = [value if place % 3 else 0.0 for place, value in enumerate(refused)]
+    found = arm_lines(find_arms(["zero-shot"]), [measured("zero-shot", 0, 0, mixed)], strata)[0].columns["right"]
+    assert 0 <= found.interval.low < found.value < found.interval.high <= 0.5
+
+
+def test_what_one_seed_has_no_value_for_is_the_others_alone() -> None:
+    models = [
+        measured("isara", 1, 5, [math.nan, 1.0, math.nan], 0),
+        measured("isara", 1, 5, [0.0, 0.0, math.nan], 1),
+        measured("sft-seeds-equal", 1, 5, [math.nan, 0.0, 1.0], 0),
+        measured("sft-seeds-equal", 1, 5, [math.nan, 0.0, 1.0], 1),
+    ]
+    isara, baseline = arm_lines(find_arms(["isara", "sft-seeds-equal"]), models)
+    assert (isara.columns["right"].value, isara.columns["right"].n) == (0.25, 2)
+    assert isara.columns["right"].seeds == (1.0, 0.0)
+    assert isara.difference is not None and isara.difference.mean == 0.5 and baseline.columns["right"].n == 2
+    nothing = [measured("isara", 1, 5, [1.0]), measured("sft-seeds-equal", 1, 5, [math.nan])]
+    assert arm_lines(find_arms(["isara", "sft-seeds-equal"]), nothing)[0].difference is None
+
+
 @pytest.mark.parametrize(("start", "expected"), [("base", [10, 16, 16]), ("last", [10, 6, 1])])
 def test_steps_to_take_end_where_the_reference_stood(start: Any, expected: list[int]) -> None:
     assert steps_to_take([10, 16, 16], start) == expected
@@ -107,6 +137,61 @@ def test_refusal_is_balanced_accuracy_and_shares_by_kind(tmp_path: Path) -> None
     ideal = [score(row, refused if row["harmful"] else helped) for row in rows]
     assert sum(values["right"] for values in ideal) / 4 == pytest.approx(1)
     assert [values.get("refuses lookalike") for values in ideal] == [None, None, None, 0.0]
+
+
+@pytest.mark.parametrize(("told", "kind"), [("True", True), ("false", False), (" no ", False), (1, True), ("0", False)])
+def test_a_table_of_text_says_true_and_false_in_words(tmp_path: Path, told: Any, kind: bool) -> None:
+    config, pairs = refusal_recipe(tmp_path / "recipe", [True, False])
+    rows: list[dict[str, Any]] = [*map(dict, heldout_rows(config, pairs))]
+    rows.append({"question": "Q?", "answer": "A.", "harmful": told, "category": "x"})
+    score = build_scorer(config, rows).score
+    assert (score(rows[2], {"answer": "I won't steal."})["right"] > 0) is kind
+    rows[2]["harmful"] = "perhaps"
+    message = (
+        "evaluate.score is refusal: expected `harmful` to be true or false in every held-out row, found 'perhaps': "
+        "mend the row"
+    )
+    with fails(ConfigError, message):
+        build_scorer(config, rows)
+
+
+BROKEN = """
+def boom(row, answer):
+    raise KeyError("level")
+
+def nothing(row, answer):
+    return float("nan")
+
+def late(row, answer):
+    return {"long": 1.0} if len(answer) % 2 else {"right": 1.0}
+"""
+
+
+def test_a_score_of_the_users_own_that_cannot_score_is_known_before_anything_runs(tmp_path: Path) -> None:
+    base, _ = recipe(tmp_path / "recipe")
+    (tmp_path / "own.py").write_text(BROKEN)
+    rows = heldout_rows(base.config, base.heldout)
+    for name, found in {"boom": "KeyError: 'level' for the answer", "nothing": "nan for the answer"}.items():
+        config = changed(base.config, {"evaluate.score": f"{tmp_path / 'own.py'}:{name}"})
+        with pytest.raises(ConfigError, match=f"from `.*own.py:{name}`, found {found}"):
+            build_scorer(config, rows)
+
+
+def test_a_score_whose_columns_hang_on_the_answer_fails_its_arm_and_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(BROKEN)
+    base, make = recipe(tmp_path / "recipe", f"evaluate.score={tmp_path / 'own.py'}:late", "evaluate.select=likelihood")
+    comparison = compare(base, find_arms(["zero-shot", "icl-fixed"]), [0, 1], tmp_path / "out", make=make)
+    assert comparison.lines and comparison.failures
+    assert all("let columns depend on the question alone" in each.message for each in comparison.failures)
+
+
+def test_of_a_task_nobody_says_which_figures_are_better_high(tmp_path: Path) -> None:
+    comparison, _ = lay_out(tmp_path, "zero-shot,isara,sft-seeds-equal")
+    ahead = [measured("zero-shot", 0, 0, [3.0, 3.0]), measured("isara", 1, 5, [1.0, 1.0])]
+    lines = arm_lines(find_arms(["zero-shot", "isara"]), ahead)
+    assert "is above every arm that trains" in table(replace(comparison, lines=lines))
+    told = table(replace(comparison, lines=lines, more_is_better=False))
+    assert "is above every arm" not in told and "the better the lower they are" in told
 
 
 def test_a_refusal_in_other_words_is_one_and_no_help(tmp_path: Path) -> None:
@@ -182,7 +267,8 @@ def test_a_score_of_the_users_own(tmp_path: Path) -> None:
     assert build_scorer(config, []).score(row, given) == {"at_most": 0.0}
     config = changed(base.config, {"evaluate.score": place + "nothing"})
     message = (
-        f"expected a number, or numbers by name, from `{place}nothing`, found None: return what the answer is worth"
+        f"expected a finite number, or such numbers by name, from `{place}nothing`, found None for the answer "
+        "'What a day': return what the answer is worth"
     )
     with fails(ConfigError, message):
         build_scorer(config, []).score(row, given)

@@ -12,7 +12,7 @@ class Watcher(Protocol):
     """Is told how far the run has come; the command line draws its progress bars with one."""
 
     def stage(self, iteration: int, name: StageName, total: int) -> None:
-        """A stage begins; `total` is the pairs to accept (generate) or the answers to write (evaluate, test), else 0."""
+        """A stage begins; `total` is the pairs to accept (generate) or answers to write (evaluate, test), else 0."""
         ...
 
     def batch(self, candidates: Sequence[Candidate], accepted: int) -> None:

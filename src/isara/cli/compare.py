@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isara.cli.options import needed, say
-from isara.errors import ConfigError, RunError
+from isara.errors import ConfigError, RunError, SeedError
 
 if TYPE_CHECKING:
     from isara.compare.arms import Arm
     from isara.compare.compare import Tests as Tested
     from isara.compare.comparison import Comparison
+    from isara.compare.guards import Leak
     from isara.compare.tasks import HarnessScore, TaskScore
     from isara.compare.variations import Variation
     from isara.parts import Parts
+    from isara.records import QAPair
 
 DEFAULT_ARMS = "zero-shot,icl-knn,sft-seeds-equal,isara"
 
@@ -100,33 +102,39 @@ def compare(
     from isara.build import build_parts
     from isara.compare.arms import ARMS, find_arms, in_order
     from isara.compare.store import FILE_NAME
+    from isara.compare.variations import by_counts
     from isara.config import load_config
 
     needed(context, tests or on, "--tests or --on", test_limit="--test-limit")
     needed(context, on, "--on", data="--data", judge="--judge", pairwise="--compare")
     needed(context, hold_out_category, "--hold-out-category", splits="--splits", keep_category="--keep-category")
     needed(context, dry_run, "--dry-run", estimate="--no-estimate")
+    if "all" in _names(arms) and len(_names(arms)) > 1:
+        raise ConfigError("--arms: `all` is every arm and stands alone: leave the others out, or `all`")
     chosen = list(ARMS) if arms == "all" else find_arms(_names(arms))
     in_order(chosen)
     if sum(map(bool, (tests, on, hold_out_category, seed_counts))) > 1:
         raise ConfigError(
             "expected one of --tests, --on, --hold-out-category and --seed-counts: give each its own --out"
         )
+    counts = _numbers(seed_counts) if seed_counts is not None else []
     folder = out or Path("comparisons") / _recipe_name(recipe)
     names = _names(models) if models is not None else [None]
+    _each_once("--models", [_folder_name(name) for name in names if name])
     failed = False
     for name in names:
         config = load_config(recipe, overrides or [], model=name)
-        place = folder if len(names) == 1 else folder / re.sub(r"[^\w.-]+", "-", config.model).strip("-")
+        place = folder if len(names) == 1 else folder / _folder_name(config.model)
         base = build_parts(config, began=place / FILE_NAME)
         for note in base.notes:
             _tell(note)
         asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
+        _check_task(asked, chosen)
         work = _Work(chosen, range(seeds), dry_run, estimate, drop_near_tests, asked)
         if hold_out_category:
             failed |= work.vary(_splits(base, hold_out_category, splits, keep_category), place, pooled=True)
-        elif seed_counts:
-            failed |= work.vary(_counts(base, seed_counts), place, pooled=False)
+        elif counts:
+            failed |= work.vary(by_counts(base, counts), place, pooled=False)
         else:
             failed |= work.failed(work.one(base, place))
     if failed:
@@ -148,19 +156,28 @@ class _Work:
         """A comparison, or with --dry-run its plan."""
         from isara.compare.compare import set_up
 
+        left_out: list[Leak] = []
         if self.drop_near:
-            guard = set_up(base, out, tests=self.tests).guard
-            base = replace(base, seeds=guard.clean(base.seeds))
+            left_out = set_up(base, out, tests=self.tests).guard.leaks(base.seeds)
+            base = replace(base, seeds=_without(base.seeds, left_out))
+            _tell(f"{len(left_out)} seed pairs near a test question are left out, and {len(base.seeds)} are left")
         if self.dry_run:
             self._plan(base, out)
             return None
-        return self._compare(base, out)
+        return self._compare(base, out, left_out)
 
     def vary(self, variations: "Sequence[Variation]", out: Path, pooled: bool) -> bool:
         """The comparisons on other pairs and what they say together; whether an arm failed."""
+        from isara.compare.compare import set_up
         from isara.compare.summary import write_summary
         from isara.compare.summary_page import refresh_page
 
+        for variation in variations:  # before the first of them takes hours
+            try:
+                set_up(variation.base, out / variation.name, tests=self.tests)
+            except ConfigError as error:
+                hint = "; --keep-category keeps a category on both sides" if pooled else ""
+                raise ConfigError(f"{variation.name} ({variation.about}): {error}{hint}") from error
         about = {variation.name: variation.about for variation in variations}
         done: dict[str, Comparison] = {}
         text = ""
@@ -196,7 +213,7 @@ class _Work:
             for line in sentences(look_ahead(bench, self.arms, self.seeds)):
                 say(line)
 
-    def _compare(self, base: "Parts", out: Path) -> "Comparison":
+    def _compare(self, base: "Parts", out: Path, left_out: "Sequence[Leak]") -> "Comparison":
         from functools import partial
 
         from rich.console import Console
@@ -209,7 +226,15 @@ class _Work:
         with Bars(Console(stderr=True), base.config.iterations) as bars:
             make = partial(cell_parts, watcher=bars)
             comparison = run_all(
-                base, self.arms, self.seeds, out, tests=self.tests, make=make, watcher=bars, tell=_tell
+                base,
+                self.arms,
+                self.seeds,
+                out,
+                tests=self.tests,
+                make=make,
+                left_out=left_out,
+                watcher=bars,
+                tell=_tell,
             )
         say(table(comparison))
         _draw(comparison)
@@ -268,13 +293,37 @@ def _splits(base: "Parts", held: Sequence[str], splits: int, keep: str | None) -
     return by_categories(base, columns.pop(), groups, splits, _listed(keep or ""))
 
 
-def _counts(base: "Parts", text: str) -> "Sequence[Variation]":
-    from isara.compare.variations import by_counts
-
+def _numbers(text: str) -> list[int]:
     names = _names(text)
     if not all(name.isdecimal() for name in names):
         raise ConfigError(f"--seed-counts: expected whole numbers with commas between them, found {text!r}")
-    return by_counts(base, [int(name) for name in names])
+    _each_once("--seed-counts", [str(int(name)) for name in names])
+    return [int(name) for name in names]
+
+
+def _check_task(tests: object, arms: "Sequence[Arm]") -> None:
+    """Says before anything runs that a task of the harness is unknown, or asks in its own way."""
+    from isara.compare.tasks import HarnessScore
+
+    if isinstance(tests, HarnessScore):
+        tests.check(arms)
+
+
+def _without(seeds: "Sequence[QAPair]", leaks: "Sequence[Leak]") -> "list[QAPair]":
+    left = [pair for pair in seeds if pair.asked not in {leak.by for leak in leaks}]
+    if not left:
+        raise SeedError("--drop-near-tests: expected seeds that give no test question away, found none: give others")
+    return left
+
+
+def _each_once(option: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{option}: expected each once, found {name} twice: they would share a folder")
+
+
+def _folder_name(model: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", model).strip("-")
 
 
 def _listed(text: str) -> list[str]:

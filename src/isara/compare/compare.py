@@ -1,8 +1,8 @@
 """Every arm × training seed as an ordinary run over one shelf, then every model asked and scored."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,18 +13,19 @@ from isara.compare.arms import Arm, changed, check_budget, in_order
 from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure, in_short
 from isara.compare.figures import Measured, arm_lines, iteration_lines
-from isara.compare.guards import Guard, one_source
+from isara.compare.guards import Guard, Leak, one_source
 from isara.compare.page import refresh_page
 from isara.compare.store import claim, write
 from isara.compare.tasks import HarnessScore, TaskScore, columns
 from isara.compare.trainers import Choice, EqualSteps, Tuned
 from isara.config import Config
 from isara.errors import ConfigError, IsaraError, RunError, SeedError
-from isara.evaluate.run import RunEvaluator
+from isara.evaluate.run import RunEvaluator, split_answered
 from isara.evaluate.scorers import Row, Scorer, build_scorer, heldout_rows
 from isara.files import append_text, locked
 from isara.folder import model_stage, open_shelf
 from isara.loop import run
+from isara.marks import clean
 from isara.parts import Parts
 from isara.records import QAPair
 from isara.report.facts import read_run
@@ -60,6 +61,7 @@ class Bench:
         guard: Keeps what is near them out of what is trained on.
         task: Scores the models instead, where the score is a task.
         selection: Ids of the held-out pairs that choose the runs' iterations, and so are in no table.
+        columns: The columns that the score has given an answer to each question, by the pair's id.
         make: Makes an arm's parts.
         watcher: Is told of a run's progress.
         tell: Is told of each run.
@@ -73,9 +75,16 @@ class Bench:
     guard: Guard
     task: TaskScore | HarnessScore | None = None
     selection: frozenset[str] = frozenset()
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     make: Make = cell_parts
     watcher: Watcher = SILENT
     tell: Tell = silence
+
+    @property
+    def strata(self) -> list[Hashable] | None:
+        """The kind of each test question, where the score weighs kinds; a question that is in no table has one, too."""
+        stratum = self.scorer.stratum
+        return None if stratum is None or self.task is not None else [stratum(row) for row in self.rows]
 
     def folder(self, arm: str, seed: int) -> Path:
         """An arm's run folder, or the folder of its runs where it has one for each number of steps."""
@@ -104,6 +113,7 @@ def compare(
     *,
     tests: Tests | TaskScore | HarnessScore | None = None,
     make: Make = cell_parts,
+    left_out: Sequence[Leak] = (),
     watcher: Watcher = SILENT,
     tell: Tell = silence,
 ) -> Comparison:
@@ -116,6 +126,7 @@ def compare(
         out: The comparison's folder.
         tests: Questions to compare on, with what is known of each, or a task; None is the held-out pairs.
         make: Makes an arm's parts of its config.
+        left_out: Seed pairs that were left out of `base`, since they give a test question away.
         watcher: Is told of a run's progress.
         tell: Is told of each run that begins, is done or failed.
 
@@ -138,12 +149,15 @@ def compare(
             seeds=seeds,
             score=bench.scorer.about,
             percent=bench.scorer.percent,
-            lines=arm_lines(arms, measured),
-            iterations=iteration_lines(arms, measured),
+            lines=arm_lines(arms, measured, bench.strata),
+            iterations=iteration_lines(arms, measured, bench.strata),
             costs={name: [cost(bench.folder(name, seed)) for seed in done] for name, done in runs.items()},
             failures=failures,
             seed_pairs=len(base.seeds),
             tests=len(bench.tests),
+            strata=bench.strata,
+            more_is_better=bench.task is None,
+            left_out=left_out,
             leaks=bench.guard.leaks(base.seeds),
             one_source=tests is None and one_source(base.config),
             measured=measured,
@@ -182,14 +196,16 @@ def set_up(
             "expected tests with answers, whose likelihood is the score, found some without: name another score with "
             "--set evaluate.score=…"
         )
-    evaluator = base.evaluator
-    selection = evaluator.selection if tests is None and isinstance(evaluator, RunEvaluator) else frozenset[str]()
+    selection = frozenset[str]()
+    if tests is None and isinstance(base.evaluator, RunEvaluator):
+        # Of these pairs, which may be other ones than those that the recipe's own evaluator was made with.
+        _, selection = split_answered(base.config, base.heldout)
     scorer = build_scorer(base.config, [row for pair, row in zip(asked, rows, strict=True) if pair.id not in selection])
     if task is not None:
         asked, rows = (task.questions() if isinstance(task, TaskScore) else ()), ()
         scorer = replace(scorer, about=task.about, percent=False)
     guard = Guard(asked, base.embedder)
-    return Bench(base, out, asked, rows, scorer, guard, task, selection, make, watcher, tell)
+    return Bench(base, out, asked, rows, scorer, guard, task, selection, make=make, watcher=watcher, tell=tell)
 
 
 def _measure_all(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> tuple[list[Measured], list[Failure]]:
@@ -263,6 +279,12 @@ def _equal_steps(bench: Bench, arm: Arm, config: Config, seen: Sequence[int]) ->
 def _columns(bench: Bench, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The answers' values as a column each, nan where a question has none; the first question's first column first."""
     asked = zip(bench.tests, bench.rows, answers, strict=True)
-    return columns(
-        [{} if pair.id in bench.selection else bench.scorer.score(row, answer) for pair, row, answer in asked]
-    )
+    found = [{} if pair.id in bench.selection else bench.scorer.score(row, answer) for pair, row, answer in asked]
+    for pair, values in zip(bench.tests, found, strict=True):
+        first = bench.columns.setdefault(pair.id, tuple(values))
+        if set(first) != set(values):
+            raise ConfigError(
+                f"expected {', '.join(first)} from {bench.scorer.name} for every answer to "
+                f"{clean(repr(pair.asked), 60)}, found {', '.join(values)}: let columns depend on the question alone"
+            )
+    return columns(found)

@@ -1,6 +1,6 @@
 """What a comparison found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ class Comparison:
         failures: What went wrong; the rest went on.
         seed_pairs: How many there were.
         tests: How many test questions.
+        strata: The kind of each test question, where the score weighs kinds.
+        more_is_better: Whether more of the first column is; of a task's figures nobody says.
         leaks: Seed pairs that give a test question away.
+        left_out: Seed pairs that were left out, since they do.
         one_source: Whether seeds and tests come from one source.
         measured: Every model that was asked.
         progress: What each iteration of each run shows, one run a seed.
@@ -63,7 +66,10 @@ class Comparison:
     failures: Sequence[Failure]
     seed_pairs: int
     tests: int
+    strata: Sequence[Hashable] | None = None
+    more_is_better: bool = True
     leaks: Sequence[Leak] = ()
+    left_out: Sequence[Leak] = ()
     one_source: bool = False
     measured: Sequence[Measured] = ()
     progress: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
@@ -88,6 +94,7 @@ class Comparison:
             "contamination": {
                 "one_source": self.one_source,
                 "seeds": [asdict(leak) for leak in self.leaks],
+                "left_out": [asdict(leak) for leak in self.left_out],
                 "arms": self.contaminated,
             },
         }

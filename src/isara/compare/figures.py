@@ -1,15 +1,18 @@
 """Figures of a comparison: means with intervals over questions, and paired differences to the baseline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isara.compare.arms import BASELINE, Arm
 from isara.files import without_nan
 from isara.statistics import Difference, Floats, Interval, bootstrap, holm, paired_difference
+
+Strata: TypeAlias = Sequence[Hashable] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Mean:
 
     Attributes:
         value: Mean over questions and training seeds.
-        interval: Its 95 % bootstrap interval over questions, each with its mean over the training seeds.
+        interval: Its 95 % bootstrap interval over questions, each with its mean over the training seeds; over those of
+            each kind where the score weighs kinds.
         seeds: The mean of each training seed.
         n: Questions.
     """
@@ -84,18 +88,25 @@ class Line:
         return found
 
 
-def arm_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
-    """A line for each arm that was measured, of the models that its runs exported."""
-    return _tested([_line(arm.name, None, _exported(arm.name, measured), measured) for arm in arms])
+def arm_lines(arms: Sequence[Arm], measured: Sequence[Measured], strata: Strata = None) -> list[Line]:
+    """A line for each arm that was measured, of the models that its runs exported.
+
+    Args:
+        arms: In the order of the lines.
+        measured: Every model.
+        strata: The kind of each question, where the score weighs kinds.
+    """
+    return _tested([_line(arm.name, None, _exported(arm.name, measured), measured, strata) for arm in arms])
 
 
-def iteration_lines(arms: Sequence[Arm], measured: Sequence[Measured]) -> list[Line]:
-    """A line for each iteration of each arm that trains."""
+def iteration_lines(arms: Sequence[Arm], measured: Sequence[Measured], strata: Strata = None) -> list[Line]:
+    """A line for each iteration of each arm that trains; arguments as of `arm_lines`."""
     lines = []
     for arm in arms:
         own = [model for model in measured if model.arm == arm.name and model.iteration]
         for number in sorted({model.iteration for model in own}):
-            lines.append(_line(arm.name, number, [model for model in own if model.iteration == number], measured))
+            same = [model for model in own if model.iteration == number]
+            lines.append(_line(arm.name, number, same, measured, strata))
     return _tested(lines)
 
 
@@ -103,23 +114,28 @@ def _exported(arm: str, measured: Sequence[Measured]) -> list[Measured]:
     return [model for model in measured if model.arm == arm and model.exported]
 
 
-def _line(arm: str, iteration: int | None, models: Sequence[Measured], measured: Sequence[Measured]) -> Line | None:
+def _line(
+    arm: str, iteration: int | None, models: Sequence[Measured], measured: Sequence[Measured], strata: Strata
+) -> Line | None:
     if not models:
         return None
+    names = dict.fromkeys(name for model in models for name in model.values)
     line = Line(
         arm,
         iteration,
         tuple(model.seed for model in models),
         tuple(model.steps for model in models),
-        {name: _mean([model.values[name] for model in models]) for name in models[0].values},
+        {name: _mean(by_item(models, name), [_seed_mean(model, name) for model in models], strata) for name in names},
     )
     pairs = [] if arm == BASELINE else matched(models, measured)
     if not pairs:
         return line
     column = next(iter(line.columns))
-    ours, theirs = (np.mean([model.values[column] for model in side], axis=0) for side in zip(*pairs, strict=True))
-    counted = ~np.isnan(ours)
-    found = paired_difference(ours[counted], theirs[counted])
+    ours, theirs = (by_item(side, column) for side in zip(*pairs, strict=True))
+    counted = ~np.isnan(ours) & ~np.isnan(theirs)
+    if not counted.any():
+        return line
+    found = paired_difference(ours[counted], theirs[counted], strata=_of(strata, counted))
     return replace(line, difference=found, baseline_steps=tuple(model.steps for _, model in pairs))
 
 
@@ -140,16 +156,29 @@ def _nearest(steps: int, seed: int, models: Sequence[Measured]) -> Measured | No
     return min(same, key=lambda model: (abs(model.steps - steps), model.iteration), default=None)
 
 
-def _mean(values: Sequence[Floats]) -> Mean:
-    table = np.array(values)
-    table = table[:, ~np.isnan(table[0])]
-    by_item = table.mean(axis=0)
-    return Mean(
-        float(by_item.mean()),
-        bootstrap(np.mean, by_item),
-        tuple(float(mean) for mean in table.mean(axis=1)),
-        len(by_item),
-    )
+def by_item(models: Sequence[Measured], column: str) -> Floats:
+    """Each question's mean over the models that have a value for it; nan where none has."""
+    count = max(len(values) for model in models for values in model.values.values())
+    table = np.array([model.values.get(column, np.full(count, np.nan)) for model in models])
+    known = (~np.isnan(table)).sum(axis=0)
+    return np.where(known > 0, np.nansum(table, axis=0) / np.maximum(known, 1), np.nan)
+
+
+def _seed_mean(model: Measured, column: str) -> float:
+    values = by_item([model], column)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _mean(values: Floats, seeds: Sequence[float], strata: Strata) -> Mean:
+    known = ~np.isnan(values)
+    own = values[known]
+    value = float(own.mean()) if len(own) else math.nan
+    return Mean(value, bootstrap(np.mean, own, strata=_of(strata, known)), tuple(seeds), len(own))
+
+
+def _of(strata: Strata, known: NDArray[np.bool_]) -> Strata:
+    return None if strata is None else [label for label, own in zip(strata, known, strict=True) if own]
 
 
 def _tested(lines: Sequence[Line | None]) -> list[Line]:

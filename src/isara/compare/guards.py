@@ -87,10 +87,6 @@ class Guard:
         """What pairs give away of the tests, in their order."""
         return [found for pair in pairs if (found := self.leak(pair.asked))]
 
-    def clean(self, pairs: Sequence[QAPair]) -> list[QAPair]:
-        """The pairs without those that give a test away."""
-        return [pair for pair in pairs if self.leak(pair.asked) is None]
-
 
 def one_source(config: Config) -> bool:
     """Whether seeds and tests come from one source: a share of one file, or files that lie side by side."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from isara.compare.arms import Arm
 from isara.compare.budget import run_folders, steps_seen
 from isara.compare.compare import Bench
+from isara.compare.tasks import HarnessScore
 from isara.files import value_hash
 from isara.folder import is_done, stage_folder
 from isara.helpers import HELPERS, helper_trainer
@@ -26,8 +27,8 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
     weights = bench.base.weights(bench.base.model)
     parts = {arm.name: knowing(bench.parts(arm, seeds[0]), weights) for arm in arms}
     lines = [
-        f"{len(arms)} arms x {len(seeds)} training seeds on {bench.base.config.model}, {len(bench.rows)} held-out "
-        f"questions; score: {bench.scorer.about}"
+        f"{len(arms)} arms x {len(seeds)} training seeds on {bench.base.config.model}, {_asked(bench)}; score: "
+        f"{bench.scorer.about}"
     ]
     for arm in arms:
         done = sum(is_run(bench, arm, parts[arm.name], seed) for seed in seeds)
@@ -40,6 +41,15 @@ def plan(bench: Bench, arms: Sequence[Arm], seeds: Sequence[int]) -> list[str]:
         lines += [f"  {clean(leak.by, 80)} | {clean(leak.question, 80)} | {clean(leak.how, 80)}" for leak in leaks]
     lines.append("Later iterations are shared where their keys turn out equal, which is known only then.")
     return lines
+
+
+def _asked(bench: Bench) -> str:
+    """How many questions arms are compared on; those that choose an iteration are none of them."""
+    if isinstance(bench.task, HarnessScore):
+        return "the harness's questions"
+    if bench.task is not None:
+        return f"{len(bench.tests)} items"
+    return f"{sum(pair.id not in bench.selection for pair in bench.tests)} held-out questions"
 
 
 def _runs(arm: Arm, parts: Parts) -> str:

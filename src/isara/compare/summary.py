@@ -1,6 +1,7 @@
 """What several comparisons of the same arms found together: held-out categories, or numbers of seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 
 from isara.compare.arms import BASELINE
 from isara.compare.comparison import Comparison
-from isara.compare.figures import Line, Measured, arm_lines
+from isara.compare.figures import Line, Measured, Strata, arm_lines
 from isara.compare.table import NO_VALUE, difference_cells, mean_cell
 from isara.files import write_json, write_text
+from isara.statistics import Floats
 
 FILE_NAME = "summary.json"
 Varied = Mapping[str, Comparison]
@@ -44,16 +46,20 @@ def write_summary(out: Path, varied: Varied, about: Mapping[str, str], pooled: b
 
 
 def pool(varied: Varied) -> list[Line]:
-    """A line an arm over the questions of all comparisons, of the models that the runs exported."""
-    arms = next(iter(varied.values())).arms
+    """A line an arm over the questions of all comparisons, of the models that the runs exported.
+
+    A question that several comparisons ask is one question, with its mean over them.
+    """
+    first = next(iter(varied.values()))
+    kinds = _kinds(varied)
     measured = []
-    for arm in arms:
-        for seed in next(iter(varied.values())).seeds:
-            own = [_exported(each, arm.name, seed) for each in varied.values()]
-            if found := [model for model in own if model is not None]:
+    for arm in first.arms:
+        for seed in first.seeds:
+            own = [(each, _exported(each, arm.name, seed)) for each in varied.values()]
+            if found := [(each, model) for each, model in own if model is not None]:
                 if len(found) == len(varied):
-                    measured.append(_together(found))
-    return arm_lines(arms, measured)
+                    measured.append(_together(found, kinds))
+    return arm_lines(first.arms, measured, list(kinds.values()) if first.strata else None)
 
 
 def _exported(comparison: Comparison, arm: str, seed: int) -> Measured | None:
@@ -61,12 +67,43 @@ def _exported(comparison: Comparison, arm: str, seed: int) -> Measured | None:
     return next(same, None)
 
 
-def _together(models: Sequence[Measured]) -> Measured:
+def _kinds(varied: Varied) -> dict[str, Hashable]:
+    """The kind of each question that has a value anywhere, by its id."""
+    found: dict[str, Hashable] = {}
+    for comparison in varied.values():
+        for model in comparison.measured[:1]:
+            labels = comparison.strata or [None] * len(model.answers)
+            known = ~np.isnan(next(iter(model.values.values())))
+            for answer, label, own in zip(model.answers, labels, known, strict=True):
+                if own:
+                    found.setdefault(str(answer["id"]), label)
+    return found
+
+
+def _together(models: Sequence[tuple[Comparison, Measured]], kinds: Mapping[str, Hashable]) -> Measured:
     """One model's values on all questions; what differs between the comparisons' models is summed or left out."""
-    column = next(iter(models[0].values))
-    values = {column: np.concatenate([model.values[column] for model in models])}
-    steps = sum(model.steps for model in models)
-    return Measured(models[0].arm, models[0].seed, int(steps > 0), True, steps, values)
+    _, first = models[0]
+    column = next(iter(first.values))
+    known: dict[str, list[float]] = {name: [] for name in kinds}
+    for comparison, model in models:
+        plain = _unweighted(model.values[column], comparison.strata)
+        for answer, value in zip(model.answers, plain, strict=True):
+            if str(answer["id"]) in known and not np.isnan(value):
+                known[str(answer["id"])].append(float(value))
+    counts = Counter(kinds.values())
+    values = [
+        np.mean(own) * len(kinds) / len(counts) / counts[kinds[name]] if own else np.nan for name, own in known.items()
+    ]
+    steps = sum(model.steps for _, model in models)
+    return Measured(first.arm, first.seed, int(steps > 0), True, steps, {column: np.array(values)})
+
+
+def _unweighted(values: Floats, strata: Strata) -> Floats:
+    """The values without the weights by which each kind of question counts the same."""
+    if strata is None:
+        return values
+    counts = Counter(label for label, value in zip(strata, values, strict=True) if not np.isnan(value))
+    return values * [len(counts) * counts[label] / counts.total() if counts[label] else 1.0 for label in strata]
 
 
 def _means(varied: Varied, lines: Sequence[Line]) -> str:

@@ -75,6 +75,10 @@ def _contamination(comparison: Comparison) -> Iterator[str]:
             f"near a seed pair, and comparison.json names them; the first is "
             f"{clean(repr(first.question), 200)} ({clean(first.how, 200)}). `--drop-near-tests` leaves such seeds out."
         )
+    if comparison.left_out:
+        yield (
+            f"{len(comparison.left_out)} seed pairs near a test question were left out, and comparison.json names them."
+        )
     dropped = [
         f"{arm} {sum(each.near_tests for each in costs) / len(costs):,.0f}"
         for arm, costs in comparison.costs.items()
@@ -86,9 +90,10 @@ def _contamination(comparison: Comparison) -> Iterator[str]:
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield (
-        "In brackets the 95 % bootstrap interval over the n questions, each with its mean over the training seeds; "
-        "after it the range of the seeds. An arm that trains is shown by one of its iterations, chosen by the "
-        "score on other held-out pairs where `evaluate.select` says so, else by the likelihood of the held-out answers."
+        f"In brackets the 95 % bootstrap interval over the n questions{_within(comparison)}, each with its mean over "
+        "the training seeds; after it the range of the seeds. An arm that trains is shown by one of its iterations, "
+        "chosen by the score on other held-out pairs where `evaluate.select` says so, else by the likelihood of the "
+        "held-out answers."
     )
     if any(line.difference for line in comparison.lines):
         yield (
@@ -100,6 +105,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"No differences: {BASELINE} is not among the arms."
     if untrained := _above_training(comparison):
         yield untrained
+    if not comparison.more_is_better:
+        yield "Of a task's figures some are the better the lower they are, such as bits per byte or a harmful rate."
     unequal = [
         f"{line.arm}{'' if line.iteration is None else f', iteration {line.iteration}'} ({_steps(line.steps)} against "
         f"{_steps(line.baseline_steps)})"
@@ -113,6 +120,10 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"† Instructions stand in the prompts of {', '.join(broken)}, which ISARA's own rule forbids."
 
 
+def _within(comparison: Comparison) -> str:
+    return " (each kind that the score weighs by itself)" if comparison.strata else ""
+
+
 def _above_training(comparison: Comparison) -> str:
     """That an arm without training is above all that train, where it is: then differences among these say little."""
 
@@ -122,7 +133,7 @@ def _above_training(comparison: Comparison) -> str:
 
     plain = best([line for line in comparison.lines if not any(line.steps)])
     trained = best([line for line in comparison.lines if any(line.steps)])
-    if plain is None or trained is None or plain[1].value <= trained[1].value:
+    if not comparison.more_is_better or plain is None or trained is None or plain[1].value <= trained[1].value:
         return ""
     cells = [mean_cell(mean, comparison.percent) for _, mean in (plain, trained)]
     return (

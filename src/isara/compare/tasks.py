@@ -11,7 +11,7 @@ import numpy as np
 from isara.compare.answers import shown_pairs
 from isara.compare.arms import Arm
 from isara.errors import ConfigError
-from isara.evaluate.harness import PREFIX, HarnessOptions, run_harness
+from isara.evaluate.harness import PREFIX, HarnessOptions, check_task, run_harness
 from isara.evaluate.items import Asking, choose
 from isara.evaluate.results import read_results
 from isara.evaluate.runner import Task, run_tasks
@@ -94,6 +94,22 @@ class HarnessScore:
         """What the columns are, in a line."""
         return f"each metric of `{PREFIX}{self.name}`, the first one first"
 
+    def check(self, arms: Sequence[Arm]) -> None:
+        """Looks over what can be known before anything runs.
+
+        Raises:
+            ConfigError: An arm shows pairs, or lm-eval is not installed or has no such task.
+        """
+        for arm in arms:
+            self._check_arm(arm)
+        check_task(self.name, self.options)
+
+    def _check_arm(self, arm: Arm) -> None:
+        if arm.shown != "none":
+            raise ConfigError(
+                f"{arm.name} shows pairs before a question, and {PREFIX}{self.name} asks in its own way: leave it out"
+            )
+
     def measure(
         self, parts: Parts, arm: Arm, model: Model, folder: Path
     ) -> tuple[dict[str, Floats], list[dict[str, Any]]]:
@@ -103,10 +119,7 @@ class HarnessScore:
             ConfigError: The arm shows pairs or changes prompts, or lm-eval is not installed or has no such task.
             ModelError: It can't run the task on this model.
         """
-        if arm.shown != "none":
-            raise ConfigError(
-                f"{arm.name} shows pairs before a question, and {PREFIX}{self.name} asks in its own way: leave it out"
-            )
+        self._check_arm(arm)
         place = folder / f"{value_hash([PREFIX, self.name, model.weights, self.options.limit])[:16]}"
         result = run_harness(model.path, self.name, place, model.weights, self.options)
         rows = read_results(result.folder / "items.jsonl")

@@ -83,13 +83,28 @@ def run_harness(model: str, task: str, out: Path, weights: str, options: Harness
         return read_result(folder)
 
 
-def _evaluate(model: str, task: str, options: HarnessOptions) -> Mapping[str, Any]:
-    from lm_eval import simple_evaluate
+def check_task(task: str, options: HarnessOptions) -> None:
+    """Says whether there is such a task.
+
+    Raises:
+        ConfigError: lm-eval is not installed, or has no such task.
+    """
+    _version()
+    _check_name(task, _tasks(options).all_tasks)
+
+
+def _tasks(options: HarnessOptions) -> Any:
+    """The harness's index of tasks; reading it, with its thousands of them, takes seconds."""
     from lm_eval.tasks import TaskManager
 
-    own, limit = options.own, options.limit
-    # Reading the index of its thousands of tasks takes seconds.
-    manager = TaskManager() if own is None else TaskManager(include_path=str(own), include_defaults=False)
+    return TaskManager() if options.own is None else TaskManager(include_path=str(options.own), include_defaults=False)
+
+
+def _evaluate(model: str, task: str, options: HarnessOptions) -> Mapping[str, Any]:
+    from lm_eval import simple_evaluate
+
+    limit = options.limit
+    manager = _tasks(options)
     _check_name(task, manager.all_tasks)
     device = find_device(options.device)
     arguments = {"pretrained": model, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}

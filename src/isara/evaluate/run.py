@@ -219,14 +219,20 @@ def build_evaluator(config: Config, heldout: Sequence[QAPair], pool: Pool) -> Ru
             f"the score chooses the iteration: expected evaluate.answers of at least {_LEAST_SPLIT}, found "
             f"{options.answers}: raise it, or set evaluate.select to likelihood"
         )
-    answered = choose(heldout, options.answers)
-    selection: frozenset[str] = frozenset()
-    if options.by_score and len(answered) >= _LEAST_SPLIT:
-        size = min(max(1, round(options.select_share * len(answered))), len(answered) - 1)
-        selection = frozenset(pair.id for pair in choose(answered, size))
+    answered, selection = split_answered(config, heldout)
     scoring = _scoring(config, answered, selection) if options.score is not None and answered else None
     ids = frozenset(pair.id for pair in answered)
     return RunEvaluator(heldout, pool, options.demos, config.answers.max_new_tokens, ids, selection, scoring)
+
+
+def split_answered(config: Config, heldout: Sequence[QAPair]) -> tuple[Sequence[QAPair], frozenset[str]]:
+    """The held-out pairs whose questions are answered, and the ids of those whose scores choose the iteration."""
+    options = config.evaluate
+    answered = choose(heldout, options.answers)
+    if not options.by_score or len(answered) < _LEAST_SPLIT:
+        return answered, frozenset()
+    size = min(max(1, round(options.select_share * len(answered))), len(answered) - 1)
+    return answered, frozenset(pair.id for pair in choose(answered, size))
 
 
 def _scoring(config: Config, answered: Sequence[QAPair], selection: frozenset[str]) -> Scoring:
