@@ -306,6 +306,27 @@ def test_a_guard_says_why_it_drops() -> None:
     assert (said.reason, said.value, said.near_id) == ("near_test", "the same words", TESTS[1].id)
 
 
+def test_seeds_that_give_a_test_away_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "isara.yaml").write_text(
+        "heldout: 0.3\nquestions: {demos: 1}\nanswers: {demos: 1, max_new_tokens: 4}\nevaluate: {demos: 1}\n"
+    )
+    rows = [json.dumps({"question": f"Who sells {what}?", "answer": f"House {what}."}) for what in "abcdefgh"]
+    (tmp_path / "seeds.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "tests.jsonl").write_text("\n".join(rows[:2]) + "\n")
+    flags = ["--arms", "zero-shot", "--seeds", "1", "--drop-near-tests", "--out", str(tmp_path / "out")]
+    found = command(str(tmp_path), *flags, "--tests", str(tmp_path / "tests.jsonl"))
+    assert found.exit_code == 0, found.output
+    told = json.loads((tmp_path / "out/comparison.json").read_text())["contamination"]
+    left_out = {leak["by"] for leak in told["left_out"]}
+    assert left_out and left_out <= {"Who sells a?", "Who sells b?"} and not told["seeds"]
+    assert f"{len(left_out)} seed pairs near a test question were left out" in (tmp_path / "out/table.md").read_text()
+    assert f"{len(left_out)} seed pairs near a test question are left out" in found.output
+    found = command(str(tmp_path), *flags, "--tests", str(tmp_path / "seeds.jsonl"))
+    assert str(found.exception) == (
+        "--drop-near-tests: expected seeds that give no test question away, found none: give others"
+    )
+
+
 def test_the_command_refuses_what_it_cannot_do_at_once(tmp_path: Path) -> None:
     (tmp_path / "isara.yaml").write_text("model: embedded\n")
     for flags, other in {

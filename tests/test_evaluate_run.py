@@ -342,14 +342,59 @@ def test_what_is_not_measured_is_not_beaten() -> None:
 def test_a_handful_of_pairs_shows_nothing() -> None:
     n = LEAST_PAIRS - 1
     few = {0: rows_of(lambda _: 20, n=n), SEEDS_ONLY: rows_of(lambda _: 15, n=n), 1: rows_of(lambda _: 10, n=n)}
-    verdict = judge(few, 1)
+    verdict = judge(few, 1, redrawn=True)
     assert verdict is not None and not verdict.helped and verdict.best == 1
     assert sentence(verdict).startswith(
         "It is not shown that the loop helps: iteration 1 is not shown to be better than"
     )
-    assert "So few pairs hardly tell: hold out 20 or more (--heldout), or repeat the run with --set seed=1" in (
-        sentence(verdict)
+    assert sentence(verdict).endswith(
+        "So few pairs hardly tell: hold out 20 or more (--heldout), or repeat the run with --set seed=1 and another "
+        "--out, which holds out others."
     )
+    # Of a file of pairs another seed holds out the same.
+    fixed = judge(few, 1)
+    assert fixed is not None
+    assert sentence(fixed).endswith("So few pairs hardly tell: hold out 20 or more (--heldout).")
+
+
+def test_of_one_pair_there_is_no_interval() -> None:
+    verdict = judge(
+        {0: rows_of(lambda _: 20, n=1), SEEDS_ONLY: rows_of(lambda _: 15, n=1), 1: rows_of(lambda _: 10, n=1)}, 1
+    )
+    assert verdict is not None
+    assert (
+        "on 1 held-out pair: +1.000 over the base model, +2.000 over the base model after demonstrations, +0.500 over "
+        "the seeds-only model. Iteration 1 is exported, the best by its mean."
+    ) in sentence(verdict)
+
+
+def test_of_equals_what_took_less_is_exported() -> None:
+    rows = {0: rows_of(lambda _: 20), SEEDS_ONLY: rows_of(lambda _: 10), 1: rows_of(lambda _: 10)}
+    verdict = judge(rows, 1)
+    assert verdict is not None and verdict.best == SEEDS_ONLY
+    assert "The seeds-only model is exported, as good by its mean as what takes more training." in sentence(verdict)
+    verdict = judge({number: rows_of(lambda _: 10) for number in rows}, 1)
+    assert verdict is not None and verdict.best == 0
+    verdict = judge({0: rows_of(lambda _: 20), SEEDS_ONLY: rows_of(lambda _: 20), 1: rows_of(lambda _: 21)}, 1)
+    assert verdict is not None and verdict.best == 0
+
+
+def test_the_steps_of_both_are_said_where_they_differ() -> None:
+    rows = {0: rows_of(lambda _: 20), SEEDS_ONLY: rows_of(lambda _: 15), 3: rows_of(lambda _: 10)}
+    told = (
+        " The seeds-only model took 228 steps, iteration 3 took 612: the arm sft-seeds-equal of `isara compare` trains "
+        "it as long."
+    )
+    verdict, same, unknown = (
+        judge(rows, 3, steps) for steps in ({0: 0, SEEDS_ONLY: 228, 3: 612}, {SEEDS_ONLY: 612, 3: 612}, None)
+    )
+    assert verdict is not None and verdict.helped and sentence(verdict).endswith(told)
+    assert same is not None and unknown is not None and sentence(same) == sentence(unknown)
+    assert sentence(verdict) == sentence(same) + told
+    worse = judge({**rows, 3: rows_of(lambda _: 18)}, 3, {SEEDS_ONLY: 228, 3: 612})
+    assert worse is not None and told in sentence(worse)
+    blind = judge({0: rows[0], 3: rows[3]}, 3, {0: 0, 3: 612})
+    assert blind is not None and blind.steps is None
 
 
 def test_nothing_is_said_of_what_was_not_measured_pair_by_pair() -> None:

@@ -162,6 +162,14 @@ def test_off_domain_by_meaning_catches_most_and_drops_few(minilm: CachedEmbedder
     assert dropped(OffDomain(0.95), kept, heldout) <= 13  # of 120
 
 
+def test_off_domain_says_that_few_seeds_are_no_domain(caplog: pytest.LogCaptureFixture) -> None:
+    check, kept = OffDomain(0.95), Pool(HashEmbedder(), SEEDS[:9])
+    assert [check(answered("Why?", "So."), kept) for _ in range(3)] == [None] * 3
+    assert caplog.messages == [
+        "filters.off_domain drops nothing: it takes 10 seeds to say how near they are to one another, and there are 9"
+    ]
+
+
 def test_off_domain_by_shared_words_says_that_it_tells_little(caplog: pytest.LogCaptureFixture) -> None:
     OffDomain(0.95)(answered("Why?", "So."), Pool(CachedEmbedder(LexicalEmbedder()), SEEDS))
     message = "filters.off_domain tells little by shared words: name an embedding model with retrieve.embedder"

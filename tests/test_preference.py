@@ -19,6 +19,7 @@ from isara.errors import ConfigError, RunError, TrainingError
 from isara.files import sums_file
 from isara.folder import model_stage, stage_folder
 from isara.loop import run
+from isara.preference import check_enough
 from isara.records import Draw, Preference, QAPair, TrainingRow
 from isara.render import open_renderer
 from isara.report.cards import model_card
@@ -163,6 +164,21 @@ def test_equal_answers_are_no_preference_and_too_few_are_one_line(tmp_path: Path
     assert made("iterations=1").best == 1  # what that line names finishes the run
 
 
+@pytest.mark.parametrize(
+    ("left", "asked", "t", "said"),
+    [
+        (7, 12, 1, "found 7 of 12: its own are as good, so begin a run with more pairs, "),
+        (5, 5, 1, "found 5 of 5: there are too few pairs, so begin a run with more pairs, "),
+        (5, 6, 3, "found 5 of 6: there are too few pairs, so finish the run with --set iterations=2, or begin one "),
+    ],
+)
+def test_why_there_are_too_few_and_what_can_be_finished(left: int, asked: int, t: int, said: str) -> None:
+    with pytest.raises(TrainingError) as error:
+        check_enough(some()[:left], asked, t)
+    assert said in str(error.value)
+    check_enough(some()[:8], 8, 1)
+
+
 def test_facts_card_and_table_know_of_the_step(tmp_path: Path) -> None:
     align(tmp_path / "run", DPO, "iterations=1", preference=Preferring())
     found = read_run(tmp_path / "run")
@@ -184,6 +200,11 @@ def test_a_step_may_not_be_resumed_with_another_beta(tmp_path: Path) -> None:
     [
         (("prefer.method=spin",), "expected `generate.accept: 0` and `train.start: last` for `prefer.method: spin`"),
         ((DPO, "answers.demos=0"), "expected `answers.demos` above 0 and `answers.retrieve` nearest or random"),
+        (
+            (DPO, "generate.accept=7"),
+            "expected `generate.accept` of at least 8 for `prefer.method: dpo`, whose optimiser step has as many rows "
+            "(it is 7)",
+        ),
         ((DPO, "answers.retrieve=none"), "expected `answers.demos` above 0 and `answers.retrieve` nearest or random"),
     ],
 )
@@ -191,6 +212,7 @@ def test_settings_that_leave_nothing_to_prefer(settings: tuple[str, ...], said: 
     with pytest.raises(ConfigError) as error:
         load_config(None, settings)
     assert said in str(error.value) and "\n" not in str(error.value)
+    assert load_config(None, [DPO, "generate.accept=8"]) and load_config(None, [DPO, "generate.accept=0"])
 
 
 def test_the_trainer_is_that_of_the_run_with_options_of_its_own() -> None:

@@ -524,6 +524,23 @@ def test_facts_that_nobody_could_infer_are_named_whatever_tone_they_come_in() ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("seed", "known", "strange", "words"),
+    [
+        ("水车坊十点开门。", "十点开门。", "王小明。", "王小, 小明"),
+        ("水車小屋は十時に開きます。", "十時に開きます。", "ガノンドロフ。", "ガノ, ノン, ンド, ドロ, ロフ"),
+        ("โรงสีเปิดสิบโมง", "เปิดสิบโมง", "กานอน", "กานอ, านอน"),
+        ("Die Mühle öffnet um zehn.", "Sie öffnet früh.", "Frau Übermüller.", "frau, übermüller"),
+    ],
+)
+def test_facts_that_nobody_could_infer_are_named_in_any_script(seed: str, known: str, strange: str, words: str) -> None:
+    heldout = rows(QAPair("?", known), QAPair("?", strange), QAPair("?", "是。"), file="heldout.jsonl")
+    assert [message for _, message in said(name_strange(rows(QAPair("?", seed)), heldout))] == [
+        f"heldout.jsonl:2: nobody could infer this held-out answer, so it measures tone alone: none of {words} stands "
+        "in the seeds"
+    ]
+
+
 def test_near_texts_are_found_as_by_comparing_each_with_each() -> None:
     rng = random.Random(7)
     letters = "abcdefghijklmnopqrst"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from isara.build import build_trainer
 from isara.config import load_config
 from isara.evaluate.run import RunEvaluator, build_evaluator
 from isara.folder import open_shelf, stage_folder
@@ -21,6 +22,8 @@ from isara.report import terminal
 from isara.report.facts import read_run
 from isara.report.publish import final_files
 from isara.testing import HashEmbedder, ScriptedEngine
+from isara.training.child import ChildTrainer
+from isara.training.sft import SupervisedTrainer
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
 from tests.test_loop import Crash, Named, parts, tree
 from tests.test_report import shown
@@ -165,6 +168,37 @@ def test_switched_off_it_is_not_made_and_nothing_is_called_the_best(tmp_path: Pa
     run(village(tmp_path / "run"))  # and may be asked for afterwards
     run(village(tmp_path / "whole"))
     assert tree(tmp_path / "run/seeds-only") == tree(tmp_path / "whole/seeds-only")
+
+
+@pytest.mark.parametrize(("start", "seen"), [("base", 12), ("last", 20)])
+def test_the_verdict_says_how_long_each_was_trained(tmp_path: Path, start: str, seen: int) -> None:
+    class Slower(Stepper):
+        """A trainer that takes 8 steps in iteration 1, and as many as there are pairs after it."""
+
+        def fit(self, pairs: Sequence[QAPair], start: str, out: Path) -> TrainStats:
+            later = any(pair.iteration == 2 for pair in pairs)
+            return replace(super().fit(pairs, start, out), steps=12 if later else self.steps)
+
+    made = village(tmp_path / "run", f"train.start={start}", trainer=Slower(8))
+    result = run(made)
+    assert result.verdict is not None and result.verdict.steps == (8, seen) and result.verdict.redrawn
+    mark = json.loads((result.final / "isara.json").read_text())
+    assert f"The seeds-only model took 8 steps, iteration 2 took {seen}: the arm sft-seeds-equal" in mark["verdict"]
+    assert run(made).verdict == result.verdict
+
+
+@pytest.mark.parametrize("child", [True, False])
+def test_models_of_the_seeds_alone_have_no_anchors(child: bool) -> None:
+    settings = [f"engine.child_process={str(child).lower()}", "train.method=lora"]
+    plain, anchored = (
+        build_trainer(load_config(None, [*settings, *more])) for more in ((), ("train.anchors=0.2", "train.demos=0"))
+    )
+    assert anchored.key()["anchors"] == 0.2 and anchored.key() != plain.key()
+    assert anchored.with_steps(7).key() == plain.with_steps(7).key()
+    # What a run without anchors has made goes on being what it was.
+    kind = ChildTrainer if child else SupervisedTrainer
+    usual = kind(method="lora", max_steps=7)
+    assert plain.with_steps(7).key() == usual.key() and plain.with_steps(7).key()["max_steps"] == 7
 
 
 def test_a_run_on_the_seeds_alone_has_no_second_one(tmp_path: Path) -> None:

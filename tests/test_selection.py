@@ -430,6 +430,20 @@ def test_a_balanced_run_can_be_made_again(tmp_path: Path) -> None:
             "configuration: expected `answers.temperature` above 0 for `select.answers` above 1, or all answers are "
             "the same",
         ),
+        *(
+            (
+                [*setting, without],
+                "configuration: expected `answers.demos` above 0 and `answers.retrieve` nearest or random for icl_gain "
+                f"as `{named}`, or it is 0 for every answer",
+            )
+            for setting, named in (
+                (["select.answers=2", "select.rule=icl_gain"], "select.rule"),
+                (["select.answers=2", "select.weights={icl_gain: 1}"], "select.weights"),
+                (["select.keep={icl_gain: 0.9}"], "select.keep"),
+                (["select.scores=[icl_gain]", "train.weights=icl_gain"], "train.weights"),
+            )
+            for without in ("answers.demos=0", "answers.retrieve=none")
+        ),
     ],
 )
 def test_a_selection_that_can_not_be_is_one_line(settings: list[str], message: str) -> None:
@@ -540,6 +554,18 @@ def test_seeds_of_one_kind_are_all_drawn_from_which_is_said(caplog: pytest.LogCa
     focus = ByKind(Pool(LexicalEmbedder(), HORSES), Pool(LexicalEmbedder(), HORSES), "nearest", 2, 0)
     assert len(focus.seeds) == 1 and sorted(focus.draw(0, 9, random.Random(0)), key=HORSES.index) == HORSES
     assert "questions.focus: kinds: the seeds' answers are of one kind" in caplog.text
+
+
+@pytest.mark.parametrize("odd", [1, 2, 3])
+def test_a_kind_of_one_or_two_seeds_is_told_of_once(odd: int, caplog: pytest.LogCaptureFixture) -> None:
+    seeds = Pool(LexicalEmbedder(), [*REFUSED, *HELPED[:odd]])
+    focus = ByKind(seeds, seeds, "nearest", 2, 0)
+    assert sorted(map(len, focus.seeds.values())) == [odd, len(REFUSED)]
+    told = (
+        "questions.focus: kinds: 1 of 2 kinds of answers have fewer than 3 seeds, so that their questions follow the "
+        "same one or two; add seeds like them"
+    )
+    assert caplog.messages == ([told] if odd < 3 else [])
 
 
 def test_a_run_by_kinds_keeps_questions_and_answers_to_one_kind(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from isara.embedders import LexicalEmbedder
 from isara.errors import SeedError
 from isara.parts import Parts
 from isara.records import Prompt, QAPair
+from isara.statistics import paired_difference
 from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 from isara.tune import report
 from isara.tune.likelihood import Choice, sample
@@ -77,6 +78,32 @@ def test_a_model_that_reads_nothing_is_told_to_be_exchanged() -> None:
     found = tune(parts(Reader(lambda k: 2.0)), rows=4)
     assert found.findings[0].startswith(LARGER)
     assert "answers.demos" not in found.suggested
+
+
+def test_few_seeds_cannot_tell_however_large_the_gain() -> None:
+    found = tune(parts(Reader(lambda k: 4 - min(k, 3)), seeds=SEEDS[:7]), rows=4)
+    assert found.findings[0].startswith(
+        "7 seeds can't tell whether it reads demonstrations, expected 8 or more (3 of them save 0.7"
+    )
+    eight = tune(parts(Reader(lambda k: 4 - min(k, 3)), seeds=SEEDS[:8]), rows=4)
+    assert eight.findings[0].startswith("it reads demonstrations: 3 of them save ")
+
+
+def test_a_model_is_called_too_small_only_where_the_interval_holds_0() -> None:
+    none = choice(0, *(1.0,) * 12)
+    gains = [choice(k, *(1.0 - (0.9 if place else -0.5) * k / 10 for place in range(12))) for k in (1, 2)]
+    others = [choice(k, *none.bits) for k in (3, 5, 8)]
+    retrieve = [Choice("answers.retrieve", name, none.bits, 1) for name in ("nearest", "random")]
+    seen = Tuned("base/model", 20, [], [none, *gains, *others, *retrieve], [], {})
+    assert gains[1].mean < none.mean
+    [reads, *_] = seen.findings
+    assert reads.startswith("it reads demonstrations: 2 of them save ")
+    unsure = [choice(k, *(1.0 - (0.3 if place > 3 else -0.1) for place in range(12))) for k in (1, 2)]
+    [shown, *_] = replace(seen, choices=[none, *unsure, *others, *retrieve]).findings
+    assert shown.startswith("it is not shown that it reads demonstrations, as several numbers of them were tried: 1 of")
+    flat = [choice(k, *(1.0 - (0.3 if place % 2 else -0.28) for place in range(12))) for k in (1, 2)]
+    [larger, *_] = replace(seen, choices=[none, *flat, *others, *retrieve]).findings
+    assert larger.startswith(LARGER)
 
 
 def test_kinds_that_questions_tell_apart_are_found_and_no_others() -> None:
@@ -139,14 +166,25 @@ def test_temperatures_are_told_by_the_texts_alone() -> None:
     from isara.tune.generation import Sampled
     from isara.tune.tune import pick_temperature
 
-    cold = Sampled("answers.temperature", 0.0, (True,) * 6, (0.9, 0.8, 0.9, 0.85, 0.8, 0.9))
-    warm = Sampled("answers.temperature", 0.5, (True,) * 6, (0.5, 0.4, 0.6, 0.45, 0.5, 0.4))
+    cold = Sampled("answers.temperature", 0.0, (True,) * 8, (0.9, 0.8, 0.9, 0.85, 0.8, 0.9, 0.8, 0.9))
+    warm = Sampled("answers.temperature", 0.5, (True,) * 8, (0.5, 0.4, 0.6, 0.45, 0.5, 0.4, 0.6, 0.5))
     assert pick_temperature([cold, warm], 0.5) == 0.0
+    assert pick_temperature([replace(cold, passed=(True,) * 7 + (False,)), warm], 0.5) == 0.5  # fewer pass
+    few = [replace(each, passed=each.passed[:7], scores=each.scores[:7]) for each in (cold, warm)]
+    assert pick_temperature(few, 0.5) == 0.5
+    # By an interval alone it would be better: five texts of eight gain, and three lose a little.
+    lucky = replace(
+        cold, scores=tuple(score + (0.3 if place > 2 else -0.02) for place, score in enumerate(warm.scores))
+    )
+    assert paired_difference(lucky.scores, warm.scores).interval.low > 0
+    assert pick_temperature([lucky, warm], 0.5) == 0.5
     assert pick_temperature([warm, Sampled("answers.temperature", 0.0, cold.passed, warm.scores)], 0.5) == 0.5
-    few, many = (False,) * 20, (True,) * 20
-    hot = Sampled("questions.temperature", 1.0, few, (0.0,) * 20)
+    none, many = (False,) * 20, (True,) * 20
+    hot = Sampled("questions.temperature", 1.0, none, (0.0,) * 20)
     assert pick_temperature([hot, Sampled("questions.temperature", 0.7, many, (0.0,) * 20)], 1.0) == 0.7
-    assert pick_temperature([hot, Sampled("questions.temperature", 0.7, few, (0.0,) * 20)], 1.0) == 1.0
+    assert pick_temperature([hot, Sampled("questions.temperature", 0.7, none, (0.0,) * 20)], 1.0) == 1.0
+    four = [replace(each, passed=each.passed[:4]) for each in (hot, replace(hot, value=0.7, passed=many))]
+    assert pick_temperature(four, 1.0) == 1.0
 
 
 def test_the_tables_say_n_and_intervals_on_a_narrow_terminal_too(three: Tuned) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from isara.asking import Asker
 from isara.decisions import check_trained, reviewed
 from isara.evaluate.verdict import Verdict, judge, model_name, sentence
-from isara.folder import RunFolder, link_stage, model_stage, stage_folder
+from isara.files import read_json
+from isara.folder import RunFolder, is_done, link_stage, model_stage, stage_folder
 from isara.generate import Making
 from isara.helpers import helped, helper_trainer
 from isara.models import local_folder
@@ -110,7 +111,12 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
         chosen = best_iteration(figures)
-        verdict = judge({number: read_items(place) for number, place in measured.items()}, chosen)
+        verdict = judge(
+            {number: read_items(place) for number, place in measured.items()},
+            chosen,
+            {number: steps_seen(parts.out, number, config.train.start) for number in measured},
+            redrawn=not isinstance(config.heldout, str),
+        )
         final = export(folder, parts, chosen, verdict)
         folder.show()
         if SEEDS_ONLY in measured:
@@ -175,6 +181,19 @@ def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Wat
     with parts.asker(model.path) as asker:
         work = partial(measure, parts, asker, SEEDS_ONLY, watcher)
         return folder.stage(SEEDS_ONLY, "evaluate", keys.evaluate(model), work)
+
+
+def steps_seen(run: Path, number: int, start: str) -> int:
+    """Optimiser steps that a model of a run has seen since it was M_0, those on preferences among them.
+
+    Args:
+        run: The run folder.
+        number: The iteration, or SEEDS_ONLY.
+        start: As `train.start`.
+    """
+    numbers = range(1, number + 1) if start == "last" and number > 0 else [number]
+    stages = [stage_folder(run, each, name) for each in numbers for name in ("train", "prefer")]
+    return sum(int(read_json(stage / f"{stage.name}.json")["steps"]) for stage in stages if is_done(stage))
 
 
 def export(folder: RunFolder, parts: Parts, chosen: int, verdict: Verdict | None) -> Path:

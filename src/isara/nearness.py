@@ -10,7 +10,7 @@ from isara.pool import Embedder
 
 MOST = 2000  # texts that are measured, each beside all others; of more it is every second, third …
 _BLOCK, _CELLS = 1000, 2**25  # rows and numbers of the matrix of similarities that are held at once
-_FEWEST = 10  # questions of which a share says something
+FEWEST = 10  # questions of which a share says something
 
 
 def nearest_others(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ def least_nearness(embedder: Embedder, questions: Sequence[str], share: float) -
     Returns:
         None where there are too few questions for the share to mean anything: fewer than ten.
     """
-    if len(questions) < _FEWEST:
+    if len(questions) < FEWEST:
         return None
     nearest = np.sort(nearest_others(embedder, questions))
     # The decimal number as written: 1 - 0.95 is a little more than 0.05.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isara.asking import Asker
-from isara.config import Config
+from isara.config import LEAST_PREFERENCES, Config
 from isara.errors import TrainingError
 from isara.files import damaged
 from isara.generate import resume_batches, store_batch, stream, whole_batches
@@ -20,7 +20,6 @@ from isara.watching import Watcher
 log = logging.getLogger("isara")
 
 FILE = "contrast.jsonl"
-LEAST = 8  # preferences, the rows of one optimiser step (our choice)
 
 
 def ask_alone(
@@ -80,9 +79,12 @@ def check_enough(preferences: Sequence[Preference], asked: int, t: int) -> None:
         TrainingError: They are too few.
     """
     log.info("iteration %d: %d of %d pairs have two different answers to prefer one of", t, len(preferences), asked)
-    if len(preferences) < LEAST:
+    if len(preferences) < LEAST_PREFERENCES:
+        # Each had room with demonstrations before it, so what fell out was the same.
+        why = "its own are as good" if asked >= LEAST_PREFERENCES else "there are too few pairs"
+        so = f"finish the run with --set iterations={t - 1}, or begin one" if t > 1 else "begin a run"
         raise TrainingError(
-            f"iteration {t}: expected at least {LEAST} pairs whose answer differs from the model's own, found "
-            f"{len(preferences)} of {asked}: its own are as good, so finish the run with --set iterations={t - 1}, or "
-            "begin one with more pairs, with answers.temperature above 0, or with prefer.method none"
+            f"iteration {t}: expected at least {LEAST_PREFERENCES} pairs whose answer differs from the model's own, "
+            f"found {len(preferences)} of {asked}: {why}, so {so} with more pairs, with answers.temperature "
+            "above 0, or with prefer.method none"
         )

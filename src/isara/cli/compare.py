@@ -221,21 +221,19 @@ class _Work:
         from isara.cli.progress import Bars
         from isara.compare.compare import cell_parts
         from isara.compare.compare import compare as run_all
+        from isara.compare.page import refresh_page
+        from isara.compare.store import write
         from isara.compare.table import table
 
         with Bars(Console(stderr=True), base.config.iterations) as bars:
             make = partial(cell_parts, watcher=bars)
             comparison = run_all(
-                base,
-                self.arms,
-                self.seeds,
-                out,
-                tests=self.tests,
-                make=make,
-                left_out=left_out,
-                watcher=bars,
-                tell=_tell,
+                base, self.arms, self.seeds, out, tests=self.tests, make=make, watcher=bars, tell=_tell
             )
+        if left_out:
+            comparison = replace(comparison, left_out=left_out)
+            write(comparison, comparison.measured)
+            refresh_page(out)
         say(table(comparison))
         _draw(comparison)
         say(f"{out / 'table.md'} holds this table, scores.jsonl beside it every answer, report.html both.")

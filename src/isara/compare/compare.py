@@ -13,7 +13,7 @@ from isara.compare.arms import Arm, changed, check_budget, in_order
 from isara.compare.budget import cost, iterations, steps_seen, steps_to_take
 from isara.compare.comparison import Comparison, Failure, in_short
 from isara.compare.figures import Measured, arm_lines, iteration_lines
-from isara.compare.guards import Guard, Leak, one_source
+from isara.compare.guards import Guard, one_source
 from isara.compare.page import refresh_page
 from isara.compare.store import claim, write
 from isara.compare.tasks import HarnessScore, TaskScore, columns
@@ -113,7 +113,6 @@ def compare(
     *,
     tests: Tests | TaskScore | HarnessScore | None = None,
     make: Make = cell_parts,
-    left_out: Sequence[Leak] = (),
     watcher: Watcher = SILENT,
     tell: Tell = silence,
 ) -> Comparison:
@@ -126,7 +125,6 @@ def compare(
         out: The comparison's folder.
         tests: Questions to compare on, with what is known of each, or a task; None is the held-out pairs.
         make: Makes an arm's parts of its config.
-        left_out: Seed pairs that were left out of `base`, since they give a test question away.
         watcher: Is told of a run's progress.
         tell: Is told of each run that begins, is done or failed.
 
@@ -157,7 +155,6 @@ def compare(
             tests=len(bench.tests),
             strata=bench.strata,
             more_is_better=bench.task is None,
-            left_out=left_out,
             leaks=bench.guard.leaks(base.seeds),
             one_source=tests is None and one_source(base.config),
             measured=measured,

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from isara.config.sections import (
+    LEAST_PREFERENCES,
     AnswersConfig,
     BudgetConfig,
     ColumnsConfig,
@@ -48,6 +49,7 @@ from isara.yaml_text import YamlError, parse_yaml
 
 __all__ = [
     "FILE_NAME",
+    "LEAST_PREFERENCES",
     "SCORES",
     "SEVERAL",
     "AnswerScore",

@@ -35,6 +35,8 @@ from isara.config.values import (
 from isara.records import Sampling
 from isara.sizes import settings_for
 
+LEAST_PREFERENCES = 8  # the rows of one optimiser step (our choice)
+
 
 class OwnPart(Section):
     """A part of the user's own."""
@@ -702,6 +704,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _gains(self) -> Self:
+        uses = {
+            "select.rule": self.select.rule == "icl_gain",
+            "select.weights": "icl_gain" in self.select.weights,
+            "select.keep": "icl_gain" in self.select.keep,
+            "train.weights": self.train.weights == "icl_gain",
+        }
+        if any(uses.values()) and (self.answers.retrieve == "none" or not self.answers.demos):
+            raise ValueError(
+                "`answers.demos` above 0 and `answers.retrieve` nearest or random for icl_gain as "
+                f"`{next(key for key, used in uses.items() if used)}`, or it is 0 for every answer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _preferred(self) -> Self:
         if self.prefer.method == "spin" and (self.generate.accept or self.train.start != "last"):
             raise ValueError(
@@ -712,6 +729,11 @@ class Config(Section):
             raise ValueError(
                 "`answers.demos` above 0 and `answers.retrieve` nearest or random for `prefer.method: dpo`, or both "
                 "answers are zero-shot"
+            )
+        if self.prefer.method == "dpo" and 0 < self.generate.accept < LEAST_PREFERENCES:
+            raise ValueError(
+                f"`generate.accept` of at least {LEAST_PREFERENCES} for `prefer.method: dpo`, whose optimiser step has "
+                f"as many rows (it is {self.generate.accept})"
             )
         return self
 

@@ -3,8 +3,9 @@
 A gain is the mean by which a model is better than another on the same pairs; above 0 is better, whatever is measured.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from isara.evaluate.run import first_scores
@@ -54,8 +55,14 @@ class Gain:
         """Whether the iteration is worse beyond chance."""
         return self.n >= LEAST_PAIRS and self.interval.high < 0
 
+    @property
+    def spread(self) -> bool:
+        """Whether there is an interval: of one pair there is none."""
+        return math.isfinite(self.interval.low) and math.isfinite(self.interval.high)
+
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.interval.low:+.3f}, {self.interval.high:+.3f}]"
+        shown = f" [{self.interval.low:+.3f}, {self.interval.high:+.3f}]" if self.spread else ""
+        return f"{self.mean:+.3f}{shown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Verdict:
         measure: What models are compared by.
         n: The pairs that were compared.
         gains: Over each rival that was measured.
+        steps: Optimiser steps that the seeds-only model and the iteration have seen; None where they aren't known.
+        redrawn: Whether another seed of the run holds out other pairs.
     """
 
     chosen: int
@@ -75,6 +84,8 @@ class Verdict:
     measure: Measure
     n: int
     gains: tuple[Gain, ...]
+    steps: tuple[int, int] | None = None
+    redrawn: bool = False
 
     @property
     def missing(self) -> list[Rival]:
@@ -89,12 +100,20 @@ class Verdict:
         return not self.missing and all(gain.shown for gain in self.gains)
 
 
-def judge(rows: Mapping[int, Sequence[HeldoutRow]], chosen: int) -> Verdict | None:
+def judge(
+    rows: Mapping[int, Sequence[HeldoutRow]],
+    chosen: int,
+    steps: Mapping[int, int] | None = None,
+    *,
+    redrawn: bool = False,
+) -> Verdict | None:
     """The verdict on the best iteration of a run; None where it or the base model was not measured pair by pair.
 
     Args:
         rows: Of each model; 0 is the base model.
         chosen: The best of the iterations.
+        steps: Optimiser steps that models have seen.
+        redrawn: Whether another seed of the run holds out other pairs.
     """
     base, ours = rows.get(0), rows.get(chosen)
     if not base or not ours or chosen < 1:
@@ -108,26 +127,26 @@ def judge(rows: Mapping[int, Sequence[HeldoutRow]], chosen: int) -> Verdict | No
         gains.append(_gain("demonstrations", plain, base, base, ours))
     if alone:
         gains.append(_gain("seeds-only", measure, base, alone, ours))
-    place = {"base": 0, "seeds-only": SEEDS_ONLY}
-    worth = {chosen: 0.0} | {place[gain.over]: -gain.mean for gain in gains if gain.over in place}
-    verdict = Verdict(chosen, chosen, measure, gains[0].n, tuple(gains))
-    return (
-        verdict
-        if verdict.helped
-        else Verdict(chosen, max(worth, key=worth.__getitem__), measure, gains[0].n, tuple(gains))
-    )
+    taken = (steps[SEEDS_ONLY], steps[chosen]) if alone and steps else None
+    verdict = Verdict(chosen, chosen, measure, gains[0].n, tuple(gains), taken, redrawn)
+    if verdict.helped:
+        return verdict
+    worth = _worth(verdict)
+    return replace(verdict, best=max(worth, key=worth.__getitem__))
 
 
 def sentence(verdict: Verdict) -> str:
     """The verdict in a line: what is best, or that the loop did not help, by how much, on how many pairs."""
     by = f"by {MEASURES[verdict.measure]} on {_many(verdict.n)}"
     said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
+    of = " (95 % intervals of paired differences)" if any(gain.spread for gain in verdict.gains) else ""
     if verdict.helped:
-        return f"Iteration {verdict.chosen} is the best, {by}: {said} (95 % intervals of paired differences)."
+        return f"Iteration {verdict.chosen} is the best, {by}: {said}{of}.{_budgets(verdict)}"
     missed = [_rival(gain, verdict.measure) for gain in verdict.gains if not gain.shown]
     if not missed:
         absent = " and ".join(map(_unmeasured, verdict.missing))
-        return f"Iteration {verdict.chosen} is better than what it was compared with, {by}: {said}; {absent}."
+        better = f"Iteration {verdict.chosen} is better than what it was compared with"
+        return f"{better}, {by}: {said}; {absent}.{_budgets(verdict)}"
     head = (
         "The loop did not help"
         if any(gain.mean <= 0 for gain in verdict.gains)
@@ -135,8 +154,8 @@ def sentence(verdict: Verdict) -> str:
     )
     return (
         f"{head}: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
-        f"{by}: {said} (95 % intervals of paired differences). {model_name(verdict.best).capitalize()} is exported, "
-        f"the best by its mean. {_advice(verdict)}"
+        f"{by}: {said}{of}.{_budgets(verdict)} {model_name(verdict.best).capitalize()} is exported, {_why(verdict)}. "
+        f"{_advice(verdict)}"
     )
 
 
@@ -147,14 +166,37 @@ def model_name(number: int) -> str:
     return f"iteration {number}" if number else "the base model"
 
 
+def _worth(verdict: Verdict) -> dict[int, float]:
+    """What each model that may be exported has more than the iteration; of equals the first has cost least."""
+    place = {"base": 0, "seeds-only": SEEDS_ONLY}
+    rivals = {place[gain.over]: -gain.mean for gain in verdict.gains if gain.over in place and gain.n}
+    return rivals | {verdict.chosen: 0.0}
+
+
+def _why(verdict: Verdict) -> str:
+    """Why the exported model is, where none is shown to be the best."""
+    worth = _worth(verdict)
+    equals = sum(value == worth[verdict.best] for value in worth.values())
+    return "the best by its mean" if equals == 1 else "as good by its mean as what takes more training"
+
+
+def _budgets(verdict: Verdict) -> str:
+    """That the seeds-only model was trained for another time than the iteration, where it was."""
+    if verdict.steps is None or verdict.steps[0] == verdict.steps[1]:
+        return ""
+    alone, ours = verdict.steps
+    return (
+        f" The seeds-only model took {alone} steps, iteration {verdict.chosen} took {ours}: the arm sft-seeds-equal of "
+        "`isara compare` trains it as long."
+    )
+
+
 def _advice(verdict: Verdict) -> str:
     """What to try."""
     worse = {gain.over for gain in verdict.gains if gain.mean < 0}
     if verdict.n < FEW_PAIRS:
-        return (
-            f"So few pairs hardly tell: hold out {FEW_PAIRS} or more (--heldout), or repeat the run with --set seed=1 "
-            "and another --out, which holds out others."
-        )
+        again = ", or repeat the run with --set seed=1 and another --out, which holds out others"
+        return f"So few pairs hardly tell: hold out {FEW_PAIRS} or more (--heldout){again if verdict.redrawn else ''}."
     if "seeds-only" in worse:
         harm = any(gain.over == "seeds-only" and gain.worse for gain in verdict.gains)
         return (

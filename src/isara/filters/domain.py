@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from isara.filters.following import SeedsOf
 from isara.kinds import OTHER, Kinds
-from isara.nearness import least_nearness
+from isara.nearness import FEWEST, least_nearness
 from isara.pool import Embedder, Pool
 from isara.records import Candidate, QAPair, Rejection
 
@@ -20,6 +20,8 @@ class OffDomain:
     Args:
         off_domain: Share of the seeds that would pass, each held against the others: 0.95 puts the threshold at the 5th
             percentile of the cosines to the nearest other seed.
+
+    With fewer than ten seeds nothing is dropped, and a line in the log says so.
     """
 
     def __init__(self, off_domain: float) -> None:
@@ -41,7 +43,13 @@ class OffDomain:
         if self._pool is None or seeds is not self._seeds:
             self._seeds, self._pool = seeds, Pool(kept.embedder, seeds)
             self._least = least_nearness(kept.embedder, [pair.asked for pair in seeds], self.off_domain)
-            if str(getattr(kept.embedder, "name", "")).startswith("lexical"):
+            if self._least is None:
+                _log.warning(
+                    "filters.off_domain drops nothing: it takes %d seeds to say how near they are to one another, and "
+                    "there are %d",
+                    *(FEWEST, len(seeds)),
+                )
+            elif str(getattr(kept.embedder, "name", "")).startswith("lexical"):
                 _log.warning(
                     "filters.off_domain tells little by shared words: name an embedding model with retrieve.embedder"
                 )

@@ -2,18 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 from isara.data import SourceRow
 from isara.errors import SeedError
 from isara.records import QAPair
 from isara.rouge import RougeIndex
 from isara.seeds.checks import NEAR, Problem, heldout_size, place
-from isara.words import tokenize
+from isara.words import main_script, tokenize
 
 FEW_HELDOUT = 20
 _NAMED = 5  # words in a message
 _CONTENT = 4  # letters of a word that says something, at least
+_CHARACTERS = 2  # of Chinese and Japanese in a row that say something
 _COMMON = 0.2  # share of the seed answers in which a word stands that says nothing of its own question
 # English words that say nothing by themselves, as far as they are long enough to be taken for content.
 _FUNCTION = frozenset(
@@ -139,19 +141,38 @@ def content_words(seeds: Sequence[SourceRow], heldout: Sequence[SourceRow]) -> l
     """Each held-out row with its answer's words of content where none of them stands in a seed, else with none.
 
     Words of content are numbers and words of 4 letters and more that are not the question's own, no function words, and
-    not among those that a fifth of the seed answers share.
+    not among those that a fifth of the seed answers share. In a script without spaces they are any two characters in a
+    row (Chinese, Japanese) or any four (Thai and others): more of these stand in some seed by chance, so fewer rows are
+    found. Function words are known of English alone; another language's hide a row where they are long and not shared.
     """
-    answers = [{word for _, answer in row.pair.turns for word in tokenize(answer)} for row in seeds]
+    answers = [{word for _, answer in row.pair.turns for word in _words(answer)} for row in seeds]
     times = Counter(word for words in answers for word in words)
     common = {word for word, count in times.items() if count > max(1, _COMMON * len(seeds))} | _FUNCTION
-    known = {word for row in seeds for turn in row.pair.turns for text in turn for word in tokenize(text)}
+    known = {word for row in seeds for turn in row.pair.turns for text in turn for word in _words(text)}
     found = []
     for row in heldout:
-        asked = set(tokenize(row.pair.asked)) | common
-        said = [word for word in dict.fromkeys(tokenize(row.pair.answer)) if word not in asked and _says(word)]
+        asked = set(_words(row.pair.asked)) | common
+        said = [word for word in dict.fromkeys(_words(row.pair.answer)) if word not in asked]
         found.append((row, said if known.isdisjoint(said) else []))
     return found
 
 
-def _says(word: str) -> bool:
-    return len(word) >= _CONTENT or any(map(str.isdigit, word))
+def _words(text: str) -> Iterator[str]:
+    """What may say something in a text: long words and numbers, and of scripts without spaces characters in a row."""
+    row: list[str] = []
+    for token in tokenize(text):
+        if not _stands_alone(token):
+            row.clear()
+            if len(token) >= _CONTENT or any(map(str.isdigit, token)):
+                yield token
+            continue
+        row.append(token)
+        size = _CHARACTERS if main_script(token) == "CJK" else _CONTENT
+        if len(row) >= size:
+            yield "".join(row[-size:])
+
+
+@cache
+def _stands_alone(token: str) -> bool:
+    """Whether it is a character of a script without spaces, which doubled is two tokens."""
+    return not token.isascii() and len(tokenize(token * 2)) > 1

@@ -115,6 +115,12 @@ class ByKind:
         self.seeds = self._parted(seeds.pairs)
         if len(self.seeds) < 2:
             log.warning("questions.focus: kinds: the seeds' answers are of one kind, so questions follow any of them")
+        elif few := sum(len(pairs) < _FEWEST for pairs in self.seeds.values()):
+            log.warning(
+                "questions.focus: kinds: %d of %d kinds of answers have fewer than %d seeds, so that their questions "
+                "follow the same one or two; add seeds like them",
+                *(few, len(self.seeds), _FEWEST),
+            )
         self._kind_of = {pair.id: name for name, pairs in self.seeds.items() for pair in pairs}
         self._neighbours = {name: Pool(seeds.embedder, pairs) for name, pairs in self.seeds.items()}
         shown = self._parted(source.pairs)

@@ -29,6 +29,9 @@ DRAWN = ("questions.temperature", "answers.temperature")
 LARGER = "this model gains nothing from demonstrations: take a larger one"
 
 _CHANCE = 0.05  # the p-value from which on a difference counts as chance
+# Measured seeds or drawn texts below which nothing is beyond chance: the signs of n differences all agree with p =
+# 2 / 2^n, and that is multiplied by the number of looks.
+_LEAST = 8
 
 # Is told how many prompts are done, of how many.
 Tell = Callable[[int, int], None]
@@ -193,26 +196,28 @@ def pick(choices: Sequence[Choice], current: Any) -> Choice:
 def pick_temperature(sampled: Sequence[Sampled], current: float) -> float:
     """The current temperature, unless another is better beyond chance.
 
-    Questions by the share that passes, as far as the intervals don't overlap; answers by ROUGE-L, paired.
+    Questions by the share that passes, as far as the intervals don't overlap; answers by ROUGE-L, paired, among those
+    temperatures at which no smaller share passes. Fewer than eight texts change nothing.
     """
     now = next(each for each in sampled if each.value == current)
+    if len(now.passed) < _LEAST:
+        return current
     if now.setting == "questions.temperature":
         most = max(sampled, key=lambda each: each.share)
         return most.value if most.interval.low > now.interval.high else current
-    most = max(sampled, key=lambda each: sum(each.scores))
-    return most.value if paired_difference(most.scores, now.scores).interval.low > 0 else current
+    others = [each for each in sampled if each is not now]
+    gains = [paired_difference(each.scores, now.scores) for each in others]
+    chances = holm([gain.p_value for gain in gains])
+    better = {
+        each.value: gain.mean
+        for each, gain, chance in zip(others, gains, chances, strict=True)
+        if gain.mean > 0 and chance < _CHANCE and each.share >= now.share
+    }
+    return max(better, key=better.__getitem__, default=current)
 
 
 def _findings(found: Tuned) -> Iterable[str]:
-    demos = found.of("answers.demos")
-    zero, some = demos[0], best(demos[1:])
-    gain = zero.less(some)
-    chances = holm([zero.less(choice).p_value for choice in demos[1:]])
-    if gain.mean > 0 and chances[demos[1:].index(some)] < _CHANCE:
-        share = gain.mean / zero.mean
-        yield f"it reads demonstrations: {some.value} of them save {share:.0%}, {said(gain)} bits a byte"
-    else:
-        yield f"{LARGER} ({some.value} of them save {said(gain)} bits a byte)"
+    yield _reads(found.of("answers.demos"))
     nearest, chance = found.of("answers.retrieve")
     won = chance.less(nearest)
     more = "more" if won.interval.low > 0 else "no more"
@@ -236,6 +241,22 @@ def _findings(found: Tuned) -> Iterable[str]:
         "likelihood counts every byte alike, and most bytes are tone: where a few words decide whether an answer is "
         "right, believe the generated answers and `isara preview` first"
     )
+
+
+def _reads(demos: Sequence[Choice]) -> str:
+    """Whether the model gains from demonstrations, by what each number of them costs, none first."""
+    zero, some = demos[0], best(demos[1:])
+    gain, measured = zero.less(some), len(zero.bits)
+    chances = holm([zero.less(choice).p_value for choice in demos[1:]])
+    saved = f"{some.value} of them save {said(gain)} bits a byte"
+    if gain.mean > 0 and chances[demos[1:].index(some)] < _CHANCE:
+        share = gain.mean / zero.mean
+        return f"it reads demonstrations: {some.value} of them save {share:.0%}, {said(gain)} bits a byte"
+    if measured < _LEAST:
+        return f"{measured} seeds can't tell whether it reads demonstrations, expected {_LEAST} or more ({saved})"
+    if gain.interval.low <= 0:
+        return f"{LARGER} ({saved})"
+    return f"it is not shown that it reads demonstrations, as several numbers of them were tried: {saved}"
 
 
 def _kinds(parts: Parts, others: Mapping[str, Embedder]) -> dict[str, KindProbe]:

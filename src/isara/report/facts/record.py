@@ -10,7 +10,7 @@ from isara.decisions import Decisions, applied, counts
 from isara.errors import RunError
 from isara.evaluate.verdict import Verdict, judge
 from isara.kinds import KindShare
-from isara.loop import best_iteration
+from isara.loop import best_iteration, steps_seen
 from isara.records import Candidate, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
 
@@ -218,7 +218,13 @@ class Run:
 
     def verdict_on(self, number: int) -> Verdict | None:
         """The same of any iteration."""
-        return judge({facts.number: facts.items for facts in self.all}, number)
+        start = self.config.train.start
+        return judge(
+            {facts.number: facts.items for facts in self.all},
+            number,
+            {facts.number: steps_seen(self.path, facts.number, start) for facts in self.all},
+            redrawn=not isinstance(self.config.heldout, str),
+        )
 
     @property
     def heldout_count(self) -> int:
