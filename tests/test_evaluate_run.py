@@ -320,6 +320,24 @@ def test_tone_counts_for_nothing_where_content_can_be_weighed() -> None:
     assert blind is not None and blind.measure == "likelihood" and blind.gains[0].shown
 
 
+def test_kinds_that_the_score_weighs_keep_their_numbers_in_the_interval() -> None:
+    # Of 24 questions the first 6 are harmful and weigh 2, the others 2/3. The base model is wrong on all harmful ones.
+    weight = [2.0 if place < 6 else 2 / 3 for place in range(24)]
+    base = rows_of(lambda _: 20, score=lambda place: weight[place] * (place >= 6))
+    ours = rows_of(lambda _: 20, score=lambda place: weight[place])
+    plain = judge({0: base, 1: ours}, 1)
+    told = judge(
+        {
+            number: [replace(row, stratum=str(int(row.id) < 6)) for row in rows]
+            for number, rows in ((0, base), (1, ours))
+        },
+        1,
+    )
+    assert plain is not None and told is not None
+    assert told.gains[0].mean == plain.gains[0].mean == pytest.approx(0.5)
+    assert told.gains[0].interval.low == pytest.approx(0.5) and plain.gains[0].interval.low < 0.4
+
+
 def test_the_score_goes_before_likelihood_and_leaves_out_what_chose() -> None:
     base = rows_of(lambda _: 20, score=lambda place: float(place % 2))
     worse = rows_of(lambda _: 1, score=lambda _: 0.0)

@@ -348,6 +348,7 @@ class HeldoutRow:
         token_weights: Of the base model alone: what each token says of content, in [0, 1]; empty where it can't tell.
         given: The model's own answer; None where it was not asked for.
         given_demos: Of the base model alone, where answers are scored: its own answer after demonstrations.
+        stratum: The kind of the pair, where the score weighs kinds; None where it doesn't.
     """
 
     id: str
@@ -360,6 +361,7 @@ class HeldoutRow:
     token_weights: tuple[float, ...] = ()
     given: GivenAnswer | None = None
     given_demos: GivenAnswer | None = None
+    stratum: str | None = None
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "HeldoutRow":
@@ -388,7 +390,8 @@ def _is_heldout_row(row: HeldoutRow) -> bool:
     given = [each for each in (row.given, row.given_demos) if each is not None]
     numbers = [row.bytes, row.bits, row.bits_demos, *row.token_bits, *row.token_weights]
     return (
-        all(isinstance(text, str) for text in (row.id, *row.demo_ids, *(each.answer for each in given)))
+        isinstance(row.stratum, str | None)
+        and all(isinstance(text, str) for text in (row.id, *row.demo_ids, *(each.answer for each in given)))
         and all(_is_finite(number) and number >= 0 for number in numbers)
         and all(type(flag) is bool for flag in (row.selects, *(each.cut for each in given)))
         and all(_is_finite(each.rouge_l) and isinstance(each.scores, Mapping) for each in given)

@@ -112,6 +112,7 @@ class RunEvaluator:
                 weight,
                 given.get(pair.id),
                 shown.get(pair.id),
+                self._stratum(pair),
             )
             for pair, (item, tokens), weight in zip(pairs, bits, weights, strict=True)
         ]
@@ -197,6 +198,12 @@ class RunEvaluator:
                 text, cut, rouge_l(tokenize(text), tokenize(pair.answer)), self._score(pair, text)
             )
         return found
+
+    def _stratum(self, pair: QAPair) -> str | None:
+        if self.scoring is None or pair.id not in self.scoring.rows:
+            return None
+        stratum = self.scoring.scorers[pair.id in self.selection].stratum
+        return None if stratum is None else str(stratum(self.scoring.rows[pair.id]))
 
     def _score(self, pair: QAPair, answer: str) -> dict[str, float]:
         if self.scoring is None:

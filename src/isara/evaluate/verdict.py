@@ -250,12 +250,14 @@ def _gain(
     """The gain of `ours` over `theirs`, with the base model's weights of tokens."""
     gains: list[float] = []
     sizes: list[float] = []
+    kinds: list[str | None] = []
     for weighed, they, we in zip(base, theirs, ours, strict=True):
         if measure == "score":
             scored = they.given_demos if over == "demonstrations" else they.given
             if (pair := _scores(we, scored)) is not None:
                 gains.append(pair[0] - pair[1])
                 sizes.append(1.0)
+                kinds.append(we.stratum)
         elif measure == "content":
             if weight := sum(weighed.token_weights):
                 bits = zip(weighed.token_weights, they.token_bits, we.token_bits, strict=True)
@@ -266,7 +268,9 @@ def _gain(
             sizes.append(float(we.bytes))
     if not gains:
         return Gain(over, measure, 0, 0.0, Interval(-float("inf"), float("inf")))
-    return Gain(over, measure, len(gains), sum(gains) / sum(sizes), bootstrap(_ratio, gains, sizes))
+    return Gain(
+        over, measure, len(gains), sum(gains) / sum(sizes), bootstrap(_ratio, gains, sizes, strata=kinds or None)
+    )
 
 
 def _scores(ours: HeldoutRow, theirs: GivenAnswer | None) -> tuple[float, float] | None:
