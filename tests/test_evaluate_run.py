@@ -320,6 +320,23 @@ def test_tone_counts_for_nothing_where_content_can_be_weighed() -> None:
     assert blind is not None and blind.measure == "likelihood" and blind.gains[0].shown
 
 
+def test_pairs_are_kept_with_the_kind_that_the_score_weighs(tmp_path: Path) -> None:
+    lines = [json.dumps({**asdict(pair), "harmful": place < 3}) for place, pair in enumerate(HELDOUT)]
+    (tmp_path / "heldout.jsonl").write_text("\n".join(lines))
+    (tmp_path / "manner.json").write_text('{"refusal": ["No."]}')
+    config = load_config(
+        None,
+        ["evaluate.score=refusal", "evaluate.select=likelihood", "evaluate.demos=0", "evaluate.answers=10"],
+        heldout=str(tmp_path / "heldout.jsonl"),
+    )
+    rows, _ = build_evaluator(config, HELDOUT, Pool(HashEmbedder(), SEEDS)).measure(
+        asker_of(ScriptedEngine(timetable)), base=True
+    )
+    kinds = [row.stratum for row in rows if row.given is not None]
+    assert set(kinds) == {"True", "False"} and len(kinds) == 10
+    assert [row.stratum for row in rows if row.given is None] == [None, None]
+
+
 def test_kinds_that_the_score_weighs_keep_their_numbers_in_the_interval() -> None:
     # Of 24 questions the first 6 are harmful and weigh 2, the others 2/3. The base model is wrong on all harmful ones.
     weight = [2.0 if place < 6 else 2 / 3 for place in range(24)]
