@@ -16,6 +16,7 @@ from isara.errors import ConfigError
 from isara.evaluate.plain import bits_per_byte_plain, passages
 from isara.evaluate.run import RunEvaluator, _weights, build_evaluator
 from isara.evaluate.verdict import LEAST_PAIRS, Gain, Verdict, judge, sentence
+from isara.loop import best_iteration, no_longer_helps, with_content
 from isara.pool import Pool
 from isara.records import SEEDS_ONLY, Completion, GivenAnswer, HeldoutRow, Prompt, QAPair, Sampling
 from isara.statistics import Interval
@@ -318,6 +319,20 @@ def test_tone_counts_for_nothing_where_content_can_be_weighed() -> None:
     # The same figures by plain likelihood would have called it the best of all.
     blind = judge({0: [replace(row, token_weights=()) for row in base], 1: polite}, 1)
     assert blind is not None and blind.measure == "likelihood" and blind.gains[0].shown
+
+
+def test_content_chooses_the_iteration_where_it_can_be_weighed() -> None:
+    base = rows_of(lambda _: 50, lambda _: 4, weight=0.5)
+    polite, knowing = rows_of(lambda _: 5, lambda _: 6), rows_of(lambda _: 40, lambda _: 1)
+    rows = {0: base, SEEDS_ONLY: polite, 1: polite, 2: knowing}
+    plain = {t: {"bits_per_byte": rows[t][0].bits / 10} for t in (0, 1, 2)}
+    found = with_content(plain, rows, "auto")
+    assert [found[t]["content_bits"] for t in (0, 1, 2)] == [4.0, 6.0, 1.0]
+    assert (best_iteration(plain), best_iteration(found)) == (1, 2)
+    assert not no_longer_helps(found, 1) and no_longer_helps(plain, 1)
+    assert with_content(plain, rows, "likelihood") == plain
+    assert with_content(plain, rows | {2: [replace(row, token_bits=()) for row in knowing]}, "auto") == plain
+    assert with_content(plain, {}, "auto") == plain
 
 
 def test_pairs_are_kept_with_the_kind_that_the_score_weighs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from isara.asking import Asker
 from isara.decisions import check_trained, reviewed
-from isara.evaluate.verdict import Verdict, judge, model_name, sentence
+from isara.evaluate.verdict import Verdict, content_bits, judge, model_name, sentence
 from isara.files import read_json
 from isara.folder import RunFolder, is_done, link_stage, model_stage, stage_folder
 from isara.generate import Making
@@ -16,7 +16,7 @@ from isara.helpers import helped, helper_trainer
 from isara.models import local_folder
 from isara.parts import Parts
 from isara.pool import Pool
-from isara.records import CHECKER, READER, SEEDS_ONLY, QAPair
+from isara.records import CHECKER, READER, SEEDS_ONLY, HeldoutRow, QAPair
 from isara.shelf import Shelf
 from isara.stages import (
     Keys,
@@ -40,6 +40,9 @@ from isara.stages import (
 from isara.watching import SILENT, Watcher
 
 log = logging.getLogger("isara")
+
+# What chooses the iteration, by the figure that says so.
+_CHOOSES = {"score_select": "score", "content_bits": "content"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,9 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
                 measured[t] = folder.stage(t, "evaluate", keys.evaluate(model), work)
                 figures[t] = read_figures(measured[t])
                 watcher.figures(t, "evaluate", figures[t])
-                if t == last or no_longer_helps(figures, config.evaluate.patience):
+                rows = {number: read_items(place) for number, place in measured.items()}
+                weighed = with_content(figures, rows, config.evaluate.select)
+                if t == last or no_longer_helps(weighed, config.evaluate.patience):
                     break
                 # Questions, question filters, answers, pair filters, until N pairs are accepted.
                 making = steps(parts, t + 1, model, pool, (untuned, base.weights) if t else None)
@@ -110,9 +115,9 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
             if t == 0 and has_baseline(parts):
                 measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
-        chosen = best_iteration(figures)
+        chosen = best_iteration(weighed)
         verdict = judge(
-            {number: read_items(place) for number, place in measured.items()},
+            rows,
             chosen,
             {number: steps_seen(parts.out, number, config.train.start) for number in measured},
             redrawn=not isinstance(config.heldout, str),
@@ -263,8 +268,28 @@ def beside(
     return trained(folder.stage(number, "train", keys.train(seeds, base, trainer), work))
 
 
+def with_content(
+    evaluations: Mapping[int, Mapping[str, float]], rows: Mapping[int, Sequence[HeldoutRow]], select: str
+) -> dict[int, Mapping[str, float]]:
+    """The figures of each model, with what the content of the held-out answers costs it where that can be told of all.
+
+    Args:
+        evaluations: Figures by iteration.
+        rows: What the held-out pairs have shown of each.
+        select: As `evaluate.select`: likelihood is that of all bits.
+    """
+    if select == "likelihood":
+        return dict(evaluations)
+    costs = {t: content_bits(rows.get(0, ()), rows.get(t, ())) for t in evaluations}
+    if any(cost is None for cost in costs.values()):
+        return dict(evaluations)
+    return {
+        t: {**figures, "content_bits": cost} for t, figures in evaluations.items() if (cost := costs[t]) is not None
+    }
+
+
 def best_iteration(evaluations: Mapping[int, Mapping[str, float]]) -> int:
-    """The best iteration (from 1) by score or held-out likelihood; the last where nothing was measured."""
+    """The best iteration (from 1) by score, content or held-out likelihood; the last where nothing was measured."""
     costs = {t: cost for t, figures in evaluations.items() if t > 0 and (cost := _cost(figures)) is not None}
     return min(costs, key=costs.__getitem__) if costs else max(evaluations)
 
@@ -277,13 +302,13 @@ def no_longer_helps(evaluations: Mapping[int, Mapping[str, float]], patience: in
         return False
     stop = len(known) > patience + 1 and min(known[-patience:]) >= min(known[1:-patience], default=known[0])
     if stop:
-        by = "score" if "score_select" in evaluations[0] else "likelihood"
+        by = next((said for name, said in _CHOOSES.items() if name in evaluations[0]), "likelihood")
         log.info("stopped after iteration %d: held-out %s no longer improves", max(evaluations), by)
     return stop
 
 
 def _cost(figures: Mapping[str, float]) -> tuple[float, float] | None:
-    """What iterations are compared by, less is better: minus the score where it chooses, then bits per byte."""
+    """What iterations are compared by, less is better: minus the score where it chooses, then content, or all bits."""
     if "bits_per_byte" not in figures:
         return None
-    return -figures.get("score_select", 0.0), figures["bits_per_byte"]
+    return -figures.get("score_select", 0.0), figures.get("content_bits", figures["bits_per_byte"])

@@ -495,7 +495,9 @@ class EvaluateConfig(Section):
         48, ge=0, description="most held-out questions that each model answers, chosen by hash (our choice)"
     )
     select: Literal["likelihood", "score", "auto"] = Field(
-        "auto", description="what chooses the iteration and stops the run; auto is the score where there is one"
+        "auto",
+        description="what chooses the iteration and stops the run; auto is the score where there is one, else the "
+        "likelihood of content where that can be weighed, else of all",
     )
     select_share: float = Field(
         0.33,

@@ -240,6 +240,27 @@ def _measure(base: Sequence[HeldoutRow], others: Sequence[Sequence[HeldoutRow]])
     return "content" if fits and spread >= _LEAST_CONTENT else "likelihood"
 
 
+def content_bits(base: Sequence[HeldoutRow], own: Sequence[HeldoutRow]) -> float | None:
+    """Bits that a model takes for the content of the held-out answers, by the base model's weights of their tokens.
+
+    Args:
+        base: The base model's rows.
+        own: The model's.
+
+    Returns:
+        Bits a unit of weight; None where content can't be weighed, or scores go before it.
+    """
+    if not base or not own or _measure(base, [own]) != "content":
+        return None
+    pairs = [
+        (weight, bits)
+        for weighed, row in zip(base, own, strict=True)
+        if weighed.token_weights
+        for weight, bits in zip(weighed.token_weights, row.token_bits, strict=True)
+    ]
+    return sum(weight * bits for weight, bits in pairs) / sum(weight for weight, _ in pairs)
+
+
 def _gain(
     over: Rival,
     measure: Measure,

@@ -10,7 +10,7 @@ from isara.decisions import Decisions, applied, counts
 from isara.errors import RunError
 from isara.evaluate.verdict import Verdict, judge
 from isara.kinds import KindShare
-from isara.loop import best_iteration, steps_seen
+from isara.loop import best_iteration, steps_seen, with_content
 from isara.records import Candidate, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
 
@@ -207,7 +207,9 @@ class Run:
     def chosen(self) -> int | None:
         """The best of the iterations; None where none is measured, 0 where none was asked for."""
         if any(number > 0 for number in self.figures):
-            return best_iteration(self.figures)
+            rows = {facts.number: facts.items for facts in self.all}
+            figures = {number: found for number, found in self.figures.items() if number >= 0}
+            return best_iteration(with_content(figures, rows, self.config.evaluate.select))
         return 0 if self.exported == 0 else None
 
     @property
