@@ -9,7 +9,7 @@ import pytest
 
 from isara.config import FiltersConfig
 from isara.filters import UnsupportedContacts, UnsupportedNumbers, default_filters
-from isara.filters.facts import amounts, contacts
+from isara.filters.facts import Fact, amounts, contacts, known_amounts, known_contacts
 from isara.pool import Pool
 from isara.records import Candidate, Draw, QAPair, Rejection
 from isara.testing import HashEmbedder
@@ -47,6 +47,24 @@ def answered(answer: str, question: str = "What about a raft?") -> Candidate:
         ("From June 2026.", "June 2026"),
         ("On 01/03/2027.", "01/03/2027"),
         ("It holds 1,000 people.", "1,000"),
+        ("请在15天内退货", "15"),
+        ("电话费30元", "30元"),
+        ("15일 이내", "15"),
+        ("ภายใน15วัน", "15"),
+        ("أعده خلال ١٥ يوما", "١٥"),
+        ("१५ दिन", "१५"),
+        ("２０，０００円です", "２０，０００円"),
+        ("ลด๒๑％", "๒๑％"),
+        ("Back in 2 weeks, or 0.125.", "2"),
+        ("It weighs 1.5 million tons.", "1.5 million"),
+        ("It costs EUR 25.", "EUR 25"),
+        ("Ask 192.168.0.1.", "192.168.0.1"),
+        ("Since 03/04/2026.", "03/04/2026"),
+        ("Since 2026年3月2日.", "2026年3月2日"),
+        ("Until 9.45 Uhr.", "9.45 Uhr"),
+        ("15. That is all.", "15"),
+        ("You have (15) days.", "15"),
+        ("It takes 100-2000 words.", "100"),
     ],
 )
 def test_numbers_that_nobody_told(answer: str, value: str) -> None:
@@ -63,6 +81,28 @@ def test_numbers_that_nobody_told(answer: str, value: str) -> None:
         ("COVID-19 and H2O are no trouble.", "What about a raft?"),
         ("Your 30 euros for order 1 000 come back within 12 hours.", "I paid €30 for 1,000 fish twelve hours ago."),
         ("Write to guide17@lake-hylia.com.", "What about a raft?"),  # the other filter's
+        ("请在14天内，付20元，2026年3月1日。", "What about a raft?"),
+        ("خلال ١٤ يوما، ２０ euros.", "What about a raft?"),
+        ("Since 2026-03-01, 01/03/2026, 3/1/26, 01.03.2026 and 1 March.", "What about a raft?"),
+        ("１．打开\n２．关", "What about a raft?"),
+        ("(1) Untie it, (2) row.", "What about a raft?"),
+        ("EUR 20 or €20 or 20 EUR, and USD 20.00.", "What about a raft?"),
+        (
+            "30天, 20%, 200, 150, 2000, 24, 3 and 21.",
+            "三十天, twenty percent, two hundred fish, one hundred and fifty, "
+            "two thousand and twenty-four, on the third floor or the twenty-first? Or two thousand, or twenty-four?",
+        ),
+        (
+            "14, 24, 15, 35, 99 and 20 Euro.",
+            "vierzehn, vierundzwanzig, femton, trettiofem, neunundneunzig, zwanzig Euro",
+        ),
+        ("$10, and at 10:00.", "I paid ten dollars at ten o'clock."),
+        ("From 9 am to 5 pm, 9:00-17:00, 9–17 Uhr.", "Is it 9 to 5?"),
+        ("From 9:00 until 17:00, at 9 and 17 and 5.", "Is it 9–17 Uhr?"),
+        ("From 9 to 5, or 17.", "Is it 9:00 to 17:00?"),
+        ("1,00,000 and 0.125 and 20 thousand at 192.168.0.1.", "Is it 100000, 0,125, 20,000 or 192.168.0.1?"),
+        ("It was 3 May 2026, May 3, 3 May 2026 or 2026.", "On 2026-05-03?"),
+        ("It was 05/03/2026 or 2026-03-05.", "On 03/05/2026?"),
     ],
 )
 def test_numbers_that_somebody_told(answer: str, question: str) -> None:
@@ -82,6 +122,17 @@ def test_numbers_that_somebody_told(answer: str, question: str) -> None:
         ("We are at 12 Fairy Fountain Road.", "12 Fairy Fountain Road"),
         ("We are in the Hauptstraße 3.", "Hauptstraße 3"),
         ("Write to PO Box 12.", "PO Box 12"),
+        ("请写信到info@shop.cn谢谢", "info@shop.cn"),
+        ("请看https://shop.cn/a，谢谢", "https://shop.cn/a"),
+        ("请致电010-12345678或", "010-12345678"),
+        ("请致电13812345678。", "13812345678"),
+        ("電話：０３－１２３４－５６７８", "０３－１２３４－５６７８"),
+        ("Écris à élodie@web.fr.", "élodie@web.fr"),
+        ("Call 98765 43210.", "98765 43210"),
+        ("See rafts.ru or rafts.com.tr.", "rafts.ru"),
+        ("See rafts.it.", "rafts.it"),
+        ("See rafts.co.in/x.", "rafts.co.in/x"),
+        ("We are at 10, rue de Rivoli.", "10, rue de Rivoli"),
     ],
 )
 def test_contacts_that_nobody_told(answer: str, value: str) -> None:
@@ -96,6 +147,10 @@ def test_contacts_that_nobody_told(answer: str, value: str) -> None:
         ("We write to zelda@hyrule.org.", "My address is zelda@hyrule.org."),
         ("Open it in node.js, e.g. with main.py, between 1990-1995.And so on.", "What about a raft?"),
         ("It holds 1,000,000 or 1 000 000 fish since 2026-03-01.", "What about a raft?"),
+        ("From 100-2000 to 300-4000 words, since 03/05/2026 10:00 or 03/05/2026 13/05/2026.", "What about a raft?"),
+        ("Do it now.It works. Open it.Be quick, now.In a day.", "What about a raft?"),
+        ("请写信到help@lake-hylia.com或请看lake-hylia.com/closed吧", "What about a raft?"),
+        ("Come to 10 rue de Rivoli.", "Is it 10, rue de Rivoli?"),
     ],
 )
 def test_contacts_that_somebody_told(answer: str, question: str) -> None:
@@ -153,6 +208,41 @@ def test_every_heldout_pair_passes_the_default_filters(name: str) -> None:
         whole = Candidate(QAPair(pair.question, pair.answer, 1, demos), draws[0], (draws[1],))
         said = [check(asked, kept) for check in questions] + [check(whole, kept) for check in pairs]
         assert not any(said), (pair, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "unsupported"),
+    [
+        ("two three", ["number 5", "number 23"]),
+        ("two hundred", ["number 2", "number 100"]),
+        ("twenty-four", ["number 20", "number 4"]),
+        ("3 to 5 days, 3-5 Wochen, three to five people", ["time 3:00", "time 5:00"]),
+        ("1. Untie it.\n2. Row.", ["number 1", "number 2"]),
+        ("H2O, COVID-19, écran14", ["number 2", "number 14", "number 19"]),
+    ],
+)
+def test_what_a_text_supports_not(text: str, unsupported: list[str]) -> None:
+    assert known_amounts(text).isdisjoint(unsupported)
+
+
+def test_number_words_state_nothing() -> None:
+    text = "Two hundred and one fish, vierzehn Tage, fjorton dagar, 三十天, the third floor, twenty percent"
+    assert amounts(text) == ()
+
+
+def test_every_text_has_its_place() -> None:
+    text = "请在１４天内，付€２０，或写信到ｉｎｆｏ＠ｓｈｏｐ．ｃｎ。"
+    assert [fact.text for fact in amounts(text)] == ["１４", "€２０"]
+    assert contacts(text) == (Fact("email info@shop.cn", "ｉｎｆｏ＠ｓｈｏｐ．ｃｎ"),)
+
+
+@pytest.mark.parametrize("part", "1|one |1,|1.|11,|1,11,|1 |0.0.0.|\n|9-|9 to |三|万|A-|1/1/|10 rue de |٣".split("|"))
+def test_long_texts_take_no_time(part: str) -> None:
+    text = (part * 20_000)[:20_000] + "x"
+    started = time.process_time()
+    for facts in (amounts, known_amounts, contacts, known_contacts):
+        facts(text)
+    assert time.process_time() - started < 1
 
 
 def test_hostile_texts_take_no_time() -> None:
