@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara.converted import card_value
@@ -121,12 +123,68 @@ def test_a_base_that_is_an_adapter(adapter: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["adapter", "other"])
+def test_a_base_that_is_an_adapter_of_the_working_directory(
+    base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make_adapter(base, base.parent / "other", "../base")
+    monkeypatch.chdir(base.parent)
+    rename_base(adapter, name)
+    assert refusal(Path("adapter")) == (
+        f"the base model of the adapter in adapter is an adapter itself, {name!r}: merge that first"
+    )
+
+
+def test_a_model_that_comes_with_an_adapter(base: Path, adapter: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(adapter / name, base / name)
+    said = (
+        f"expected a model or an adapter in {base}, found both: make two folders of it, one without "
+        "adapter_config.json and the adapter's weights, and name the one that you mean"
+    )
+    assert refusal(base) == said
+    with pytest.raises(ModelError) as error:  # as the libraries find it on a hub
+        load_model(str(base), "auto", False)
+    assert str(error.value) == said
+
+
 def test_pickled_weights_of_an_adapter(adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert refusal(adapter) == (
         f"expected the adapter's weights as adapter_model.safetensors in {adapter}, found only pickled weights "
         "(*.bin), which can run any code: save it again"
     )
+
+
+def respell(folder: Path, change: Callable[[str], str | None]) -> None:
+    """Renames an adapter's weights, and leaves out those without a name."""
+    path = folder / "adapter_model.safetensors"
+    named = {change(name): tensor for name, tensor in load_file(path).items()}
+    save_file({name: tensor for name, tensor in named.items() if name}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda name: name.replace("model.model.layers", "model.transformer.layers"),
+            "the base has no place for base_model.model.transformer.layers.0.self_attn.q_proj.lora_A.weight and 7 more",
+        ),
+        (
+            lambda name: None if "v_proj" in name else name,
+            "it holds no weights for base_model.model.model.layers.0.self_attn.v_proj.lora_A.default.weight and 3 more",
+        ),
+    ],
+)
+def test_an_adapter_is_merged_whole_or_not_at_all(
+    adapter: Path, change: Callable[[str], str | None], why: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    respell(adapter, change)
+    assert refusal(adapter) == (
+        f"the adapter in {adapter} can't be merged into its base ({why}): check that the base is the one it was "
+        "trained on, and that it is a LoRA"
+    )
+    assert not [warning for warning in recwarn if "adapter" in str(warning.message)]
 
 
 def test_an_adapter_of_another_model(tiny_models: dict[str, Path], base: Path, adapter: Path) -> None:

@@ -89,6 +89,20 @@ def test_a_completion_depends_on_its_prompt_and_seed_alone(
     assert together[::-1] == engine.generate(prompts[::-1], sampling, seeds[::-1])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_prompts_of_one_token_are_completed_as_by_plain_forward_passes(engine: TransformersEngine, count: int) -> None:
+    model, tokenizer = reference(engine)
+    prompts = [Prompt("", (id,)) for id in (17, 90, 200)]
+    found = engine.generate(prompts[:count], GREEDY, range(count))
+    for prompt, completion in zip(prompts, found, strict=False):
+        ids = list(prompt.ids)
+        for _ in range(completion.tokens):
+            with torch.inference_mode():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1, : len(tokenizer)].argmax()))
+        text = engine._model().text.after(prompt.ids, ids[1:])
+        assert text.startswith(completion.text) and (completion.finish == "stop" or text == completion.text)
+
+
 def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     model, tokenizer = reference(engine)
     renderer = open_renderer(engine.name)
@@ -100,7 +114,7 @@ def test_logprobs_are_those_of_one_plain_forward_pass(engine: TransformersEngine
         width = len(tokenizer(text)["input_ids"])
         ids = tokenizer(text + continuation, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
-            logits = model(ids).logits[0, :, : len(tokenizer)]
+            logits = model(ids).logits[0]  # rows of the embedding without a token included
         expected = torch.log_softmax(logits, -1)[width - 1 : -1].gather(1, ids[0, width:, None]).sum()
         assert score == pytest.approx(float(expected), abs=1e-3)
 

@@ -144,6 +144,31 @@ def test_the_converted_model_is_the_one_that_was_written(tmp_path: Path, cache: 
     assert (card_value(folder, "license"), card_value(folder, "base_model")) == ("cc-by-4.0", "Zelda 1M")
 
 
+def test_what_lies_beside_a_file_is_not_taken_for_its_own(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "zelda.gguf")
+    alone = Path(find_model(str(path)))
+    monkeypatch.setenv("ISARA_CACHE", str(tmp_path / "other"))
+    byte_level(("<|endoftext|>",), eos="<|endoftext|>").save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "hyrule/zelda", "peft_type": "LORA"}')
+    beside = Path(find_model(str(path)))
+    assert beside != alone
+    assert {file.name: file.read_bytes() for file in beside.iterdir()} == {
+        file.name: file.read_bytes() for file in alone.iterdir()
+    }
+
+
+def test_a_file_is_copied_where_there_are_no_links(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError("a privilege is not held")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert Path(find_model(str(write_gguf(tmp_path / "zelda.gguf")))).parent == cache
+
+
 def test_digits_stand_apart_where_the_vocabulary_says_so(tmp_path: Path, cache: Path) -> None:
     ids = {}
     for split in ("smollm", "gpt-2"):
@@ -186,6 +211,16 @@ def test_what_a_killed_conversion_left_is_made_anew(tmp_path: Path, cache: Path)
     (folder.with_name(folder.name + ".tmp") / "model.safetensors").write_bytes(b"half")
     assert weights_hash(find_model(str(path))) == whole
     assert not folder.with_name(folder.name + ".tmp").exists()
+
+
+def test_a_conversion_that_was_damaged_is_to_be_removed(tmp_path: Path, cache: Path) -> None:
+    path = write_gguf(tmp_path / "zelda.gguf")
+    folder = find_model(str(path))
+    os.truncate(Path(folder) / "model.safetensors", 5000)
+    with pytest.raises(ModelError) as error:
+        load_model(find_model(str(path)), "auto", False)
+    assert str(error.value).startswith(f"the model {folder!r} can't be loaded (")
+    assert str(error.value).endswith(f"): remove the folder {folder}, and it is made again")
 
 
 def test_quantised_weights_become_bfloat16_near_them(tmp_path: Path, cache: Path) -> None:
@@ -234,10 +269,9 @@ def test_what_is_no_gguf_file(tmp_path: Path, cache: Path, spoil: Spoil, message
 def test_half_a_file(tmp_path: Path, cache: Path, spoil: Spoil) -> None:
     path = write_gguf(tmp_path / "zelda.gguf")
     spoil(path)
-    said = refusal(path)
-    assert said.startswith(f"expected a whole GGUF file, found one that ends early or is damaged at {path} (")
-    assert said.endswith("): copy or download it again")
-    assert "\n" not in said and len(said) < 500
+    assert refusal(path) == (
+        f"expected a whole GGUF file, found one that ends early or is damaged at {path}: copy or download it again"
+    )
     assert [file.suffix for file in cache.iterdir()] == [".lock"]
 
 
@@ -257,6 +291,22 @@ def test_an_architecture_that_the_library_does_not_read(tmp_path: Path, cache: P
     )
 
 
+@pytest.mark.parametrize(
+    ("architecture", "weight"),
+    [("qwen2", "model.layers.0.self_attn.k_proj.bias and 5 more"), ("bloom", "")],
+)
+def test_an_architecture_whose_weights_the_library_does_not_find(
+    tmp_path: Path, cache: Path, architecture: str, weight: str
+) -> None:
+    path = write_gguf(tmp_path / "zelda.gguf", architecture=architecture)
+    said = refusal(path)
+    assert said.startswith(
+        f"transformers doesn't take the architecture {architecture} of the GGUF file {path} in full (it finds no "
+        f"weights that fit {weight}"
+    )
+    assert said.endswith("): take the model's own folder with safetensors")
+
+
 def test_a_split_into_words_that_is_not_known(tmp_path: Path, cache: Path) -> None:
     path = write_gguf(tmp_path / "zelda.gguf", split="hylian")
     assert refusal(path) == (
@@ -269,8 +319,9 @@ def test_weights_that_the_library_would_leave_out(tmp_path: Path, cache: Path) -
     weights = sum(tensor.numel() for tensor in tiny()[0].parameters())
     path = write_gguf(tmp_path / "zelda.gguf", extra=("rope_freqs.weight",))
     assert refusal(path) == (
-        f"the GGUF file {path} holds {weights + 8:,} weights, and transformers takes {weights:,} of them (without "
-        "rope_freqs.weight), which would be another model: take the model's own folder with safetensors"
+        f"the GGUF file {path} (architecture llama) holds {weights + 8:,} weights, and transformers takes {weights:,} "
+        "of them (without rope_freqs.weight), which would be another model: take the model's own folder with "
+        "safetensors"
     )
 
 

@@ -14,6 +14,7 @@ from isara import packaged
 from isara.cli import models as command
 from isara.converted import card_value
 from isara.errors import IsaraError, ModelError
+from isara.gguf import key
 from isara.loading import load_model
 from isara.models import find_model
 from isara.packaged import PACKAGED, Packaged, is_installed
@@ -144,6 +145,51 @@ def test_a_converted_file_is_listed(cache: Path, tiny_chat: Path) -> None:
     )
 
 
+def test_a_damaged_conversion_is_marked_and_the_list_goes_on(
+    cache: Path, tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_packages(monkeypatch)
+    for name in ("0123-v1", "4567-v1", key(SMOL.sha256)):
+        shutil.copytree(tiny_chat, cache / name)
+    for name in ("0123-v1", key(SMOL.sha256)):
+        (cache / name / "model.safetensors").write_bytes(b"torn")
+    said = CliRunner().invoke(command.app, ["list"])
+    assert said.exit_code == 0
+    advice = "damaged: remove the folder {}, and it is made again"
+    packaged, own = cache / key(SMOL.sha256), cache / "0123-v1"
+    assert f"licence apache-2.0; {packaged} is {advice.format(packaged)}\n" in said.output
+    assert f"\n{own}: {advice.format(own)}\n{cache / '4567-v1'}: " in said.output
+
+
+def test_a_part_that_can_t_be_read_is_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(b"GGUF")
+    model = replace(GEMMA, name="zelda", parts=(("zelda-1", "part"), ("zelda-2", "part")))
+    monkeypatch.setattr(packaged, "_files", lambda model: [part, tmp_path / "gone"])
+    monkeypatch.setattr(packaged, "PACKAGED", (model,))
+    assert refusal("zelda") == (
+        f"{tmp_path / 'gone'} can't be read (No such file or directory): mend its rights, or install its package again"
+    )
+
+
+@pytest.mark.parametrize(("context", "left"), [(100, 2), (60, 0)])
+def test_a_check_leaves_out_what_the_model_can_t_read(
+    tiny_llama: Path, tmp_path: Path, context: int, left: int
+) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    config = folder / "config.json"
+    config.write_text(re.sub(r'("max_position_embeddings"): \d+', rf"\1: {context}", config.read_text()))
+    said = CliRunner().invoke(command.app, ["check", str(folder)])
+    if left:
+        assert said.exit_code == 0, said.exception
+        assert "left out 1 of 3 pairs, which are longer than this context\n" in said.output
+    else:
+        assert str(said.exception) == (
+            f"expected at least 2 pairs that fit the model's context of {context} tokens, one to ask and one to show, "
+            "found 0 of 3: name a file of shorter ones with --seeds"
+        )
+
+
 def test_a_check_says_what_was_found(tiny_llama: Path, tmp_path: Path) -> None:
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text(
@@ -174,12 +220,28 @@ def test_a_check_needs_two_pairs(tiny_llama: Path, tmp_path: Path) -> None:
 
 
 def test_the_verdict_is_read_off_the_figures() -> None:
-    assert list(command.demonstrated({0: 2.0, 1: 1.8, 2: 1.5, 4: 1.6}, 9))[1:] == [
+    plain = [16.0, 24.0] * 6
+    bits = {0: plain} | {count: [share * each for each in plain] for count, share in ((1, 0.9), (2, 0.75), (4, 0.8))}
+    assert list(command.demonstrated(bits, 120)) == [
+        "bits per byte of 12 answers, by the number of demonstrations (lower is better):",
         "  0: 2.000   1: 1.800   2: 1.500   4: 1.600",
         "it reads demonstrations: 2 of them save 25%",
     ]
-    assert list(command.demonstrated({0: 2.0, 1: 2.0, 2: 2.5}, 9))[2] == (
+    assert list(command.demonstrated({0: plain, 1: plain, 2: [30.0] * 12}, 120))[2] == (
         "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plain", "shown"),
+    [([30.0, 20.0, 25.0], [3.0, 2.0, 2.5]), ([20.0, 30.0] * 8, [31.0, 18.9] * 8)],
+    ids=["few answers", "noise"],
+)
+def test_a_gain_that_may_be_chance_is_called_so(plain: list[float], shown: list[float]) -> None:
+    gain = 1 - sum(shown) / sum(plain)
+    assert list(command.demonstrated({0: plain, 1: shown}, 100))[2] == (
+        f"whether it reads demonstrations can't be told from {len(plain)} answers: 1 of them save {gain:.1%}, which "
+        "may be chance; name more pairs with --seeds"
     )
 
 

@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from isara import build_parts, load_config
 from isara.build import settled
@@ -121,8 +124,35 @@ def test_a_torn_file_of_weights_is_one_line(tmp_path: Path) -> None:
         count_weights(str(tmp_path))
     assert str(failed.value) == (
         f"expected weights in safetensors, found a file that is torn or none at {tmp_path / 'model.safetensors'}: copy "
-        f"or download it again, or remove {tmp_path} where `isara models list` calls it converted"
+        "or download it again"
     )
+
+
+def test_weights_that_end_early_are_torn(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISARA_CACHE", str(tmp_path))
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "models/0123-v3"))
+    weights = folder / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(ModelError) as failed:
+        count_weights(str(folder))
+    assert str(failed.value) == (
+        f"expected weights in safetensors, found a file that is torn or none at {weights}: remove the folder {folder}, "
+        "and it is made again"
+    )
+
+
+def test_the_files_that_are_loaded_are_counted(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    weights, whole = folder / "model.safetensors", folder_size(tiny_llama)
+    shutil.copy(weights, folder / "consolidated.safetensors")  # the same in another form, as Mistral publishes it
+    assert folder_size(folder).weights == whole.weights
+    (folder / "shards").mkdir()
+    weights.rename(folder / "shards/one.safetensors")
+    names = load_file(folder / "shards/one.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "shards/one.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = folder_size(folder)
+    assert (found.weights, found.linear) == (whole.weights, whole.linear)
 
 
 @pytest.mark.parametrize(("count", "said"), [(4_260_000, "4.26 M"), (134_515_008, "135 M"), (1_540_000_000, "1.5 B")])

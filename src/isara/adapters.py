@@ -1,6 +1,7 @@
 """Adapters that are named as models: merged once into their base, and kept in the user's cache."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,10 +12,10 @@ from isara.converted import Step, cache_errors, card_value, converted, front_mat
 from isara.errors import ModelError
 from isara.files import value_hash
 from isara.hardware import is_out_of_memory
-from isara.loading import files_hash, has_tokenizer, is_adapter, load_model, model_files, reason, silent
+from isara.loading import files_hash, has_tokenizer, is_adapter, load_model, model_files, reason, silent, some
 
 # Raised when the same adapter and base would give another folder.
-_MERGER = 1
+_MERGER = 2
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
@@ -62,7 +63,8 @@ def _base_name(folder: Path) -> str:
 def _find_base(folder: Path, name: str, find: Callable[[str], str]) -> str:
     """The base: a folder seen from the adapter's, or whatever else a model can be called."""
     beside = folder / name
-    if beside.is_dir() and is_adapter(beside):  # its own folder, even: a chain could have no end
+    place = beside if beside.exists() else Path(os.path.expanduser(name))
+    if place.is_dir() and is_adapter(place):  # its own folder, even: a chain could have no end
         raise ModelError(f"the base model of the adapter in {folder} is an adapter itself, {name!r}: merge that first")
     try:
         return find(str(beside) if beside.exists() else name)
@@ -93,7 +95,7 @@ def _merge(folder: Path, base: str, out: Path, step: Step) -> None:
 
 def _merged(folder: Path, model: Any, tokenizer: Path | None) -> Any:
     """The model with the adapter added to its weights, in float32 so that small steps are not lost on the way."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from transformers import AutoTokenizer
 
     try:
@@ -102,15 +104,28 @@ def _merged(folder: Path, model: Any, tokenizer: Path | None) -> Any:
                 size, rows = len(AutoTokenizer.from_pretrained(tokenizer)), model.get_input_embeddings().weight.shape[0]
                 if size > rows:  # an adapter that brings words of its own
                     model.resize_token_embeddings(size)
-            adapted = PeftModel.from_pretrained(model.float(), str(folder))
+            adapted = PeftModel(model.float(), PeftConfig.from_pretrained(str(folder)))
+            # Not `PeftModel.from_pretrained`, which doesn't tell which weights found no place.
+            found = adapted.load_adapter(str(folder), "default")
+            # Of modules that are saved whole, peft may write a second copy, and misses the first itself.
+            if unknown := sorted(key for key in found.unexpected_keys if "modules_to_save" not in key):
+                raise _no_match(folder, f"the base has no place for {some(unknown)}")
+            if missing := sorted(found.missing_keys):
+                raise _no_match(folder, f"it holds no weights for {some(missing)}")
             return adapted.merge_and_unload(safe_merge=True)
+    except ModelError:
+        raise
     except Exception as error:  # peft and safetensors raise their own for each kind of mismatch
         if is_out_of_memory(error):
             raise
-        raise ModelError(
-            f"the adapter in {folder} can't be merged into its base ({reason(error)}): check that the base is the one "
-            "it was trained on, and that it is a LoRA"
-        ) from error
+        raise _no_match(folder, reason(error)) from error
+
+
+def _no_match(folder: Path, why: str) -> ModelError:
+    return ModelError(
+        f"the adapter in {folder} can't be merged into its base ({why}): check that the base is the one it was trained "
+        "on, and that it is a LoRA"
+    )
 
 
 def _hash(folder: Path) -> str:

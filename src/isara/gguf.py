@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from isara.converted import Step, cache_errors, converted, front_matter
 from isara.errors import ModelError
 from isara.files import file_hash
 from isara.hardware import is_out_of_memory
-from isara.loading import check_loaded, find_pointer, reason, silent
+from isara.loading import find_pointer, reason, silent, some, without_weights
 
 # Raised when the same file would give another folder.
-CONVERTER = 2
+CONVERTER = 3
 _MAGIC = b"GGUF"
 # Vocabularies that were learnt on digits apart, and else on GPT-2's split; transformers 5.23 splits them as GPT-2 does,
 # which gives other ids where blanks stand before a digit ("\n\n1." of a list).
@@ -117,12 +118,13 @@ def convert(path: Path, out: Path, origin: Origin, step: Step) -> None:
     """
     step("reading the file", 0.1)
     facts = read_facts(path)
-    with _library(path, facts):
+    with _apart(path, out) as alone, _library(path, facts):
         step("tokenizer", 0.2)
-        tokenizer = _tokenizer(path, facts.split)
+        tokenizer = _tokenizer(alone)
+        _split_as_trained(path, tokenizer.backend_tokenizer, facts.split)
         step(f"{facts.weights / 1e6:,.0f} M weights", 0.4)
-        model, loading = _weights(path, facts)
-    check_loaded(str(path), loading)
+        model, loading = _weights(alone, facts)
+    _check_all_there(path, facts, loading)
     _check_all_taken(path, facts, model)
     if length := getattr(model.config, "max_position_embeddings", None):
         tokenizer.model_max_length = length  # the file's tokenizer says none
@@ -152,9 +154,11 @@ def read_facts(path: Path) -> Facts:
         reader = GGUFReader(path)
         facts = _facts(reader, path)
     except Exception as error:  # of damaged files numpy and the reader raise anything, such as IndexError or KeyError
+        # Those two speak of numpy's arrays and dtypes.
+        why = "" if isinstance(error, (ValueError, IndexError)) else f" ({reason(error)})"
         raise ModelError(
-            f"expected a whole GGUF file, found one that ends early or is damaged at {path} ({reason(error)}): copy or "
-            "download it again"
+            f"expected a whole GGUF file, found one that ends early or is damaged at {path}{why}: copy or download it "
+            "again"
         ) from error
     count = _value(reader, "split.count")
     if isinstance(count, int) and count > 1:
@@ -230,12 +234,36 @@ def _library(path: Path, facts: Facts) -> Iterator[None]:
         ) from error
 
 
-def _tokenizer(path: Path, split: str) -> Any:
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+@contextlib.contextmanager
+def _apart(path: Path, out: Path) -> Iterator[Path]:
+    """The file in a folder of its own: transformers takes a tokenizer.json or an adapter beside it for its own."""
+    alone = out / "apart" / "model.gguf"  # gone before the folder is whole
+    with cache_errors(out):
+        alone.parent.mkdir()
+        try:
+            alone.symlink_to(path.resolve())
+        except OSError:  # a disk or a user without links
+            shutil.copyfile(path, alone)
+    try:
+        yield alone
+    finally:
+        shutil.rmtree(alone.parent, ignore_errors=True)
+
+
+def _tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    backend = tokenizer.backend_tokenizer
+    return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+
+
+def _split_as_trained(path: Path, backend: Any, split: str) -> None:
+    """Has a tokenizer cut text into words as its vocabulary was learnt.
+
+    Raises:
+        ModelError: How that was isn't known.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
     if isinstance(backend.pre_tokenizer, ByteLevel) and backend.pre_tokenizer.use_regex:  # GPT-2's split
         if split in _DIGITS_APART:
             backend.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
@@ -244,7 +272,6 @@ def _tokenizer(path: Path, split: str) -> Any:
                 f"the GGUF file {path} cuts text into words in the way {split!r}, which isn't known here, so its "
                 "tokens would be others than in training: take the model's own folder with safetensors"
             )
-    return tokenizer
 
 
 def _weights(path: Path, facts: Facts) -> tuple[Any, dict[str, Any]]:
@@ -258,10 +285,21 @@ def _weights(path: Path, facts: Facts) -> tuple[Any, dict[str, Any]]:
         gguf_file=path.name,
         dtype=torch.float32 if facts.full else torch.bfloat16,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are named below
         **({"quantization_config": unpack(dequantize=True)} if unpack else {}),
     )
     model, loading = loaded
     return model, loading
+
+
+def _check_all_there(path: Path, facts: Facts, loading: dict[str, Any]) -> None:
+    """Raises ModelError where the library knows weights of the architecture that it doesn't find in the file."""
+    missing, others = without_weights(loading)
+    if missing or others:
+        raise ModelError(
+            f"transformers doesn't take the architecture {facts.architecture} of the GGUF file {path} in full (it "
+            f"finds no weights that fit {some(missing or others)}): take the model's own folder with safetensors"
+        )
 
 
 def _check_all_taken(path: Path, facts: Facts, model: Any) -> None:
@@ -270,8 +308,9 @@ def _check_all_taken(path: Path, facts: Facts, model: Any) -> None:
     if taken != facts.weights:
         extra = [name for name in facts.tensors if name.startswith("rope")] or ["some of its tensors"]
         raise ModelError(
-            f"the GGUF file {path} holds {facts.weights:,} weights, and transformers takes {taken:,} of them (without "
-            f"{extra[0]}), which would be another model: take the model's own folder with safetensors"
+            f"the GGUF file {path} (architecture {facts.architecture}) holds {facts.weights:,} weights, and "
+            f"transformers takes {taken:,} of them (without {extra[0]}), which would be another model: take the "
+            "model's own folder with safetensors"
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from isara.converted import cache_folder
 from isara.errors import ModelError
 from isara.hardware import is_out_of_memory
 from isara.marks import clean
@@ -95,7 +96,9 @@ def load_model(name: str, dtype: Any, trust_remote_code: bool, **more: Any) -> t
             raise
         raise load_error(name, error) from error
     model, found = loaded
-    check_loaded(name, found)
+    if getattr(model, "_hf_peft_config_loaded", False):  # transformers looks for an adapter beside a hub's weights
+        raise _two_in_one(name)
+    _check_loaded(name, found)
     _check_vocabulary(model, tokenizer)
     return model, tokenizer
 
@@ -167,10 +170,14 @@ def load_error(name: str, error: Exception) -> ModelError:
             f"the model {name!r} brings code of its own, which is not run unasked: set engine.trust_remote_code to "
             "true if you trust it, or use another model"
         )
-    return ModelError(
-        f"the model {name!r} can't be loaded ({reason(error)}): check its config.json, tokenizer and weights, or copy "
-        "or download it again"
-    )
+    advice = again(name, "check its config.json, tokenizer and weights, or copy or download it again")
+    return ModelError(f"the model {name!r} can't be loaded ({reason(error)}): {advice}")
+
+
+def again(name: str | Path, advice: str) -> str:
+    """What to do about a damaged model: the advice, or to remove a folder that isara has made in its cache."""
+    made = Path(name).resolve().parent == cache_folder().resolve()
+    return f"remove the folder {name}, and it is made again" if made else advice
 
 
 def reason(error: Exception) -> str:
@@ -211,26 +218,28 @@ def not_finite(name: str, key: str) -> ModelError:
     )
 
 
-def check_loaded(name: str, found: dict[str, Any]) -> None:
-    """Looks for weights that were made up at random because the files have none for them.
+def without_weights(found: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Names of weights that were made up at random: the files have none for the first, and others for the second."""
+    # Of other sizes each is a name with two shapes, or in older versions a name.
+    others = sorted(key if isinstance(key, str) else key[0] for key in found["mismatched_keys"])
+    return sorted(found["missing_keys"]), others
 
-    Raises:
-        ModelError: There are some.
-    """
-    if missing := sorted(found["missing_keys"]):
+
+def _check_loaded(name: str, found: dict[str, Any]) -> None:
+    """Raises ModelError where weights were made up at random."""
+    advice = again(name, "copy or download it again, with the config.json that belongs to its weights")
+    missing, others = without_weights(found)
+    if missing:
+        raise ModelError(f"expected weights for all of the model {name!r}, found none for {some(missing)}: {advice}")
+    if others:
         raise ModelError(
-            f"expected weights for all of the model {name!r}, found none for {_some(missing)}: copy or download it "
-            "again, with the config.json that belongs to its weights"
-        )
-    # Each is a name with two shapes, or in older versions a name.
-    if others := sorted(key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]):
-        raise ModelError(
-            f"expected weights of the sizes in config.json for the model {name!r}, found others for {_some(others)}: "
-            "copy or download it again, with the config.json that belongs to its weights"
+            f"expected weights of the sizes in config.json for the model {name!r}, found others for {some(others)}: "
+            f"{advice}"
         )
 
 
-def _some(keys: list[str]) -> str:
+def some(keys: list[str]) -> str:
+    """The first of several names, and how many more there are."""
     return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
 
 
@@ -289,6 +298,8 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"expected a model folder with config.json, found none in {folder}: {advice}")
     if not names.intersection((_WHOLE, _INDEX)):
         raise _no_weights(folder, names)
+    if _ADAPTER in names:
+        raise _two_in_one(folder)
     for path in model_files(folder).values():
         if not os.access(path, os.R_OK):  # the libraries would say that it is not there
             raise ModelError(f"{path} may not be read by this user: mend its rights (`chmod a+r`), or take a copy")
@@ -301,6 +312,13 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def _two_in_one(name: str | Path) -> ModelError:
+    return ModelError(
+        f"expected a model or an adapter in {name}, found both: make two folders of it, one without {_ADAPTER} and the "
+        "adapter's weights, and name the one that you mean"
+    )
+
+
 def _no_weights(folder: Path, names: Iterable[str]) -> ModelError:
     if set(names).intersection(_PICKLED):
         return ModelError(
@@ -310,10 +328,20 @@ def _no_weights(folder: Path, names: Iterable[str]) -> ModelError:
     others = sorted(name for name in names if name.endswith(".safetensors"))
     if others:
         return ModelError(
-            f"expected weights as {_WHOLE} or {_INDEX} in {folder}, found {_some(others)}: copy the file that is "
+            f"expected weights as {_WHOLE} or {_INDEX} in {folder}, found {some(others)}: copy the file that is "
             "missing, or save the model again with save_pretrained"
         )
     return ModelError(f"expected weights as *.safetensors in {folder}, found none: copy or download them")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that a folder's weights are read from; none where it has none.
+
+    Raises:
+        ModelError: As `model_files`.
+    """
+    files = [folder / name for name in _shards(folder) or [_WHOLE]]
+    return [file for file in files if file.is_file()]
 
 
 def _shards(folder: Path) -> list[str]:

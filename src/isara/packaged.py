@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, distribution
@@ -152,16 +152,21 @@ def _whole_file(model: Packaged, out: Path) -> Iterator[Path]:
 def _join(files: list[Path], joined: Path | None) -> str:
     """The SHA-256 of all files in a row, which are written into one where it is named."""
     digest = sha256()
-    with cache_errors(joined or files[0]):
-        target = joined.open("wb") if joined else None
-        try:
-            for path in files:
-                with path.open("rb") as part:
-                    while chunk := part.read(_CHUNK):
-                        digest.update(chunk)
-                        if target:
-                            target.write(chunk)
-        finally:
+    with cache_errors(joined or files[0]), joined.open("wb") if joined else nullcontext() as target:
+        for chunk in _chunks(files):
+            digest.update(chunk)
             if target:
-                target.close()
+                target.write(chunk)
     return digest.hexdigest()
+
+
+def _chunks(files: list[Path]) -> Iterator[bytes]:
+    for path in files:
+        try:
+            with path.open("rb") as part:
+                while chunk := part.read(_CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise ModelError(
+                f"{path} can't be read ({error.strerror}): mend its rights, or install its package again"
+            ) from error

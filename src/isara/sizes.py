@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from isara.errors import ModelError
-from isara.loading import meta_model
+from isara.loading import again, meta_model, weight_files
 
 Method: TypeAlias = Literal["lora", "full"]
 
@@ -123,7 +123,7 @@ def folder_size(folder: Path) -> Size:
     Raises:
         ModelError: A file of its weights is torn.
     """
-    shapes = [shape for file in sorted(folder.glob("*.safetensors")) for shape in _shapes(file).items()]
+    shapes = [shape for file in weight_files(folder) for shape in _shapes(file).items()]
     weights = sum(_product(shape) for _, shape in shapes)
     adapted = [shape for name, shape in shapes if len(shape) == 2 and not any(table in name for table in _TABLES)]
     return Size(weights, sum(map(sum, adapted)), sum(file.stat().st_size for file in folder.iterdir()))
@@ -134,11 +134,15 @@ def _shapes(file: Path) -> dict[str, list[int]]:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             head: dict[str, Any] = json.loads(opened.read(min(length, file.stat().st_size)))
-        return {name: tensor["shape"] for name, tensor in head.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        tensors = {name: tensor for name, tensor in head.items() if name != "__metadata__"}
+        whole = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        if file.stat().st_size < whole:
+            raise ValueError("it ends early")
+        return {name: tensor["shape"] for name, tensor in tensors.items()}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(
-            f"expected weights in safetensors, found a file that is torn or none at {file}: copy or download it again, "
-            f"or remove {file.parent} where `isara models list` calls it converted"
+            f"expected weights in safetensors, found a file that is torn or none at {file}: "
+            f"{again(file.parent, 'copy or download it again')}"
         ) from error
 
 

@@ -21,6 +21,7 @@ app = typer.Typer(help="Models: list those at hand, and check one.", no_args_is_
 DEMONSTRATIONS = (1, 2, 4, 8)
 # Enough for a figure to two digits; with eight demonstrations each, more would take a small machine minutes.
 MOST_PAIRS = 24
+_CHANCE = 0.05  # a smaller p-value is no chance
 
 
 @app.command("list")
@@ -37,6 +38,9 @@ def list_models() -> None:
         size = Size(model.parameters, model.linear, model.bytes + 2 * model.parameters)
         _show(model.name, size, model.kind, model.licence, _state(model))
     for folder in _others():
+        if damage := _damage(folder):
+            say(f"{folder}: {damage}")
+            continue
         state = f"converted from {card_value(folder, 'base_model') or 'a file'}"
         kind = "chat" if (folder / "chat_template.jinja").is_file() else "base"
         _show(str(folder), folder_size(folder), kind, card_value(folder, "license"), state)
@@ -58,52 +62,68 @@ def check_model(
 ) -> None:
     """Load a model, show its format and context, and measure whether it reads demonstrations.
 
-    Each pair's answer is measured in bits per byte after its nearest neighbours among the other pairs.
+    Each pair's answer is measured in bits per byte after its nearest neighbours among the other pairs. Pairs that don't
+    fit the model's context are left out.
     """
     from isara.asking import Asker
     from isara.engines.transformers.engine import TransformersEngine
     from isara.models import find_model
     from isara.render import open_renderer
 
-    pairs = _pairs(seeds)
+    given = _pairs(seeds)
     begun = time.perf_counter()
     found = find_model(model)
     renderer = open_renderer(found, "auto", trust_remote_code)
     say(f"{model} is {found}")
     say(_format(renderer))
+    pairs = _fitting(given, renderer)
+    if len(pairs) < len(given):
+        say(f"left out {len(given) - len(pairs)} of {len(given)} pairs, which are longer than this context")
     engine = TransformersEngine(found, trust_remote_code=trust_remote_code)
     with Asker(lambda _: engine, found, renderer) as asker:
-        asker.logprobs([renderer.answer((), pairs[0])], [renderer.answer_ids(renderer.answer((), pairs[0]), "Yes.")])
+        prompt = renderer.answer((), pairs[0])
+        asker.logprobs([prompt], [renderer.answer_ids(prompt, pairs[0].answer)])
         say(f"loads and computes in {time.perf_counter() - begun:.1f} s, in {str(engine.dtype)[6:]}")
-        for line in demonstrated(bits_per_byte(asker, pairs), len(pairs)):
+        for line in demonstrated(answer_bits(asker, pairs), sum(len(pair.answer.encode()) for pair in pairs)):
             say(line)
 
 
-def bits_per_byte(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, float]:
-    """Bits per byte of the pairs' answers by the number of demonstrations, which are the nearest other pairs."""
+def answer_bits(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, list[float]]:
+    """Bits of each pair's answer by the number of demonstrations, which are the nearest other pairs."""
     from isara.embedders import find_embedder
-    from isara.evaluate.domain import HeldoutEvaluator, summarise
+    from isara.evaluate.domain import HeldoutEvaluator
     from isara.pool import Pool
 
     pool = Pool(find_embedder("lexical"), pairs)
-    found: dict[int, float] = {}
+    found: dict[int, list[float]] = {}
     for count in DEMONSTRATIONS:
         if count < len(pairs):
-            figures = summarise(HeldoutEvaluator(pairs, pool, count).items(asker))
-            found |= {0: figures["bits_per_byte"], count: figures["bits_per_byte_demos"]}
+            items = HeldoutEvaluator(pairs, pool, count).items(asker)
+            found |= {0: [item.bits for item in items], count: [item.bits_demos for item in items]}
     return found
 
 
-def demonstrated(bits: dict[int, float], pairs: int) -> Iterator[str]:
-    """What is to be read off the figures, in lines."""
-    yield f"bits per byte of {pairs} answers, by the number of demonstrations (lower is better):"
-    yield "  " + "   ".join(f"{count}: {value:.3f}" for count, value in sorted(bits.items()))
-    least = min((count for count in bits if count), key=bits.__getitem__)
-    gain = 1 - bits[least] / bits[0]
-    if gain > 0:
+def demonstrated(bits: dict[int, list[float]], size: int) -> Iterator[str]:
+    """What is to be read off the bits of the answers, which have `size` bytes together, in lines."""
+    from isara.statistics import holm, paired_difference
+
+    answers, totals = len(bits[0]), {count: sum(each) for count, each in sorted(bits.items())}
+    yield f"bits per byte of {answers} answers, by the number of demonstrations (lower is better):"
+    yield "  " + "   ".join(f"{count}: {total / size:.3f}" for count, total in totals.items())
+    counts = [count for count in totals if count]
+    least = min(counts, key=totals.__getitem__)
+    gain = 1 - totals[least] / totals[0]
+    # The best of several counts is chosen after the fact, so the p-values are those of several looks.
+    chances = holm([paired_difference(bits[0], bits[count]).p_value for count in counts])
+    if gain <= 0:
+        yield "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
+    elif chances[counts.index(least)] < _CHANCE:
         yield f"it reads demonstrations: {least} of them save {gain:.0%}"
     else:
-        yield "it does not read demonstrations: the answers cost no less with them, so the method has nothing to go on"
+        yield (
+            f"whether it reads demonstrations can't be told from {answers} answers: {least} of them save {gain:.1%}, "
+            "which may be chance; name more pairs with --seeds"
+        )
 
 
 def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -> None:
@@ -133,11 +153,30 @@ def _show(name: str, size: "Size", kind: str, licence: str | None, state: str) -
 
 
 def _state(model: "Packaged") -> str:
+    from isara.converted import cache_folder
+    from isara.gguf import key
     from isara.packaged import is_converted, is_installed
 
     if is_converted(model):
+        folder = cache_folder() / key(model.sha256)
+        if damage := _damage(folder):
+            return f"{folder} is {damage}"
         return "installed and converted" if is_installed(model) else "converted"
     return "installed, converted when first used" if is_installed(model) else f"to be had with `{model.install}`"
+
+
+def _damage(folder: Path) -> str | None:
+    """What to say of a folder in the cache that can't be loaded, as far as that shows without loading it."""
+    from isara.errors import ModelError
+    from isara.loading import again, check_folder
+    from isara.sizes import folder_size
+
+    try:
+        check_folder(folder)
+        folder_size(folder)
+    except ModelError:
+        return f"damaged: {again(folder, 'copy it again')}"
+    return None
 
 
 def _others() -> list[Path]:
@@ -166,6 +205,23 @@ def _pairs(seeds: str | None) -> "list[QAPair]":
             f"expected at least 2 pairs in {seeds}, one to ask and one to show, found {len(pairs)}: add one"
         )
     return pairs
+
+
+def _fitting(pairs: "Sequence[QAPair]", renderer: "Renderer") -> "list[QAPair]":
+    """The pairs whose question and answer the model can read."""
+    from isara.errors import SeedError
+
+    most, found = renderer.context_length, []
+    for pair in pairs:
+        prompt = renderer.answer((), pair)
+        if len(prompt.ids) + len(renderer.answer_ids(prompt, pair.answer)) <= most:
+            found.append(pair)
+    if len(found) < 2:
+        raise SeedError(
+            f"expected at least 2 pairs that fit the model's context of {most:,} tokens, one to ask and one to show, "
+            f"found {len(found)} of {len(pairs)}: name a file of shorter ones with --seeds"
+        )
+    return found
 
 
 def _format(renderer: "Renderer") -> str:

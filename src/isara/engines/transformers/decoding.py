@@ -69,7 +69,9 @@ class _Decoding:
         """Gives rows their places and reads their prompts, all but the last token, which is the first step's input."""
         cache, first = self.cache, len(self.active)
         if first == 0:
-            cache.restart(len(rows[0].prompt) - 1)
+            # In an empty cache transformers drops the mask, and columns yet to be written would be attended to: so
+            # prompts of one token have a column before them, too.
+            cache.restart(max(1, len(rows[0].prompt) - 1))
         starts = self.starts.tolist()
         self.active += rows
         for slot, row in enumerate(rows, first):
@@ -88,7 +90,8 @@ class _Decoding:
             unused = int(self.starts[:rows].min())
             self.cache.move_left(unused)
             self.starts[:rows] -= unused
-        logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])[:, -1]
+        logits = self.model.forward(self.cache, self.tokens[:rows, None], self.starts[:rows])
+        logits = logits[:, -1, : self.model.text.size]  # rows of the vocabulary without a token are never drawn
         made = self.made[:rows]
         keys = self.keys[:rows].gather(1, made[:, None])[:, 0]
         tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, keys)

@@ -167,7 +167,7 @@ class TransformersEngine:
         model.check_ids([row.tail for row in scored])
         waiting = sorted((row for row in scored if row.tail), key=lambda row: (-len(row.head), row.head, row.index))
         while waiting:
-            count, columns = scored_at_once(waiting, self._budget(), model.text.size)
+            count, columns = scored_at_once(waiting, self._budget(), model.vocabulary)
             if self._attempt(count, columns, partial(score, model, waiting[:count])):
                 waiting = waiting[count:]
         return scored

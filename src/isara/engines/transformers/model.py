@@ -48,9 +48,14 @@ class LoadedModel:
                 f"found {max(lengths)}: use fewer or shorter demonstrations, or a model with a longer context"
             )
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows, those that its tokenizer lacks included."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
     def check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         """Raises ModelError where a token was added to the tokenizer alone."""
-        largest, size = max(max(ids, default=0) for ids in rows), self.model.get_input_embeddings().weight.shape[0]
+        largest, size = max(max(ids, default=0) for ids in rows), self.vocabulary
         if largest >= size:
             raise ModelError(
                 f"the tokenizer makes token {largest}, and the model knows {size}: use the tokenizer that belongs to "
@@ -64,7 +69,7 @@ class LoadedModel:
     def ends(self, stops: tuple[str, ...]) -> torch.Tensor:
         """For each id whether a row may have ended with it: EOS, a special token, or the last one of a stop string.
 
-        The shape is (vocab,).
+        The shape is (vocab,), without the ids that the tokenizer lacks.
         """
         ends = torch.zeros(self.text.size, dtype=torch.bool)
         ends[[index for index in self.eos | self.text.special_ids if index < self.text.size]] = True
@@ -120,7 +125,7 @@ class LoadedModel:
             use_cache=True,
         ).logits
         cache.end += new
-        return logits[..., : self.text.size]
+        return logits
 
 
 def load(name: str, device: str, dtype: torch.dtype, trust_remote_code: bool) -> LoadedModel:
