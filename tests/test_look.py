@@ -182,6 +182,31 @@ def test_the_speed_is_that_of_a_batch_with_as_many_prompts_as_a_run_has(
     assert rates.reading > 0 and rates.step > 0 and rates.row >= 0 and rates.training_step > 0
 
 
+def test_memory_that_was_measured_is_what_the_process_is_to_have(
+    tiny_llama: Path,
+    seeds: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    from isara import build_parts, load_config
+
+    files = {"model": str(tiny_llama), "seeds": str(seeds), "out": str(tmp_path / "run")}
+    made = build_parts(load_config(None, [*FAST, "engine.device=cpu", "train.max_steps=2"], **files))
+    seen = Preview(FIRST, made.seeds)
+    with made.asker(made.model) as asker:
+        rates = measure(made, asker)
+        stages = estimate(made, asker, seen, rates)
+        counted = estimate(made, asker, seen, replace(rates, generating_peak=0, training_peak=0))
+        apart = replace(
+            made, config=load_config(None, [*FAST, "engine.child_process=true", "train.max_steps=2"], **files)
+        )
+        assert (measure(apart, asker).generating_peak, measure(apart, asker).training_peak) == (0, 0)
+    own = rates.generating_peak, rates.training_peak
+    assert all(2**28 < peak < 2**33 for peak in own)  # this process, with torch in it
+    assert [stage.memory >= peak for stage, peak in zip(stages, own, strict=False)] == [True, True]
+    assert all(stage.memory < 2**28 for stage in counted)  # a tiny model's weights
+    assert [stage.resident for stage in stages] == [True, True, False] and not any(each.resident for each in counted)
+
+
 def test_the_estimates_memory_is_that_of_the_format_that_is_run(
     tiny_llama: Path,
     seeds: Path,  # noqa: F811

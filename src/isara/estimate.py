@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -15,8 +14,9 @@ from rich.text import Text
 
 from isara.asking import Asker
 from isara.build import build_trainer
+from isara.build.engines import in_child
 from isara.evaluate.run import RunEvaluator
-from isara.hardware import find_device, find_dtype
+from isara.hardware import find_device, find_dtype, peak_memory, reset_peak_memory
 from isara.loading import meta_model, training_memory
 from isara.parts import Parts
 from isara.pool import Pool, retriever
@@ -51,6 +51,8 @@ class Rates:
         training_step: Seconds of an optimiser step; nan where nothing is trained.
         training: Seconds of a training beside its steps: loading, checking, writing.
         demos: Demonstrations before each of the rows that were trained on.
+        generating_peak: Most bytes that this process had while it generated; 0 where another one did, or nobody tells.
+        training_peak: The same while it trained.
     """
 
     reading: float
@@ -59,6 +61,8 @@ class Rates:
     training_step: float
     training: float
     demos: int = 0
+    generating_peak: int = 0
+    training_peak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,14 @@ class Stage:
         tokens: Generated, trained on, or read.
         seconds: Of all of them.
         memory: Bytes of weights, caches and optimiser; 0 where another stage says it.
+        resident: Whether it is all that the process is to have, as it was measured.
     """
 
     name: str
     tokens: float
     seconds: float
     memory: int = 0
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ def measure(parts: Parts, asker: Asker) -> Rates:
 
     A first call of each kind warms up and is not timed.
     """
+    reset_peak_memory()
     prompt = _question_prompt(parts, asker)
     batch = parts.config.generate.batch
     wide = _step_seconds(asker, _question_prompts(parts, asker))
@@ -114,19 +121,34 @@ def measure(parts: Parts, asker: Asker) -> Rates:
         reader.logprobs(*zip(*shown[:1], strict=True))
         seconds = _seconds(lambda: reader.logprobs([head for head, _ in shown], [tail for _, tail in shown]))
     reading = sum(len(head.ids) + len(tail) for head, tail in shown) / seconds
+    generating_peak = _peak(parts.config.engine.kind == "transformers" and parts.config.engine.workers == 1, parts)
     asker.close()
-    return Rates(reading, max(0.0, wide - batch * row), row, *_training(parts), parts.config.train.demos)
+    reset_peak_memory()
+    training = _training(parts)
+    training_peak = _peak(parts.config.train.launcher is None, parts)
+    demos = parts.config.train.demos
+    return Rates(reading, max(0.0, wide - batch * row), row, *training, demos, generating_peak, training_peak)
+
+
+def _peak(here: bool, parts: Parts) -> int:
+    """The most bytes that this process had since the peak was reset; 0 where the work was another's."""
+    return peak_memory() or 0 if here and not in_child(parts.config) else 0
 
 
 def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Stage]:
     """Generation, training and evaluation of the whole run, if no iteration stops it early."""
     steps = run_steps(parts, asker, seen, rates)
-    memory = {"generate": partial(_generating_memory, parts, asker, seen), "train": partial(_training_memory, parts)}
+    peaks = {"generate": rates.generating_peak, "train": rates.training_peak}
     stages = []
     for name, kinds in (("generate", {"generate"}), ("train", {"train", "prefer"}), ("evaluate", {"evaluate"})):
         if own := [step for step in steps if step.name in kinds]:
             tokens, seconds = sum(step.tokens for step in own), sum(step.seconds for step in own)
-            stages.append(Stage(name, tokens, seconds, memory[name]() if name in memory else 0))
+            memory = 0
+            if name == "generate":
+                memory = _generating_memory(parts, asker, seen, rates.generating_peak)
+            elif name == "train":
+                memory = max(_training_memory(parts), rates.training_peak)
+            stages.append(Stage(name, tokens, seconds, memory, bool(peaks.get(name))))
     return stages
 
 
@@ -150,7 +172,8 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
         speed = stage.tokens / stage.seconds if stage.seconds else 0.0
         memory = _size(stage.memory) if stage.memory else ""
         table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", in_units(stage.seconds), memory)
-    table.add_row("all", "", "", in_units(sum(stage.seconds for stage in stages)), "beside activations")
+    what = "resident" if all(stage.resident for stage in stages if stage.memory) else "beside activations"
+    table.add_row("all", "", "", in_units(sum(stage.seconds for stage in stages)), what)
     checked = (
         f" (of those that pass else, the check by the model tuned on the seeds, filters.agreement, is taken to pass "
         f"{_AGREED:.0%})"
@@ -280,8 +303,15 @@ def _generation(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> Step
     return Step("generate", 0, batches * generated, batches * seconds)
 
 
-def _generating_memory(parts: Parts, asker: Asker, seen: Preview) -> int:
-    """Bytes of the models that are open at once, and of the cache of one."""
+def _generating_memory(parts: Parts, asker: Asker, seen: Preview, peak: int) -> int:
+    """Bytes of the models that are open at once, and of the cache of one.
+
+    Args:
+        parts: What the run is made of.
+        asker: The base model.
+        seen: Rows as they came out.
+        peak: What one model had, with prompts in its cache and nothing written; 0 where that is not known.
+    """
     config = parts.config
     weights, *_ = _weights(parts)
     itemsize = find_dtype(config.engine.dtype, find_device(config.engine.device)).itemsize
@@ -289,7 +319,9 @@ def _generating_memory(parts: Parts, asker: Asker, seen: Preview) -> int:
     cache = config.generate.batch * (prompt + config.answers.max_new_tokens) * _token_bytes(parts, itemsize)
     asks_too = parts.reader is not None and config.questions.from_ != "reader" and parts.questioner is None
     models = 1 + asks_too + (parts.questioner is not None) + (parts.checker_steps is not None)
-    return round(models * weights * itemsize + cache)
+    found = round(models * weights * itemsize + cache)
+    written = config.generate.batch * config.answers.max_new_tokens * _token_bytes(parts, itemsize)
+    return max(found, peak + round((models - 1) * weights * itemsize + written)) if peak else found
 
 
 def _answered(seen: Preview) -> list[Sequence[Draw]]:
