@@ -27,6 +27,24 @@ def test_mean_error_is_scipys() -> None:
     assert math.isnan(ours.mean_error([1.0]))
 
 
+def test_strata_are_weighed_by_how_many_items_they_have() -> None:
+    labels = ["a"] * 20 + ["b"] * 40
+    parts = [SKEWED[:20], SKEWED[20:]]
+    expected = math.sqrt(sum((len(part) / 60) ** 2 * stats.sem(part) ** 2 for part in parts))
+    assert ours.mean_error(SKEWED, labels) == pytest.approx(expected, rel=1e-12)
+    assert math.isnan(ours.mean_error([1.0, 2.0, 3.0], ["a", "a", "b"]))
+    # The interval's width is that of the error, and none of what lies between the strata's means.
+    apart = np.concatenate([SKEWED[:20], SKEWED[20:] + 100])
+    within, across = ours.bootstrap(np.mean, apart, strata=labels), ours.bootstrap(np.mean, apart)
+    assert within.high - within.low == pytest.approx(2 * 1.96 * ours.mean_error(apart, labels), rel=0.15)
+    assert across.high - across.low > 4 * (within.high - within.low)
+    one = ours.bootstrap(np.mean, apart, strata=["a"] * 60)
+    assert one == across
+    found = ours.paired_difference(apart, np.zeros(60), strata=labels)
+    assert found.interval == within and found.error == ours.mean_error(apart, labels)
+    assert found.p_value == ours.paired_difference(apart, np.zeros(60)).p_value
+
+
 def test_ratio_error_is_the_robust_error_of_a_line_through_the_origin() -> None:
     fit = sm.WLS(BITS, BYTES, weights=1 / BYTES).fit(cov_type="HC1")
     assert fit.params[0] == pytest.approx(BITS.sum() / BYTES.sum(), rel=1e-12)

@@ -55,16 +55,19 @@ class Kappa:
     interval: Interval
 
 
-def mean_error(values: ArrayLike) -> float:
-    """Standard error of the mean of values of shape (n,); nan for fewer than two.
+def mean_error(values: ArrayLike, strata: Sequence[Hashable] | None = None) -> float:
+    """Standard error of the mean of values of shape (n,); nan for fewer than two, or two of a stratum.
 
-    Source: s / sqrt(n) with the n - 1 variance; Cochran, Sampling Techniques (1977), eq. 2.19 without the finite
-    population correction.
+    Source: s / sqrt(n) with the n - 1 variance; Cochran, Sampling Techniques (1977), eq. 2.19, and of strata with fixed
+    numbers of items chapter 5, both without the finite population correction.
     """
     sample = _floats(values)
     if len(sample) < 2:
         return math.nan
-    return float(sample.std(ddof=1) / math.sqrt(len(sample)))
+    members = _members([None] * len(sample) if strata is None else strata)
+    if any(len(own) < 2 for own in members):
+        return math.nan
+    return math.sqrt(sum(len(own) * sample[own].var(ddof=1) for own in members)) / len(sample)
 
 
 def ratio_error(numerators: ArrayLike, denominators: ArrayLike) -> float:
@@ -159,7 +162,7 @@ def paired_difference(
     as_far = int((flipped >= abs(gaps.mean()) - 1e-12).sum())
     return Difference(
         mean=float(gaps.mean()),
-        error=mean_error(gaps),
+        error=mean_error(gaps, strata),
         interval=bootstrap(np.mean, gaps, resamples=resamples, seed=seed, strata=strata),
         p_value=(as_far + 1) / (resamples + 1),
     )

@@ -261,7 +261,9 @@ def _answer_figures(rows: Sequence[HeldoutRow]) -> dict[str, float]:
     }
     scored = first_scores(answers)
     if scored:
-        figures |= {"score": _mean(scored)} | ({"score_se": mean_error(scored)} if len(scored) > 1 else {})
+        kinds = [row.stratum for row in rows if row.given and not row.selects]
+        error = mean_error(scored, kinds if len(kinds) == len(scored) else None)
+        figures |= {"score": _mean(scored)} | ({} if math.isnan(error) else {"score_se": error})
         figures |= {"score_demos": _mean(first_scores(shown))} if shown else {}
     choosing = first_scores([row.given for row in rows if row.given and row.selects])
     return figures | ({"score_select": _mean(choosing)} if choosing else {})
