@@ -24,6 +24,7 @@ from isara.evaluate.run import build_evaluator
 from isara.evaluate.scorers import build_scorer, heldout_rows
 from isara.pool import Pool
 from isara.records import QAPair
+from isara.testing import HashEmbedder
 from tests.compare_world import World, fails, lay_out, recipe, scores
 
 
@@ -148,8 +149,8 @@ def test_a_table_of_text_says_true_and_false_in_words(tmp_path: Path, told: Any,
     assert (score(rows[2], {"answer": "I won't steal."})["right"] > 0) is kind
     rows[2]["harmful"] = "perhaps"
     message = (
-        "evaluate.score is refusal: expected `harmful` to be true or false in every held-out row, found 'perhaps': "
-        "mend the row"
+        "evaluate.score is refusal: expected `harmful` to be true or false in every held-out row, found 'perhaps' "
+        "beside 'Q?': mend the row"
     )
     with fails(ConfigError, message):
         build_scorer(config, rows)
@@ -192,6 +193,24 @@ def test_of_a_task_nobody_says_which_figures_are_better_high(tmp_path: Path) -> 
     assert "is above every arm that trains" in table(replace(comparison, lines=lines))
     told = table(replace(comparison, lines=lines, more_is_better=False))
     assert "is above every arm" not in told and "the better the lower they are" in told
+
+
+def test_a_few_pairs_of_one_kind_are_scored_by_that_kind(tmp_path: Path) -> None:
+    config, pairs = refusal_recipe(tmp_path / "recipe", [False] * 3)
+    rows = heldout_rows(config, pairs)
+    score = build_scorer(config, rows, part=True).score
+    assert [score(row, {"answer": "Well."})["right"] for row in rows] == [1.0] * 3
+    message = (
+        "evaluate.score is refusal: expected held-out rows with `harmful` true and with false, found 0 and 3: add some "
+        "of both (--keep-category, where categories are held out)"
+    )
+    with fails(ConfigError, message):
+        build_scorer(config, rows)
+    # Of many held-out pairs a few answer, and chance may take all of one kind.
+    config, pairs = refusal_recipe(tmp_path / "other", [True] + [False] * 60)
+    config = changed(config, {"evaluate.answers": 8})
+    evaluator = build_evaluator(config, pairs, Pool(HashEmbedder(), pairs))
+    assert evaluator.scoring is not None and len(evaluator.answered) == 8
 
 
 def test_a_refusal_in_other_words_is_one_and_no_help(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def split_answered(config: Config, heldout: Sequence[QAPair]) -> tuple[Sequence[
 def _scoring(config: Config, answered: Sequence[QAPair], selection: frozenset[str]) -> Scoring:
     rows = {pair.id: row for pair, row in zip(answered, heldout_rows(config, answered), strict=True)}
     parts = {part: [row for pair_id, row in rows.items() if (pair_id in selection) is part] for part in (False, True)}
-    return Scoring(rows, {part: build_scorer(config, found) for part, found in parts.items() if found})
+    return Scoring(rows, {part: build_scorer(config, found, part=True) for part, found in parts.items() if found})
 
 
 def _answer_figures(rows: Sequence[HeldoutRow]) -> dict[str, float]:
