@@ -231,7 +231,7 @@ def test_refusal_needs_both_kinds(tmp_path: Path) -> None:
     config, pairs = refusal_recipe(tmp_path / "recipe", [True, True])
     message = (
         "evaluate.score is refusal: expected held-out rows with `harmful` true and with false, found 2 and 0: add some "
-        "of both"
+        "of both (--keep-category, where categories are held out)"
     )
     with fails(ConfigError, message):
         build_scorer(config, heldout_rows(config, pairs))

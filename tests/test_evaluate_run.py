@@ -335,6 +335,15 @@ def test_content_chooses_the_iteration_where_it_can_be_weighed() -> None:
     assert with_content(plain, {}, "auto") == plain
 
 
+def test_a_finished_run_keeps_what_it_exported() -> None:
+    equal = rows_of(lambda _: 10)
+    verdict = judge({0: rows_of(lambda place: 20 + place % 3), SEEDS_ONLY: equal, 1: equal}, 1)
+    assert verdict is not None and verdict.best == SEEDS_ONLY
+    assert "The seeds-only model is exported, as good by its mean as what takes more training." in sentence(verdict)
+    assert "Iteration 1 is exported, as good by its mean as any." in sentence(replace(verdict, best=1))
+    assert "The base model is exported, as it was chosen when the run was made." in sentence(replace(verdict, best=0))
+
+
 def test_pairs_are_kept_with_the_kind_that_the_score_weighs(tmp_path: Path) -> None:
     lines = [json.dumps({**asdict(pair), "harmful": place < 3}) for place, pair in enumerate(HELDOUT)]
     (tmp_path / "heldout.jsonl").write_text("\n".join(lines))

@@ -251,3 +251,21 @@ def test_hostile_texts_take_no_time() -> None:
     for text in texts:
         amounts(text), contacts(text)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3万", "30000"),
+        ("5百", "500"),
+        ("3千", "3000"),
+        ("2千5百", "2500"),
+        ("1万2千", "12000"),
+        ("2亿3千万", "230000000"),
+        ("2百50", "250"),
+    ],
+)
+def test_digits_and_han_scales_are_one_number(text: str, number: str) -> None:
+    assert [fact.key for fact in amounts(text)] == [f"number {number}"]
+    assert known_amounts(text) == known_amounts(number) == {f"number {number}"}
+    assert known_amounts("一亿二千万") == {"number 120000000"}

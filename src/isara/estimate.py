@@ -131,8 +131,9 @@ def measure(parts: Parts, asker: Asker) -> Rates:
 
 
 def _peak(here: bool, parts: Parts) -> int:
-    """The most bytes that this process had since the peak was reset; 0 where the work was another's."""
-    return peak_memory() or 0 if here and not in_child(parts.config) else 0
+    """The most bytes that this process had since the peak was reset; 0 where the work was another's, or a GPU's."""
+    own = here and not in_child(parts.config) and find_device(parts.config.engine.device) == "cpu"
+    return peak_memory() or 0 if own else 0
 
 
 def estimate(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Stage]:
@@ -172,7 +173,8 @@ def show(stages: Sequence[Stage], parts: Parts, seen: Preview) -> RenderableType
         speed = stage.tokens / stage.seconds if stage.seconds else 0.0
         memory = _size(stage.memory) if stage.memory else ""
         table.add_row(stage.name, f"{stage.tokens:,.0f}", f"{speed:,.0f}", in_units(stage.seconds), memory)
-    what = "resident" if all(stage.resident for stage in stages if stage.memory) else "beside activations"
+    held = [stage for stage in stages if stage.memory]
+    what = ("resident" if all(stage.resident for stage in held) else "beside activations") if held else ""
     table.add_row("all", "", "", in_units(sum(stage.seconds for stage in stages)), what)
     checked = (
         f" (of those that pass else, the check by the model tuned on the seeds, filters.agreement, is taken to pass "

@@ -119,7 +119,7 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         verdict = judge(
             rows,
             chosen,
-            {number: steps_seen(parts.out, number, config.train.start) for number in measured},
+            {number: steps_taken(parts.out, number, config.train.start) for number in measured},
             redrawn=not isinstance(config.heldout, str),
         )
         final = export(folder, parts, chosen, verdict)
@@ -188,7 +188,7 @@ def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Wat
         return folder.stage(SEEDS_ONLY, "evaluate", keys.evaluate(model), work)
 
 
-def steps_seen(run: Path, number: int, start: str) -> int:
+def steps_taken(run: Path, number: int, start: str) -> int:
     """Optimiser steps that a model of a run has seen since it was M_0, those on preferences among them.
 
     Args:

@@ -176,8 +176,7 @@ class _Work:
             try:
                 set_up(variation.base, out / variation.name, tests=self.tests)
             except ConfigError as error:
-                hint = "; --keep-category keeps a category on both sides" if pooled else ""
-                raise ConfigError(f"{variation.name} ({variation.about}): {error}{hint}") from error
+                raise ConfigError(f"{variation.name} ({variation.about}): {error}") from error
         about = {variation.name: variation.about for variation in variations}
         done: dict[str, Comparison] = {}
         text = ""
@@ -308,7 +307,8 @@ def _check_task(tests: object, arms: "Sequence[Arm]") -> None:
 
 
 def _without(seeds: "Sequence[QAPair]", leaks: "Sequence[Leak]") -> "list[QAPair]":
-    left = [pair for pair in seeds if pair.asked not in {leak.by for leak in leaks}]
+    near = {leak.by for leak in leaks}
+    left = [pair for pair in seeds if pair.asked not in near]
     if not left:
         raise SeedError("--drop-near-tests: expected seeds that give no test question away, found none: give others")
     return left

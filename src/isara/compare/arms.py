@@ -165,6 +165,8 @@ def _scores(config: Config) -> tuple[str, ...]:
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
 _NO_CHECK: dict[str, Setting] = {"filters.agreement": None, "filters.kind": False}
+# The seeds alone: no pairs, and no answers of the model's own to everyday questions.
+_SEEDS_ALONE: dict[str, Setting] = {"iterations": 1, "generate.accept": 0, "train.anchors": 0.0}
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
 _ANY_ANSWER: dict[str, Setting] = {
     **dict.fromkeys(("filters.min_answer_tokens", "filters.max_answer_tokens"), None),
@@ -211,18 +213,18 @@ ARMS = (
     Arm(
         name="sft-seeds",
         about="fine-tuned on the seeds alone, with the recipe's epochs",
-        overrides={"iterations": 1, "generate.accept": 0},
+        overrides=_SEEDS_ALONE,
     ),
     Arm(
         name=BASELINE,
         about="fine-tuned on the seeds alone, with the optimiser steps of isara",
-        overrides={"iterations": 1, "generate.accept": 0},
+        overrides=_SEEDS_ALONE,
         steps_of=REFERENCE,
     ),
     Arm(
         name="sft-seeds-tuned",
         about="fine-tuned on the seeds alone, with the epochs and rate that a fifth of them, held out, likes best",
-        overrides={"iterations": 1, "generate.accept": 0},
+        overrides=_SEEDS_ALONE,
         grid={"train.num_train_epochs": _epochs, "train.learning_rate": _rates},
     ),
     Arm(name=REFERENCE, about="the recipe as it is"),

@@ -284,4 +284,10 @@ def _columns(bench: Bench, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 f"expected {', '.join(first)} from {bench.scorer.name} for every answer to "
                 f"{clean(repr(pair.asked), 60)}, found {', '.join(values)}: let columns depend on the question alone"
             )
-    return columns(found)
+    # In one order for all arms: the first column is what they are compared by.
+    return columns(
+        [
+            {name: values[name] for name in bench.columns[pair.id]}
+            for pair, values in zip(bench.tests, found, strict=True)
+        ]
+    )

@@ -52,7 +52,8 @@ def _lines(comparison: Comparison, lines: Sequence[Line], first: str) -> Iterato
         row = [_name(comparison, line), mean_cell(line.columns.get(names[0]), comparison.percent)]
         row += list(difference_cells(line, comparison.percent)) if with_difference else []
         row += [mean_cell(line.columns.get(name), comparison.percent) for name in names[1:]]
-        row += [str(line.columns[names[0]].n), str(len(line.seeds)), _steps(line.steps)]
+        found = line.columns.get(names[0]) if names else None
+        row += [str(found.n if found else 0), str(len(line.seeds)), _steps(line.steps)]
         rows.append(row)
     yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -93,7 +94,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         f"In brackets the 95 % bootstrap interval over the n questions{_within(comparison)}, each with its mean over "
         "the training seeds; after it the range of the seeds. An arm that trains is shown by one of its iterations, "
         "chosen by the score on other held-out pairs where `evaluate.select` says so, else by the likelihood of the "
-        "held-out answers."
+        "held-out answers (of their content, where it can be weighed)."
     )
     if any(line.difference for line in comparison.lines):
         yield (

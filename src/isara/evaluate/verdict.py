@@ -176,8 +176,16 @@ def _worth(verdict: Verdict) -> dict[int, float]:
 def _why(verdict: Verdict) -> str:
     """Why the exported model is, where none is shown to be the best."""
     worth = _worth(verdict)
+    if verdict.best not in worth or worth[verdict.best] < max(worth.values()):
+        return "as it was chosen when the run was made"
     equals = sum(value == worth[verdict.best] for value in worth.values())
-    return "the best by its mean" if equals == 1 else "as good by its mean as what takes more training"
+    if equals == 1:
+        return "the best by its mean"
+    return (
+        "as good by its mean as any"
+        if verdict.best == verdict.chosen
+        else "as good by its mean as what takes more training"
+    )
 
 
 def _budgets(verdict: Verdict) -> str:

@@ -116,7 +116,8 @@ _SMALL = "(?:tu|[tun])"
 _PART = f"(?:(?:{_SMALL}|a)?h(?:&?{_SMALL})?|(?:{_SMALL}|a)?d|{_SMALL})"
 _SPELLED = re.compile(f"(?:{_PART}|a)?k(?:&?{_PART})?(?:k(?:&?{_PART})?){{0,3}}|{_PART}")
 _WORD = re.compile(r"[^\W\d_]+")
-_NUMERAL = re.compile(_folded("(?:百(?!分之)|[零〇一二两兩三四五六七八九十千万萬亿億]){1,15}"))
+# What begins with a digit (3万, 2千5百) is a number as it stands.
+_NUMERAL = re.compile(_folded(r"\d[\d百千万萬만亿億억]*|(?:百(?!分之)|[零〇一二两兩三四五六七八九十千万萬亿億]){1,15}"))
 
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 # With a capital: "you may 5 times" is no date.
@@ -129,8 +130,11 @@ _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 # decimals. No number has more groups, and a limit keeps hostile texts cheap.
 _THREES = "|".join(rf"(?:{mark}\d{{3}}){{1,9}}" for mark in (",", r"\.", "['’]", "[ \u00a0\u202f]"))
 _GROUPED = rf"(?:[1-9]\d{{0,2}}(?:{_THREES})|[1-9]\d?(?:,\d\d){{1,9}},\d{{3}})(?!\d)"
-_NUMBER = rf"(?:{_GROUPED}|\d+)(?:[.,]\d+)?"
-_SCALE = _folded(rf"(?:\s?(?:{'|'.join(_SCALES)}|[万萬만亿億억])(?!\w))?")
+# Digits and scales by turns are one number: 2千5百, 1万2千.
+_SIGNED = r"\d{1,4}[百千万萬만亿億억]{1,2}(?!分之)"
+_MIXED = _folded(rf"(?:(?:{_SIGNED}){{2,4}}(?:\d{{1,4}}(?!\d))?|{_SIGNED}\d{{1,4}}(?!\d))")
+_NUMBER = rf"(?:{_MIXED}|(?:{_GROUPED}|\d+)(?:[.,]\d+)?)"
+_SCALE = _folded(rf"(?:\s?(?:{'|'.join(_SCALES)}|[百千万萬만亿億억](?!分之))(?!\w))?")
 _SCALED = re.compile(rf"({_NUMBER})({_SCALE})", re.IGNORECASE)
 _SIGN = _folded("[$€£¥₹₩₽₺₪₫₴₦฿]")
 # Before a number in capitals only: "rub 20 grams into it".
@@ -372,6 +376,8 @@ def _in_digits(text: str) -> tuple[str, set[str]]:
         end = stop
 
     def digits(numeral: re.Match[str]) -> str:
+        if numeral[0][0].isdecimal():
+            return numeral[0]
         value = _han(numeral[0])
         keys.add(f"number {value}")
         return str(value)
@@ -416,15 +422,26 @@ def _han(numeral: str) -> int:
     values = [_HAN[char] for char in numeral]
     if max(values) < 10:
         return int("".join(map(str, values)))
-    total = part = digit = 0
-    for value in values:
-        if value < 10:
+    return _added([(value, value >= 10) for value in values])
+
+
+def _added(values: Iterable[tuple[int, bool]]) -> int:
+    """What digits and scales, which are told apart by the second of each, come to."""
+    total = part = digit = largest = 0
+    for value, is_scale in values:
+        if not is_scale:
             digit = value
         elif value < 10**4:
             part, digit = part + (digit or 1) * value, 0
+        elif value < largest:  # 2亿3千万
+            total, part, digit = total + (part + digit or 1) * value, 0, 0
         else:
-            total, part, digit = (total + part + digit or 1) * value, 0, 0
+            total, part, digit, largest = (total + part + digit or 1) * value, 0, 0, value
     return total + part + digit
+
+
+def _scales(signs: str) -> list[tuple[int, bool]]:
+    return [(_HAN[sign], True) for sign in signs]
 
 
 def _value(found: str) -> str:
@@ -432,6 +449,8 @@ def _value(found: str) -> str:
     match = _SCALED.search(found)
     assert match, found
     number, scale = match[1], match[2].strip().lower()
+    if parts := re.findall(_folded(r"(\d+)([百千万萬만亿億억]*)"), number) if re.fullmatch(_MIXED, number) else []:
+        return str(_added([pair for digits, signs in parts for pair in ((int(digits), False), *_scales(signs))]))
     whole, decimals = number, ""
     if not re.fullmatch(_GROUPED, number) and (split := re.search(r"[.,]\d+$", number)):
         whole, decimals = number[: split.start()], split[0][1:].rstrip("0")

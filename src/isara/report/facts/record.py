@@ -1,7 +1,7 @@
 """What a run folder holds, as one record, of which every face prints its part."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from isara.decisions import Decisions, applied, counts
 from isara.errors import RunError
 from isara.evaluate.verdict import Verdict, judge
 from isara.kinds import KindShare
-from isara.loop import best_iteration, steps_seen, with_content
+from isara.loop import best_iteration, with_content
 from isara.records import Candidate, HeldoutRow, QAPair, TrainStats
 from isara.render import PromptFormat
 
@@ -207,6 +207,8 @@ class Run:
     def chosen(self) -> int | None:
         """The best of the iterations; None where none is measured, 0 where none was asked for."""
         if any(number > 0 for number in self.figures):
+            if self.exported is not None and self.exported > 0:  # chosen as it was when the run was made
+                return self.exported
             rows = {facts.number: facts.items for facts in self.all}
             figures = {number: found for number, found in self.figures.items() if number >= 0}
             return best_iteration(with_content(figures, rows, self.config.evaluate.select))
@@ -216,17 +218,18 @@ class Run:
     def verdict(self) -> Verdict | None:
         """What the held-out pairs say of the best iteration; None where they were not measured one by one."""
         chosen = self.chosen
-        return None if chosen is None else self.verdict_on(chosen)
+        found = None if chosen is None else self.verdict_on(chosen)
+        if found is None or self.exported is None:
+            return found
+        return replace(found, best=self.exported)
 
     def verdict_on(self, number: int) -> Verdict | None:
         """The same of any iteration."""
-        start = self.config.train.start
-        return judge(
-            {facts.number: facts.items for facts in self.all},
-            number,
-            {facts.number: steps_seen(self.path, facts.number, start) for facts in self.all},
-            redrawn=not isinstance(self.config.heldout, str),
-        )
+        seen = {facts.number: facts.steps for facts in self.all}
+        if self.config.train.start == "last":
+            seen |= {t: sum(steps for other, steps in seen.items() if 0 < other <= t) for t in seen if t > 0}
+        rows = {facts.number: facts.items for facts in self.all}
+        return judge(rows, number, seen, redrawn=not isinstance(self.config.heldout, str))
 
     @property
     def heldout_count(self) -> int:
