@@ -1,6 +1,7 @@
 """Comparisons on other pairs: what gives a test away, held-out categories, fewer seeds, tests of another source."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from isara.compare.plot import draw_iterations
 from isara.compare.questions import read_tests
 from isara.compare.summary import pool, write_summary
 from isara.compare.table import table
+from isara.compare.tasks import HarnessScore
 from isara.compare.variations import by_categories, by_counts
 from isara.config import load_config
 from isara.errors import ConfigError, RunError
+from isara.evaluate.harness import HarnessOptions
 from isara.evaluate.run import build_evaluator
 from isara.parts import Parts
 from isara.pool import Pool
@@ -325,6 +328,34 @@ def test_seeds_that_give_a_test_away_are_left_out_and_named(tmp_path: Path) -> N
     assert str(found.exception) == (
         "--drop-near-tests: expected seeds that give no test question away, found none: give others"
     )
+
+
+def test_all_splits_are_looked_over_before_the_first_runs(tmp_path: Path) -> None:
+    (tmp_path / "isara.yaml").write_text(
+        "heldout: heldout.jsonl\nquestions: {demos: 1}\nanswers: {demos: 1}\nevaluate: {demos: 1, score: refusal}\n"
+    )
+    (tmp_path / "manner.json").write_text('{"refusal": ["No."]}')
+    rows = [
+        {"question": f"May I {what} {n}?", "answer": f"No, not {n}.", "harmful": bad, "category": what}
+        for n in range(3)
+        for what, bad in (("rob", True), ("burn", True), ("sing", False))
+    ]
+    for name, asked in {"seeds": "May I", "heldout": "Could one"}.items():
+        lines = [json.dumps({**row, "question": str(row["question"]).replace("May I", asked)}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    flags = ["--arms", "zero-shot", "--seeds", "1", "--out", str(tmp_path / "out"), "--splits", "3"]
+    found = command(str(tmp_path), *flags, "--hold-out-category", "category")
+    assert re.match(
+        r"split-\d \(category held out: \w+\): evaluate.score is refusal: expected held-out rows with",
+        str(found.exception),
+    )
+    assert "--keep-category" in str(found.exception) and not (tmp_path / "out").exists()
+
+
+def test_an_arm_that_shows_pairs_is_no_arm_for_the_harness() -> None:
+    message = "icl-knn shows pairs before a question, and lm-eval:arc_easy asks in its own way: leave it out"
+    with fails(ConfigError, message):
+        HarnessScore("arc_easy", HarnessOptions()).check(find_arms(["zero-shot", "icl-knn"]))
 
 
 def test_the_command_refuses_what_it_cannot_do_at_once(tmp_path: Path) -> None:
