@@ -1,7 +1,6 @@
 """What trains models, as a config says: the iterations', and those that are tuned on the seeds alone."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from isara.build.engines import in_child
@@ -19,22 +18,6 @@ from isara.watching import Watcher
 
 # Learning rates of the preference step where the config says null (our choice, docs/training.md).
 PREFERENCE_RATES = {"lora": 5e-5, "full": 5e-6}
-
-
-class _Trainer(SupervisedTrainer):
-    """A trainer that has no anchors where it is told its steps: those are of a model of the seeds alone."""
-
-    def with_steps(self, steps: int) -> SupervisedTrainer:
-        """The same trainer with so many optimiser steps, and nothing but the pairs."""
-        return replace(self, max_steps=steps, anchors=0.0)
-
-
-class _InChild(ChildTrainer):
-    """The same in a child process."""
-
-    def with_steps(self, steps: int) -> ChildTrainer:
-        """The same trainer with so many optimiser steps, and nothing but the pairs."""
-        return self._changed(max_steps=steps, anchors=0.0)
 
 
 def build_trainer(
@@ -60,7 +43,7 @@ def build_trainer(
         "trust_remote_code": config.engine.trust_remote_code,
         **own,
     }
-    kind = _InChild if in_child(config) else _Trainer
+    kind = ChildTrainer if in_child(config) else SupervisedTrainer
     return kind(**options, on_step=watcher.step if watcher else None)
 
 

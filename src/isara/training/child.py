@@ -37,8 +37,8 @@ class ChildTrainer:
         self.trainer.check(start)
 
     def with_steps(self, steps: int) -> "ChildTrainer":
-        """The same trainer with so many optimiser steps."""
-        return self._changed(max_steps=steps)
+        """The same trainer with so many optimiser steps, for a model of the seeds alone: without anchors."""
+        return self._changed(max_steps=steps, anchors=0.0)
 
     def with_teacher(self, model: str) -> "ChildTrainer":
         """The same trainer whose teacher of `loss="distil"` is that model."""

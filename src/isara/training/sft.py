@@ -71,8 +71,8 @@ class SupervisedTrainer(TrainOptions):
             check_targets(meta_model(find_model(start), self.trust_remote_code), self)
 
     def with_steps(self, steps: int) -> "SupervisedTrainer":
-        """The same trainer with so many optimiser steps."""
-        return replace(self, max_steps=steps)
+        """The same trainer with so many optimiser steps, for a model of the seeds alone: without anchors."""
+        return replace(self, max_steps=steps, anchors=0.0)
 
     def with_teacher(self, model: str) -> "SupervisedTrainer":
         """The same trainer whose teacher of `loss="distil"` is that model."""
