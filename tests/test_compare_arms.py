@@ -30,7 +30,9 @@ CHANGES: dict[str, set[str]] = {
     **dict.fromkeys(("zero-shot", "icl-fixed", "icl-random", "icl-knn"), {"iterations"}),
     "sft-seeds": {"iterations", "generate.accept"},
     "sft-seeds-equal": {"iterations", "generate.accept"},
+    "sft-seeds-knn": {"iterations", "generate.accept"},
     "isara": set(),
+    "isara-knn": set(),
     "one-shot": {"iterations", "generate.accept"},
     "random-demos": {"answers.retrieve"},
     "no-filters": {
@@ -56,6 +58,15 @@ CHANGES: dict[str, set[str]] = {
     "kind-check": {"filters.agreement", "filters.kind"},
     "by-kind": {"questions.focus", "filters.agreement", "filters.kind"},
     "no-check": {"filters.agreement"},
+    "base-asks": FROM,
+    "worst-focus": {"questions.focus"},
+    "balanced-focus": {"questions.focus"},
+    **dict.fromkeys(
+        ("select-natural", "select-icl-gain", "select-question", "select-agree", "select-seeds"),
+        {"select.answers", "select.rule"},
+    ),
+    "anchors": {"train.anchors"},
+    "seed-weight": {"train.seed_weight"},
     "score-weights": {"train.weights", "select.scores"},
     "dpo": {"prefer.method"},
     "spin": {"generate.accept", "train.start", "prefer.method", *FROM},
@@ -124,6 +135,23 @@ def test_icl_knn_shows_the_nearest_seed_pairs(tmp_path: Path) -> None:
     pool = Pool(HashEmbedder(), SEEDS)
     for row in scores(tmp_path / "out", "icl-knn"):
         assert row["demo_ids"] == [pair.id for pair, _ in pool.nearest(row["question"], 2)]
+
+
+def test_a_trained_model_may_be_asked_after_the_nearest_seed_pairs_too(tmp_path: Path) -> None:
+    _, world = lay_out(tmp_path, "isara,isara-knn,sft-seeds-equal,sft-seeds-knn")
+    # Nothing is made or trained a second time for it: the arms differ in how their models are asked alone.
+    assert {Path(out).relative_to(tmp_path / "out/arms").parts[0] for out, _, _ in world.trained} == {
+        "isara",
+        "sft-seeds-equal",
+    }
+    pool = Pool(HashEmbedder(), SEEDS)
+    for asked, plain in (("isara-knn", "isara"), ("sft-seeds-knn", "sft-seeds-equal")):
+        rows = scores(tmp_path / "out", asked)
+        assert {(row["iteration"], row["steps"]) for row in rows} == {
+            (row["iteration"], row["steps"]) for row in scores(tmp_path / "out", plain)
+        }
+        for row in rows:
+            assert row["demo_ids"] == [pair.id for pair, _ in pool.nearest(row["question"], 2)]
 
 
 def test_sft_on_the_seeds_trains_once_on_the_seeds_alone(tmp_path: Path) -> None:

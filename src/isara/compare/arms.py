@@ -162,9 +162,19 @@ def _scores(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*config.select.scores, "question")))
 
 
+def _best_of_four(score: str) -> dict[str, Setting]:
+    """Four answers a question, of which the one with the highest score is taken."""
+    return {"select.answers": 4, "select.rule": score, "select.weights": {}}
+
+
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
 _NO_CHECK: dict[str, Setting] = {"filters.agreement": None, "filters.kind": False}
+# Methods of others take the first answer, and their models answer without demonstrations, which icl_gain needs.
+_NO_SELECTION: dict[str, Setting] = {
+    **{"select.answers": 1, "select.rule": "first", "select.weights": {}, "select.keep": {}, "select.scores": ()},
+    "train.weights": "none",
+}
 # The seeds alone: no pairs, and no answers of the model's own to everyday questions.
 _SEEDS_ALONE: dict[str, Setting] = {"iterations": 1, "generate.accept": 0, "train.anchors": 0.0}
 _ONE_SHOT: dict[str, Setting] = {"iterations": 1, "generate.accept": _total, "generate.max_batches": _batches}
@@ -222,12 +232,20 @@ ARMS = (
         steps_of=REFERENCE,
     ),
     Arm(
+        name="sft-seeds-knn",
+        about="fine-tuned on the seeds alone as sft-seeds-equal, and asked after the nearest seed pairs",
+        overrides=_SEEDS_ALONE,
+        shown="nearest",
+        steps_of=REFERENCE,
+    ),
+    Arm(
         name="sft-seeds-tuned",
         about="fine-tuned on the seeds alone, with the epochs and rate that a fifth of them, held out, likes best",
         overrides=_SEEDS_ALONE,
         grid={"train.num_train_epochs": _epochs, "train.learning_rate": _rates},
     ),
     Arm(name=REFERENCE, about="the recipe as it is"),
+    Arm(name="isara-knn", about="the recipe as it is, asked after the nearest seed pairs", shown="nearest"),
     Arm(
         name="one-shot",
         about="all pairs in one iteration",
@@ -335,6 +353,57 @@ ARMS = (
         overrides={"questions.focus": "kinds", "filters.agreement": None, "filters.kind": True},
     ),
     Arm(
+        name="base-asks",
+        about="questions by the base model in every iteration, answers by the last model",
+        overrides={"questions.from": "base", "answers.from": "last"},
+    ),
+    Arm(
+        name="worst-focus",
+        about="questions are drawn around the seeds that the model finds hardest",
+        overrides={"questions.focus": "worst"},
+    ),
+    Arm(
+        name="balanced-focus",
+        about="questions are drawn around the seeds' clusters in turn",
+        overrides={"questions.focus": "balanced"},
+    ),
+    Arm(
+        name="select-natural",
+        about="of four answers the one that the base model finds likeliest without demonstrations",
+        overrides=_best_of_four("natural"),
+    ),
+    Arm(
+        name="select-icl-gain",
+        about="of four answers the one that demonstrations make likelier by most",
+        overrides=_best_of_four("icl_gain"),
+    ),
+    Arm(
+        name="select-question",
+        about="of four answers the one that is most about its question",
+        overrides=_best_of_four("question"),
+    ),
+    Arm(
+        name="select-agree",
+        about="of four answers the one that is most like the others",
+        overrides=_best_of_four("agree"),
+    ),
+    Arm(
+        name="select-seeds",
+        about="of four answers the one that makes seeds' answers likeliest as a demonstration",
+        overrides=_best_of_four("seeds"),
+    ),
+    Arm(
+        name="anchors",
+        about="one row in five of a training is the untuned model's own answer to an everyday question",
+        overrides={"train.anchors": 0.2},
+        steps_of=REFERENCE,
+    ),
+    Arm(
+        name="seed-weight",
+        about="a seed's answer counts four times as much in training as a generated one",
+        overrides={"train.seed_weight": 4.0},
+    ),
+    Arm(
         name="score-weights",
         about="generated pairs count in training by how much their answers are about their questions",
         overrides={"train.weights": "question", "select.scores": _scores},
@@ -357,6 +426,7 @@ ARMS = (
             **_ANY_ANSWER,
             **_NO_READER,
             **_NO_PREFERENCE,
+            **_NO_SELECTION,
             "answers.retrieve": "none",
             "train.data": "generated",
         },
@@ -373,6 +443,7 @@ ARMS = (
             "questions.top_p": 0.5,
             **_NO_PREFERENCE,
             **_NO_CHECK,
+            **_NO_SELECTION,
             "answers.retrieve": "none",
             "filters.novelty": 0.7,
         },
@@ -393,6 +464,7 @@ ARMS = (
             **_NO_READER,
             **_NO_PREFERENCE,
             **_NO_CHECK,
+            **_NO_SELECTION,
             "answers.retrieve": "none",
             "train.data": "newest",
         },
