@@ -53,6 +53,7 @@ CHANGES: dict[str, set[str]] = {
     "context-distillation": {"train.loss", *FROM},
     **dict.fromkeys(("reader", "reader-answers", "no-reader"), FROM),
     "reader-distillation": {"train.loss", *FROM},
+    "in-context-tuned": {"train.demos"},
     "seeds-ask": FROM,
     "seeds-check": {"filters.agreement"},
     "kind-check": {"filters.agreement", "filters.kind"},

@@ -618,11 +618,12 @@ def test_a_minute_never_goes_by_without_a_line(piped: tuple[Bars, Clock, Callabl
     assert said() == ["base model: evaluate: 1 min so far"]
     bars.stage(0, "evaluate", 8)
     clock.now = 120
-    bars.tokens(30, 3)
-    assert said() == [
-        "base model: evaluate",
-        "base model: evaluate: 3/8 answers, 0 tokens/s, 2 min left, 1 min so far",
-    ]
+    bars.tokens(30, 2)
+    # What was read before the first answers says nothing of how long the others take.
+    assert said() == ["base model: evaluate", "base model: evaluate: 2/8 answers, 1 min so far"]
+    clock.now = 180
+    bars.tokens(90, 5)
+    assert said() == ["base model: evaluate: 5/8 answers, 1 tokens/s, 60 s left, 2 min so far"]
     clock.now = 60
     bars.stage(1, "generate", 8)
     assert said() == ["iteration 1 of 3: generate: 0/8 accepted, 0 candidates"]

@@ -271,6 +271,8 @@ class _Stage:
         call: Tokens and prompts of the call at hand.
         reached: The largest share that was shown: a bar does not go back.
         taken_over: Pairs that an earlier process had accepted, known after the first batch.
+        answering: Seconds, share and tokens when the first answers were there: what is read before them takes a time
+            of its own, which says nothing of how long the others take.
     """
 
     label: str
@@ -287,6 +289,7 @@ class _Stage:
     call: tuple[int, int] = (0, 0)
     reached: float = 0.0
     taken_over: int = 0
+    answering: tuple[float, float, int] | None = None
 
     def count_tokens(self, tokens: int, done: int) -> None:
         """Takes the engine's counts, which begin anew with each call."""
@@ -317,11 +320,13 @@ class _Stage:
 
     def fields(self, seconds: float) -> dict[str, str]:
         """What is shown beside the bar, by column."""
+        if self.answering is None and self.name in _ASKED and self.prompts + self.call[1]:
+            self.answering = (seconds, self.share(), self._all_tokens())
         return {
             "counts": self._counts(),
             "made": self._made(),
             "brief": f"{self.candidates} made" if self.name == "generate" else self._made(),
-            "speed": f"{self._all_tokens() / seconds:.0f} tokens/s" if self._all_tokens() and seconds > 0 else "",
+            "speed": self._speed(seconds),
             "left": self._left(seconds),
         }
 
@@ -341,12 +346,17 @@ class _Stage:
             return ""
         return f"{self.candidates} candidates" + (f" + {prompts} texts" if prompts else "")
 
+    def _speed(self, seconds: float) -> str:
+        before, _, known = self.answering or (0.0, 0.0, 0)
+        tokens, taken = self._all_tokens() - known, seconds - before
+        return f"{tokens / taken:.0f} tokens/s" if tokens > 0 and taken > 0 else ""
+
     def _left(self, seconds: float) -> str:
-        share = self.share()
-        made = share - self.taken_over / self.wanted if self.wanted else 0.0
-        if made < 0.02 or share == 1 or seconds < _TOO_EARLY:  # too early to say, or nothing to say
+        before, known, _ = self.answering or (0.0, self.taken_over / self.wanted if self.wanted else 0.0, 0)
+        share, taken = self.share(), seconds - before
+        if share - known < 0.02 or share == 1 or taken < _TOO_EARLY:  # too early to say, or nothing to say
             return ""
-        return _time_left(seconds * (1 - share) / made)
+        return _time_left(taken * (1 - share) / (share - known))
 
     def _all_tokens(self) -> int:
         return self.tokens + self.call[0]

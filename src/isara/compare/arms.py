@@ -322,6 +322,12 @@ ARMS = (
         shown="nearest",
     ),
     Arm(
+        name="in-context-tuned",
+        about="trained on the recipe's pairs, each after its nearest seed pairs, and asked after them, too",
+        overrides={"train.demos": lambda config: config.answers.demos},
+        shown="nearest",
+    ),
+    Arm(
         name="reader-distillation",
         about="trained towards the distribution of the reader, which asks and answers, after demonstrations",
         overrides={"questions.from": "reader", "answers.from": "reader", "train.loss": "distil"},
