@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara.build import assemble
@@ -297,6 +298,70 @@ def test_a_completion_ends_where_the_context_does(tiny_llama: Path) -> None:
     with TransformersEngine(str(tiny_llama), dtype="float32") as engine:
         [row] = engine.generate([renderer.text(text)], GREEDY, [0])
     assert row == Completion(row.text, 1024 - renderer.count([text])[0], "length")
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        (
+            "GPTNeo",
+            {
+                "hidden_size": 64,
+                "num_layers": 2,
+                "num_heads": 4,
+                "attention_types": [[["global", "local"], 1]],
+                "window_size": 12,
+                "max_position_embeddings": 64,
+                "initializer_range": 0.2,
+            },
+        ),
+        (
+            "Mpt",
+            {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "initializer_range": 0.2},
+        ),
+    ],
+)
+def test_models_that_count_from_the_last_column_are_completed_as_by_plain_forward_passes(
+    tiny_models: dict[str, Path], tmp_path: Path, name: str, config: dict[str, Any]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models["gpt2"])
+    ends = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.eos_token_id, "eos_token_id": None}
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**config, **ends))
+    model.eval().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompts = [Prompt("", tuple(range(10, 10 + length))) for length in (30, 5, 17)]
+    with TransformersEngine(str(tmp_path), dtype="float32", tokens_per_batch=130) as engine:
+        assert engine._model().context_length == 64
+        found = engine.generate(prompts, Sampling(temperature=0, max_new_tokens=60), range(3))
+        for prompt, completion in zip(prompts, found, strict=True):
+            ids = list(prompt.ids)
+            for _ in range(completion.tokens):
+                with torch.no_grad():
+                    ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+            text = engine._model().text.after(prompt.ids, ids[len(prompt.ids) :])
+            assert completion.text == (text if completion.finish == "length" else engine._model().text.cut(text, ()))
+            assert completion.finish == "stop" or len(ids) == min(64, len(prompt.ids) + 60)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, replace(SAMPLED, top_p=1.0)])
+def test_logits_that_are_not_finite_are_told(tiny_llama: Path, tmp_path: Path, sampling: Sampling) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float16)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "up_proj" in key or "down_proj" in key:
+                weight.mul_(300)  # of which sums outgrow float16
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    prompts = asked(tiny_llama, TEXTS[:2])
+    with TransformersEngine(str(tmp_path), device="cpu", dtype="float16") as engine:
+        for ask in (lambda: engine.generate(prompts, sampling, [1, 2]), lambda: engine.logprobs(prompts, [(4,), (5,)])):
+            with pytest.raises(ModelError) as error:
+                ask()
+            assert str(error.value) == (
+                "expected finite logits of the model in float16, found NaN or infinity: set engine.dtype to bfloat16 "
+                "or float32"
+            )
 
 
 def test_a_prompt_longer_than_the_context_is_refused(tiny_llama: Path) -> None:

@@ -190,7 +190,8 @@ def test_shards_that_are_not_read(folder: Path, place: str, message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"weight_map": 3}', '{"weight_map": {"lm_head.weight": ["x"]}}', "[" * 9999]
+    "text",
+    ["", "[]", '{"weight_map": {}}', '{"weight_map": 3}', '{"weight_map": {"lm_head.weight": ["x"]}}', "[" * 9999],
 )
 def test_an_index_that_is_none(folder: Path, text: str) -> None:
     sharded(folder, "shard.safetensors")

@@ -214,6 +214,22 @@ def test_out_of_memory_halves_the_rows_of_a_pass(
     assert stats.first_loss == pytest.approx(whole.first_loss, rel=1e-4)
 
 
+def test_a_step_keeps_its_rows_where_they_are_no_power_of_two(tiny_llama: Path, tmp_path: Path) -> None:
+    failures = [torch.OutOfMemoryError("CUDA out of memory")] * 2
+    sizes = {"per_device_train_batch_size": 6, "max_steps": None, "num_train_epochs": 1}
+    pairs = [*PAIRS, *(replace(pair, question=pair.question + " Again?") for pair in PAIRS[:2])]
+
+    def fail(step: int, total: int, loss: float) -> None:
+        if failures:
+            raise failures.pop()
+
+    stats = trainer(on_step=fail, **sizes).fit(pairs, str(tiny_llama), tmp_path / "model")
+    assert (stats.micro_batch, stats.steps) == (1, 1)
+    whole = trainer(**sizes).fit(pairs, str(tiny_llama), tmp_path / "whole")
+    assert (whole.micro_batch, whole.steps) == (6, 1)
+    assert stats.first_loss == pytest.approx(whole.first_loss, rel=1e-4)
+
+
 def failure(tmp_path: Path, start: Path, pairs: list[QAPair] = PAIRS, **arguments: Any) -> str:
     """The message of the error; nothing may be left behind."""
     with pytest.raises(IsaraError) as caught:
@@ -382,6 +398,7 @@ LAYERS = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
         ("xyz", "'xyz' (Target modules xyz not found in the base model)"),
         ((), "[] (no layer is named)"),
         ("(", "'(' (missing ), unterminated subpattern at position 0)"),
+        (["q_proj", "lm_head"], "['q_proj', 'lm_head'] (the head gets no adapter)"),
         (["norm"], "['norm'] (Target module LlamaRMSNorm((64,), eps=1e-06) is not supported)"),
     ],
 )
@@ -395,6 +412,20 @@ def test_layers_that_get_no_adapter_are_refused_before_the_run_and_in_it(
             kind(lora_target_modules=targets).check(str(tiny_llama))
         assert str(caught.value) == message
     assert failure(tmp_path, tiny_llama, lora_target_modules=targets) == f"ConfigError: {message}"
+
+
+def test_embeddings_that_are_the_head_get_no_adapter(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    # Merging would change the head, which the adapter left alone.
+    targets = "all-linear or layers of the model"
+    said = "(the embeddings are the head, too, into which their adapter would be merged as well): name some of them"
+    with pytest.raises(ConfigError) as caught:
+        trainer(lora_target_modules=["embed_tokens"]).check(str(tiny_models["gemma"]))
+    assert str(caught.value) == (
+        f"expected train.lora_target_modules {targets} ({LAYERS}), found ['embed_tokens'] {said}"
+    )
+    out = tmp_path / "model"
+    trainer(max_steps=1, lora_target_modules=["embed_tokens"]).fit(PAIRS, str(tiny_models["llama"]), out)
+    assert json.loads((out / "adapter" / "merge.json").read_text())["max_logit_difference"] < 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -421,6 +452,19 @@ def test_the_check_says_what_is_wrong_with_the_config(tiny_llama: Path, tmp_path
         f"the model {str(start)!r} can't be loaded (integer modulo by zero): check its config.json, tokenizer and "
         "weights, or copy or download it again"
     )
+
+
+def test_a_broken_generation_config_is_told_before_the_training(tiny_llama: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(tiny_llama, start)
+    path = start / "generation_config.json"
+    path.write_text('{"eos_tok')
+    steps: list[int] = []
+    message = failure(tmp_path, start, on_step=lambda step, total, loss: steps.append(step))
+    assert message == (
+        f"ModelError: expected a JSON object in {path}, found none: copy or download it again, or remove it"
+    )
+    assert not steps
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])

@@ -357,6 +357,8 @@ def _shards(folder: Path) -> list[str]:
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         outside = [name for name in shards if os.path.isabs(name) or ".." in Path(name).parts]
+        if not shards:
+            raise ValueError("no weight is named")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(
             f"expected a weight_map with files in {index}, found none: copy or download it again"

@@ -45,6 +45,7 @@ def check_targets(model: Any, options: TrainOptions) -> None:
     from transformers.pytorch_utils import Conv1D
 
     modules, targets = dict(model.named_modules()), options.lora_target_modules
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     linear = {
         key.rpartition(".")[2]
         for key, module in modules.items()
@@ -60,6 +61,10 @@ def check_targets(model: Any, options: TrainOptions) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inject_adapter_in_model(lora_config(options), model)
+        if model.get_output_embeddings() is not head:
+            raise ValueError("the head gets no adapter")  # TRL takes none, and says so when the pairs are made
+        if model.get_input_embeddings() is not embeddings and head.weight is embeddings.weight:
+            raise ValueError("the embeddings are the head, too, into which their adapter would be merged as well")
     except Exception as error:  # of peft, torch or re
         raise ConfigError(
             f"expected train.lora_target_modules all-linear or layers of the model ({', '.join(sorted(linear))}), "

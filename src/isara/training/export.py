@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from isara.errors import ModelError
 from isara.files import write_json, write_text
 from isara.render import Renderer
 from isara.training.chat_template import exported_template
@@ -21,6 +22,7 @@ _TOKENIZER_FILES = (
     *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.model", "*.tiktoken", "chat_template.jinja", "additional_chat_templates/*.jinja"),
 )
+_GENERATION = "generation_config.json"
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _LOADING = ("_name_or_path", "_commit_hash", "_attn_implementation", "transformers_version", "dtype", "torch_dtype")
 
@@ -44,6 +46,7 @@ class Export:
             for name in ("bos_token_id", "eos_token_id", "pad_token_id")
             if (value := getattr(model.generation_config, name, None)) is not None
         }
+        self.stated = _generation_file(self.source)
         self.dtypes = {name: tensor.dtype for name, tensor in _tensors(model)}
         self.end = end_token(tokenizer, renderer.format.end)
         self.template = exported_template(tokenizer, renderer)
@@ -86,8 +89,8 @@ class Export:
 
     def _write_generation_config(self, out: Path) -> None:
         """Lets `generate` stop where answers were trained to end, which a base model's config may not know of."""
-        path = self.source / "generation_config.json"
-        old: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else dict(self.generation)
+        path = self.source / _GENERATION
+        old: dict[str, Any] = dict(self.generation if self.stated is None else self.stated)
         new = dict(old)
         if not old.get("do_sample"):  # of no use then, and a warning at every call
             for name in _SAMPLING:
@@ -112,6 +115,20 @@ def _folder(start: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(start, "config.json", local_files_only=True)).parent
+
+
+def _generation_file(folder: Path) -> dict[str, Any] | None:
+    """What a start's file says of generating, read before the training; transformers passes over a broken one."""
+    path = folder / _GENERATION
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"expected a JSON object in {path}, found none: copy or download it again, or remove it")
+    return found
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:

@@ -156,7 +156,10 @@ class SupervisedTrainer(TrainOptions):
                     "memory is too small to train on one row at a time: lower max_length, set "
                     "gradient_checkpointing, use method lora, or take a smaller model"
                 )
-            micro, accumulation = micro // 2, accumulation * 2
+            # A step keeps its rows: 6 become 3 and 3, and 3 one by one.
+            rows = micro * accumulation
+            micro = next(size for size in range(micro // 2, 0, -1) if rows % size == 0)
+            accumulation = rows // micro
             log.warning(
                 "out of memory: training starts over with %d rows a pass, %d passes a step", micro, accumulation
             )

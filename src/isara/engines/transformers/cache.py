@@ -36,21 +36,23 @@ class RowCache:
     Args:
         max_rows: Most rows.
         layers: Layers of the model.
+        spare: Columns that are made ahead.
     """
 
-    def __init__(self, max_rows: int, layers: int) -> None:
+    def __init__(self, max_rows: int, layers: int, spare: int = _SPARE) -> None:
         self.max_rows = max_rows
+        self.spare = spare
         self.rows = 0
         self.end = 0  # the column that is written next
         self.columns = 0
         self.layers = [_RowLayer(self) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))  # what the model's forward takes as `past_key_values`
 
-    def restart(self, end: int, room: int = _SPARE) -> None:
-        """Drops all rows; the next ones end at the column `end`, with room for so many new columns."""
+    def restart(self, end: int, room: int | None = None) -> None:
+        """Drops all rows; the next ones end at the column `end`, with room for so many new columns, or the spare."""
         for layer in self.layers:
             layer.is_initialized, layer.keys, layer.values = False, None, None
-        self.rows, self.end, self.columns = 0, end, end + room
+        self.rows, self.end, self.columns = 0, end, end + (self.spare if room is None else room)
 
     @property
     def is_full(self) -> bool:
@@ -59,7 +61,7 @@ class RowCache:
 
     def move_left(self, unused: int) -> None:
         """Drops the columns on the left that no row uses, and makes room for new ones on the right."""
-        self.columns = self.end - unused + _SPARE
+        self.columns = self.end - unused + self.spare
         for layer in self._filled():
             layer.keys = _moved(layer.keys, self.rows, slice(unused, self.end), self.columns)
             layer.values = _moved(layer.values, self.rows, slice(unused, self.end), self.columns)

@@ -95,10 +95,14 @@ class _Decoding:
         made = self.made[:rows]
         keys = self.keys[:rows].gather(1, made[:, None])[:, 0]
         tokens = draw(logits, self.sampling.temperature, self.sampling.top_p, keys)
+        # NaN wins every draw, and would be read as an empty answer.
+        finite = logits.gather(1, tokens[:, None]).isfinite().all()
         self.tokens[:rows] = tokens
         self.output[:rows].scatter_(1, made[:, None], tokens[:, None])
         made += 1
         flagged = self.ends[tokens] | (made >= self.limits[:rows])
+        if not bool(finite):
+            raise self.model.not_finite()
         self._finish(flagged.nonzero()[:, 0].tolist())
 
     def _finish(self, flagged: Sequence[int]) -> None:

@@ -17,6 +17,8 @@ from isara.models import find_model
 from isara.records import Prompt
 from isara.render import context_length
 
+# Their attention takes the last column that it sees for the newest token's, so none may lie ahead.
+_NO_SPARE = {"gpt_neo", "mpt"}
 _PREFILL_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}  # prompt tokens of one forward pass
 
 
@@ -62,9 +64,19 @@ class LoadedModel:
                 "the model"
             )
 
+    def not_finite(self) -> ModelError:
+        """The error of a model whose logits are NaN or infinite, as sums outgrow float16 in some."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return ModelError(
+            f"expected finite logits of the model in {dtype}, found NaN or infinity: set engine.dtype to "
+            f"{'bfloat16 or float32' if dtype == 'float16' else 'float32'}"
+        )
+
     def cache(self, rows: int) -> RowCache:
         """An empty cache for so many rows."""
-        return RowCache(rows, self.model.config.get_text_config().num_hidden_layers)
+        config = self.model.config.get_text_config()
+        spare = {"spare": 1} if config.model_type in _NO_SPARE else {}
+        return RowCache(rows, config.num_hidden_layers, **spare)
 
     def ends(self, stops: tuple[str, ...]) -> torch.Tensor:
         """For each id whether a row may have ended with it: EOS, a special token, or the last one of a stop string.

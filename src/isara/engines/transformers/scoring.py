@@ -1,5 +1,6 @@
 """Log-probabilities of given continuations, several rows in one pass."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ def score(model: LoadedModel, rows: Sequence[ScoredRow]) -> None:
         ids = torch.tensor(row.tail, device=model.device)
         scores = torch.log_softmax(logits[index, : len(ids)].float(), -1).gather(1, ids[:, None])
         row.scores, row.total = scores[:, 0].tolist(), float(scores.sum())
+        if math.isnan(row.total):
+            raise model.not_finite()
 
 
 def scored_at_once(rows: Sequence[ScoredRow], budget: int, vocabulary: int) -> tuple[int, int]:
