@@ -545,6 +545,17 @@ def test_a_low_yield_stops_with_what_took_the_rows_and_what_to_turn(tmp_path: Pa
     )
 
 
+def test_a_limit_of_batches_that_no_filter_is_to_blame_for(tmp_path: Path) -> None:
+    settings = ["generate.accept=40", "generate.max_batches=2"]
+    with pytest.raises(YieldError) as caught:
+        align(tmp_path / "run", *settings, question_filters=[], pair_filters=[])
+    assert str(caught.value) == (
+        "iteration 1: 16 of the 40 pairs wanted were accepted out of 16 candidates in 2 batches. Everything so far is "
+        f"kept in {tmp_path / 'run/iteration-01/generate'}. Raise generate.max_batches (generate.max_batches and "
+        "generate.min_yield may be changed in the same run, the rest only in a new --out)"
+    )
+
+
 def test_a_lower_floor_goes_on_after_a_low_yield(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(YieldError):
@@ -667,6 +678,11 @@ def test_a_filter_that_returns_something_else_is_named_with_what_it_returned(tmp
         (Rejection("x", 1, float("nan")), "the threshold nan"),
         (Rejection("x", np.zeros(3)), "the value array([0., 0., 0.])"),  # type: ignore[arg-type]
         (Rejection("x", 1, 2, 7), "the id of a near pair 7"),  # type: ignore[arg-type]
+        (Rejection("x", "half \ud800"), r"the value 'half \ud800'"),
+        (Rejection("x", 1, 2, "\udfff"), r"the id of a near pair '\udfff'"),
+        (Rejection("accepted", 1), "the name 'accepted', which counts something else"),
+        (Rejection("candidates", 1), "the name 'candidates', which counts something else"),
+        (Rejection("surplus", 1), "the name 'surplus', which counts something else"),
     ],
 )
 def test_a_rejection_that_cant_be_stored_is_told_before_it_is(tmp_path: Path, said: Rejection, found: str) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,9 +17,9 @@ from isara.build import build_parts
 from isara.config import Score, load_config
 from isara.embedders import LexicalEmbedder
 from isara.errors import ConfigError, ModelError
-from isara.generate import batch_size
+from isara.generate import ADVICE, batch_size
 from isara.pool import Pool, retriever
-from isara.records import Candidate, Draw, Prompt, QAPair, Rejection, TrainStats
+from isara.records import Candidate, Completion, Draw, Prompt, QAPair, Rejection, Sampling, TrainStats
 from isara.report.facts import read_run
 from isara.selection.calibration import Calibration, leave_one_out, losses
 from isara.selection.focus import Balanced, ByKind, Worst, around
@@ -129,6 +129,45 @@ def test_a_pair_that_outgrows_the_context_is_one_line() -> None:
     )
     with pytest.raises(ModelError, match="^" + re.escape(message) + "$"):
         Likelihood(asker)([((), pair)])
+
+
+def test_a_question_that_leaves_the_answer_no_room_is_no_other_question() -> None:
+    asker = Asker(lambda model, /: Reader(), "any", word_renderer(50))
+    seeds = [QAPair(f"Where {'very ' * 25}far away is it?", "There."), QAPair("What is that?", f"It is {'old ' * 28}.")]
+    short = QAPair("Who are you?", "Link.")
+
+    def score(*pairs: QAPair) -> float:
+        rows = Scorer(asker, asker, Pool(HashEmbedder(), pairs))(["question"], [Answered(seeds[1])], pairs)
+        return rows[0]["question"]
+
+    assert score(*seeds, short) == score(seeds[1], short) > 0 and score(*seeds) == 0.0
+
+
+class Babbling(ScriptedEngine):
+    """A model whose answers are more words than it has counted, as broken characters may be."""
+
+    def __init__(self) -> None:
+        super().__init__(Reader().answer)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        made = super().generate(prompts, sampling, seeds)
+        asks = [prompt.text.endswith("Answer:") for prompt in prompts]
+        long = [each and seed % 2 == 0 for each, seed in zip(asks, seeds, strict=True)]
+        return [
+            replace(one, text=one.text + " well" * 60) if each else one for one, each in zip(made, long, strict=True)
+        ]
+
+
+def test_an_answer_that_has_no_room_beside_its_question_has_no_score_and_stops_nothing(tmp_path: Path) -> None:
+    settings = ["iterations=1", "select.answers=2", "select.rule=question", "generate.min_yield=0"]
+    room = ["questions.max_new_tokens=30", "answers.max_new_tokens=30"]
+    engine = Babbling()
+    align(tmp_path / "run", *settings, *room, engine=lambda model: engine, renderer=word_renderer(70), pair_filters=[])
+    for row in stored(tmp_path / "run", 1):
+        scored = ["scores" in draw for draw in row["answer_draws"]]
+        assert scored == ["well well" not in draw["text"] for draw in row["answer_draws"]]
+        assert not row["accepted"] or scored[row["chosen"]] or not any(scored)
+    assert {True, False} <= {"scores" in draw for row in stored(tmp_path / "run", 1) for draw in row["answer_draws"]}
 
 
 class Mute(ScriptedEngine):
@@ -244,6 +283,16 @@ def test_a_rule_takes_the_best_and_stores_its_scores(tmp_path: Path) -> None:
         values = [each["scores"]["agree"] for each in row["answer_draws"]]
         assert values[row["chosen"]] == max(values)
     assert not (tmp_path / "run/iteration-01/generate/calibration.json").exists()
+
+
+@pytest.mark.parametrize("name", get_args(Score))
+def test_what_a_run_without_yield_is_told_to_raise_makes_a_threshold_looser(name: Score) -> None:
+    found = Calibration({name: [0.1, 0.2, 0.3, 0.4]})
+    strict, loose = (Keep(name, found.threshold(name, share)) for share in (0.25, 1.0))
+    draws = [Draw("There.", 1, "stop", "", 0, scores={name: value}) for value in found.values[name]]
+    made = [Candidate(QAPair(QUESTION, "There."), draw, (draw,)) for draw in draws]
+    assert [sum(check(each, POOL) is None for each in made) for check in (strict, loose)] == [1, 4]
+    assert f": raise select.keep.{name}, or " in ADVICE[f"select_{name}"]
 
 
 def test_what_is_kept_reaches_what_the_seeds_reach(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from isara.records import Candidate, QAPair, Rejection
 from isara.selection.calibration import Calibration, leave_one_out, losses
 from isara.selection.focus import Balanced, ByKind, Focus, Worst, around
 from isara.selection.rules import Selection
-from isara.selection.scores import Answered, Scorer
+from isara.selection.scores import Answered, Scorer, has_room
 from isara.watching import Watcher
 
 # Of the candidates of a first batch, of which nothing is known; half is what the recipes see.
@@ -210,7 +211,7 @@ def make_batch(
         making: What candidates are made with.
         number: Of the batch within the iteration, from 0.
         kept: Seeds and everything accepted so far.
-        need: How many pairs are still to be accepted; passing ones beyond it are rejected as "surplus".
+        need: How many pairs are still to be accepted; beyond it an answered one is "surplus", unfiltered.
         size: How many candidates; None is a full batch.
         selection: How answers are chosen, as `prepare` gives it; None prepares it.
     """
@@ -300,13 +301,17 @@ def take_answers(candidates: Sequence[Candidate], asker: Asker, making: Making, 
 
 
 def score_answers(candidates: Sequence[Candidate], asker: Asker, making: Making) -> None:
-    """Gives each answer the scores that the run asks for."""
+    """Gives each answer the scores that the run asks for; none to one that has no room beside its question."""
     names = making.config.select.measured
     if not names:
         return
     answers = [_answered(each, place, making) for each in candidates for place in range(len(each.answers))]
+    # Broken characters can take more tokens than they were generated as.
+    fitting = [has_room(asker.renderer, each.pair) for each in answers]
     scorer = Scorer(asker, making.base or asker, making.seeds)
-    rows = iter(scorer(names, answers, [each.pair for each in candidates]))
+    scored = scorer(names, list(compress(answers, fitting)), [each.pair for each in candidates])
+    found = iter(scored)
+    rows = iter([next(found) if fits else {} for fits in fitting])
     for each in candidates:
         each.answers = tuple(replace(draw, scores=next(rows)) for draw in each.answers)
 
@@ -443,9 +448,9 @@ def _check_yield(folder: Path, rows: Sequence[Mapping[str, Any]], batches: int, 
     ]
     raise YieldError(
         f"iteration {making.t}: {accepted} of the {options.accept} pairs wanted were accepted out of {len(rows)} "
-        f"candidates in {batches} batches; {', '.join(taken[:4])}. Everything so far is kept in {folder}. "
-        f"{_advice(rows)} (generate.max_batches and generate.min_yield may be changed in the same run, the rest only "
-        "in a new --out)"
+        f"candidates in {batches} batches{'; ' * bool(taken)}{', '.join(taken[:4])}. Everything so far is kept in "
+        f"{folder}. {_advice(rows)} (generate.max_batches and generate.min_yield may be changed in the same run, the "
+        "rest only in a new --out)"
     )
 
 
@@ -465,12 +470,12 @@ ADVICE = {
     "repetition": "Answers repeat themselves: raise answers.temperature, or take a larger base model",
     "echo": "Answers repeat the question: raise filters.echo, or take a larger base model",
     "language": "Texts are in another script than the seeds: set filters.language to false if that is wanted",
-    "select_natural": "Answers are not natural to the base model: lower select.keep.natural",
-    "select_icl_gain": "Demonstrations add little to the answers: lower select.keep.icl_gain, or show nearer ones",
-    "select_question": "Answers would fit other questions as well: lower select.keep.question, or raise select.answers",
-    "select_agree": "Answers to one question differ: lower select.keep.agree or answers.temperature",
-    "select_seeds": "Pairs don't help with the seeds' own answers: lower select.keep.seeds",
-    "select_distance": "Questions are far from the seeds': lower select.keep.distance or questions.temperature",
+    "select_natural": "Answers are not natural to the base model: raise select.keep.natural, or leave it out",
+    "select_icl_gain": "Demonstrations add little to the answers: raise select.keep.icl_gain, or leave it out",
+    "select_question": "Answers would fit other questions as well: raise select.keep.question, or select.answers",
+    "select_agree": "Answers to one question differ: raise select.keep.agree, or lower answers.temperature",
+    "select_seeds": "Pairs don't help with the seeds' own answers: raise select.keep.seeds, or leave it out",
+    "select_distance": "Questions are far from the seeds': raise select.keep.distance, or lower questions.temperature",
     "unsupported_numbers": "Answers invent numbers: take a larger model, or set filters.unsupported_numbers to false",
     "unsupported_contacts": "Answers invent contacts: set filters.unsupported_contacts to false if these are right",
     "off_domain": "Questions leave the seeds' domain: lower questions.temperature or raise filters.off_domain",

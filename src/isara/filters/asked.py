@@ -11,6 +11,7 @@ from isara.protocols import Filter
 from isara.records import Candidate, Rejection
 
 _SHOWN = 60
+_COUNTED = ("candidates", "accepted", "surplus")  # in the funnel, beside the reasons
 _EXAMPLE = "Rejection" + '("its_name", value, threshold)'
 
 
@@ -50,20 +51,27 @@ def _wrong(said: Rejection) -> str:
     """The part of a rejection that can't be stored; "" where all can."""
     if not (isinstance(said.reason, str) and said.reason.strip() and said.reason.isprintable()):
         return f"the name {said.reason!r}"
+    if said.reason in _COUNTED:
+        return f"the name {said.reason!r}, which counts something else"
     for name in ("value", "threshold"):
         value = getattr(said, name)
         if not _can_be_stored(value):
             return f"the {name} {clean(repr(value), _SHOWN)}"
-    return "" if isinstance(said.near_id, str | None) else f"the id of a near pair {clean(repr(said.near_id), _SHOWN)}"
+    near = said.near_id
+    if isinstance(near, str | None) and _can_be_stored(near):
+        return ""
+    return f"the id of a near pair {clean(repr(near), _SHOWN)}"
 
 
 def _can_be_stored(value: Any) -> bool:
-    """Whether it is text, None, or a finite number, Python's or numpy's."""
+    """Whether it is text without half a character, None, or a finite number, Python's or numpy's."""
     if getattr(value, "size", 0) == 1 and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, str | int | None)
+    if isinstance(value, str):
+        return not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, int | None)
 
 
 def _name(check: Filter) -> str:

@@ -17,6 +17,7 @@ from isara.errors import ModelError
 from isara.files import value_hash
 from isara.pool import Pool
 from isara.records import Prompt, QAPair
+from isara.render import Renderer
 from isara.words import rouge_l, tokenize
 
 OTHER_QUESTIONS = 3  # m, whose likelihoods are averaged in `question`
@@ -117,7 +118,7 @@ class _Measure:
 
     def __init__(self, scorer: Scorer, questions: Sequence[QAPair]) -> None:
         self._seeds, self._questions = scorer.seeds, questions
-        self._model = Likelihood(scorer.asker)
+        self._model, self._renderer = Likelihood(scorer.asker), scorer.asker.renderer
         self._base = self._model if scorer.base is scorer.asker else Likelihood(scorer.base)
 
     def column(self, name: Score, answers: Sequence[Answered]) -> list[float]:
@@ -161,11 +162,7 @@ class _Measure:
         own = self._model([(each.demos, each.pair) for each in answers])
         others = [self._others(each) for each in answers]
         swapped = self._model(
-            [
-                (each.demos, replace(each.pair, question=other.question, before=other.before))
-                for each, found in zip(answers, others, strict=True)
-                for other in found
-            ]
+            [(each.demos, other) for each, found in zip(answers, others, strict=True) for other in found]
         )
         means = _means(swapped, [len(found) for found in others])
         # Without any other question nothing is known of this one's part.
@@ -185,8 +182,11 @@ class _Measure:
         return list(_means(gains, [len(seeds) for seeds in near]))
 
     def _others(self, answered: Answered) -> list[QAPair]:
+        """The answer beside other questions, those that leave it no room aside."""
         found = other_questions(answered, self._questions)
-        return (found + other_questions(answered, self._seeds.pairs))[:OTHER_QUESTIONS]
+        found = (found + other_questions(answered, self._seeds.pairs))[:OTHER_QUESTIONS]
+        swapped = [replace(answered.pair, question=other.question, before=other.before) for other in found]
+        return [pair for pair in swapped if has_room(self._renderer, pair)]
 
 
 def other_questions(answered: Answered, pairs: Sequence[QAPair]) -> list[QAPair]:
@@ -198,6 +198,12 @@ def other_questions(answered: Answered, pairs: Sequence[QAPair]) -> list[QAPair]
     taken = {own, *(demo.asked for demo in answered.demos)}
     others = {pair.asked: pair for pair in pairs if pair.asked not in taken}
     return [others[asked] for asked in sorted(others, key=lambda asked: value_hash([own, asked]))[:OTHER_QUESTIONS]]
+
+
+def has_room(renderer: Renderer, pair: QAPair) -> bool:
+    """Whether question and answer fit into the context, as they have to for a likelihood."""
+    alone = renderer.answer((), pair)
+    return len(alone.ids) + len(renderer.answer_ids(alone, pair.answer)) <= renderer.context_length
 
 
 def agreement(answered: Answered) -> float:
