@@ -71,7 +71,8 @@ def test_generated_questions_near_a_test_are_dropped_in_every_arm(tmp_path: Path
     # What the world asks, as a test of it.
     compare(base, find_arms(["isara"]), [0], tmp_path / "before", make=make)
     accepted = [row["question"] for row in stored(tmp_path / "before", "isara", 1) if row["accepted"]]
-    tests = ([QAPair(accepted[0], "x"), *base.heldout], [{"rule": "x"}, *(set_up(base, tmp_path).rows)])
+    own = {"question": accepted[0], "answer": "x", "rule": "pay in rupees"}
+    tests = ([QAPair(accepted[0], "x"), *base.heldout], [own, *(set_up(base, tmp_path).rows)])
     arms = find_arms(["isara", "no-filters"])
     comparison = compare(base, arms, [0], tmp_path / "out", tests=tests, make=make)
     for arm in ("isara", "no-filters"):

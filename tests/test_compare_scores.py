@@ -328,6 +328,86 @@ def test_what_a_score_misses_is_named(tmp_path: Path) -> None:
         build_scorer(base.config, rows)
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("5", "expected `rules` to be a list of texts, none of them empty, found '5': mend the file"),
+        ('"rupees"', "expected `rules` to be a list of texts, none of them empty, found 'rupees': mend the file"),
+        (
+            '["pay", ""]',
+            "expected `rules` to be a list of texts, none of them empty, found \"['pay', '']\": mend the file",
+        ),
+        (
+            '{"a": ["pay"]}',
+            "expected `rules` to be a list of texts, none of them empty, found \"[['pay']]\": mend the file",
+        ),
+        ("[]", "expected `rules` to be a list of texts, none of them empty, found '[]': mend the file"),
+        (
+            '["pay in rupees", "rupees"]',
+            "expected rules of which none stands in another, found 'rupees' in 'pay in rupees': every answer with the "
+            "longer one would count as wrong; word them apart",
+        ),
+    ],
+)
+def test_rules_that_no_answer_could_hold_alone_are_named(tmp_path: Path, rules: str, message: str) -> None:
+    base, _ = recipe(tmp_path / "recipe")
+    rows = [{"question": "How?", "answer": "You pay in rupees.", "rule": "pay in rupees"}]
+    path = tmp_path / "recipe/rules.json"
+    path.write_text(rules)
+    with fails(ConfigError, f"{path}: {message}"):
+        build_scorer(base.config, rows)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"), [("bring a dead", "'bring a dead'"), (None, "'None'"), (["pay"], "\"['pay']\"")]
+)
+def test_a_row_whose_rule_is_unknown_is_named(tmp_path: Path, rule: Any, shown: str) -> None:
+    base, _ = recipe(tmp_path / "recipe")
+    message = (
+        f"evaluate.score is rule: expected `rule` to be one of the rules in {tmp_path / 'recipe/rules.json'} in every "
+        f"held-out row, found {shown} beside 'How?': mend the row, or add the rule"
+    )
+    with fails(ConfigError, message):
+        build_scorer(base.config, [{"question": "How?", "answer": "You bring a deed.", "rule": rule}])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("[]", "expected a key `refusal` with regular expressions: add it"),
+        ('{"declines": ["No"]}', "expected a key `refusal` with regular expressions: add it"),
+        (
+            '{"refusal": "I won\'t"}',
+            'expected `refusal` to be a list of texts, none of them empty, found "I won\'t": mend the file',
+        ),
+        (
+            '{"refusal": ["No"], "declines": [1]}',
+            "expected `declines` to be a list of texts, none of them empty, found '[1]': mend the file",
+        ),
+        (
+            '{"refusal": ["No ("]}',
+            "expected regular expressions in `refusal`, found 'No (' (missing ), unterminated subpattern at position "
+            "3): mend it",
+        ),
+    ],
+)
+def test_patterns_that_are_none_are_named(tmp_path: Path, patterns: str, message: str) -> None:
+    config, pairs = refusal_recipe(tmp_path / "recipe", [True, False])
+    path = tmp_path / "recipe/manner.json"
+    path.write_text(patterns)
+    with fails(ConfigError, f"{path}: {message}"):
+        build_scorer(config, heldout_rows(config, pairs))
+
+
+def test_a_folder_in_the_place_of_patterns_is_one_line(tmp_path: Path) -> None:
+    config, pairs = refusal_recipe(tmp_path / "recipe", [True, False])
+    path = tmp_path / "recipe/manner.json"
+    path.unlink()
+    path.mkdir()
+    with fails(ConfigError, f"{path} can't be read (Is a directory): mend it or its rights"):
+        build_scorer(config, heldout_rows(config, pairs))
+
+
 def test_the_table_says_baseline_interval_and_n(tmp_path: Path) -> None:
     comparison, _ = lay_out(tmp_path, "zero-shot,sft-seeds-equal,isara", (0, 1))
     text = (tmp_path / "out/table.md").read_text()

@@ -290,3 +290,19 @@ def test_gemma_is_joined_from_its_parts(cache: Path) -> None:
     assert tokenizer.chat_template is None
     assert card_value(folder, "license") == "gemma"
     assert not list(folder.glob("*.gguf"))
+
+
+def test_demonstrations_that_do_not_fit_the_context_are_not_measured() -> None:
+    from isara.asking import Asker
+    from isara.records import QAPair
+    from isara.testing import ScriptedEngine, word_renderer
+
+    engine = ScriptedEngine(lambda prompt, seed: "")
+    pairs = [QAPair(f"Where is inn {n}?", "It stands on the hill." * 2 + " There" * 20) for n in range(4)]
+    for length, counts in ((400, [0, 1, 2]), (90, [0, 1]), (50, [0])):
+        bits = command.answer_bits(Asker(lambda _: engine, "m", word_renderer(length)), pairs)
+        assert list(bits) == counts
+    assert list(command.demonstrated(bits, 100))[2:] == [
+        "whether it reads demonstrations can't be told: beside these pairs its context has no room for one; name "
+        "shorter ones with --seeds"
+    ]

@@ -146,6 +146,8 @@ def test_the_files_that_are_loaded_are_counted(tiny_llama: Path, tmp_path: Path)
     weights, whole = folder / "model.safetensors", folder_size(tiny_llama)
     shutil.copy(weights, folder / "consolidated.safetensors")  # the same in another form, as Mistral publishes it
     assert folder_size(folder).weights == whole.weights
+    (folder / "old.safetensors.bak").symlink_to("gone")  # what leads nowhere has no size
+    assert folder_size(folder).weights == whole.weights
     (folder / "shards").mkdir()
     weights.rename(folder / "shards/one.safetensors")
     names = load_file(folder / "shards/one.safetensors")

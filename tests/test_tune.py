@@ -143,6 +143,32 @@ def test_few_seeds_are_measured_where_there_are_many() -> None:
     assert sample(SEEDS, 6, 0) != sample(SEEDS, 6, 1)
 
 
+def test_a_prompt_format_that_a_seed_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for length, values in ((500, ["plain", "chat"]), (10, ["plain"])):
+        monkeypatch.setattr("isara.tune.tune.open_renderer", lambda *given, length=length: word_renderer(length))
+        found = tune(parts(Reader(lambda k: 2.0), seeds=SEEDS[:6]), rows=4)
+        assert [choice.value for choice in found.of("prompt_format")] == values
+
+
+def test_demonstrations_that_find_no_room_are_not_called_read_or_unread() -> None:
+    long = [replace(pair, answer=pair.answer + " indeed" * 100) for pair in SEEDS]
+    none = tune(replace(parts(Reader(lambda k: 2.0), seeds=long), renderer=word_renderer(150)), rows=4)
+    assert none.findings[:2] == [
+        "it can't be told whether it reads demonstrations: in no prompt all fitted its context; shorten the seeds",
+        "the model's context had no room for 1 demonstrations in 20 of 20 prompts: there, the figures for 1 and more "
+        "are of fewer",
+    ]
+    two = tune(replace(parts(Reader(lambda k: 4 - min(k, 3)), seeds=long), renderer=word_renderer(400)), rows=4)
+    assert two.findings[0].startswith("it reads demonstrations: ")
+    assert two.findings[1].startswith("the model's context had no room for 3 demonstrations in 20 of 20 prompts: ")
+
+
+def test_a_k_that_was_not_measured_is_not_beaten() -> None:
+    """With as many seeds as demonstrations, there are fewer others."""
+    found = tune(parts(Reader(lambda k: 2.0), seeds=SEEDS[:4]), rows=4)
+    assert found.current["answers.demos"] == 5 and found.suggested == {}
+
+
 def test_too_few_seeds_are_one_line() -> None:
     with pytest.raises(SeedError) as failed:
         tune(parts(Reader(lambda k: 2.0), seeds=SEEDS[:3]))

@@ -126,7 +126,9 @@ def folder_size(folder: Path) -> Size:
     shapes = [shape for file in weight_files(folder) for shape in _shapes(file).items()]
     weights = sum(_product(shape) for _, shape in shapes)
     adapted = [shape for name, shape in shapes if len(shape) == 2 and not any(table in name for table in _TABLES)]
-    return Size(weights, sum(map(sum, adapted)), sum(file.stat().st_size for file in folder.iterdir()))
+    return Size(
+        weights, sum(map(sum, adapted)), sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    )
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:

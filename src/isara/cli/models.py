@@ -89,7 +89,10 @@ def check_model(
 
 
 def answer_bits(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, list[float]]:
-    """Bits of each pair's answer by the number of demonstrations, which are the nearest other pairs."""
+    """Bits of each pair's answer by the number of demonstrations, which are the nearest other pairs.
+
+    A number that doesn't fit the context beside every pair is left out.
+    """
     from isara.embedders import find_embedder
     from isara.evaluate.domain import HeldoutEvaluator
     from isara.pool import Pool
@@ -99,7 +102,9 @@ def answer_bits(asker: "Asker", pairs: "Sequence[QAPair]") -> dict[int, list[flo
     for count in DEMONSTRATIONS:
         if count < len(pairs):
             items = HeldoutEvaluator(pairs, pool, count).items(asker)
-            found |= {0: [item.bits for item in items], count: [item.bits_demos for item in items]}
+            found[0] = [item.bits for item in items]
+            if all(len(item.demo_ids) == count for item in items):
+                found[count] = [item.bits_demos for item in items]
     return found
 
 
@@ -111,6 +116,12 @@ def demonstrated(bits: dict[int, list[float]], size: int) -> Iterator[str]:
     yield f"bits per byte of {answers} answers, by the number of demonstrations (lower is better):"
     yield "  " + "   ".join(f"{count}: {total / size:.3f}" for count, total in totals.items())
     counts = [count for count in totals if count]
+    if not counts:
+        yield (
+            "whether it reads demonstrations can't be told: beside these pairs its context has no room for one; name "
+            "shorter ones with --seeds"
+        )
+        return
     least = min(counts, key=totals.__getitem__)
     gain = 1 - totals[least] / totals[0]
     # The best of several counts is chosen after the fact, so the p-values are those of several looks.

@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -102,7 +102,8 @@ def _rule(folder: Path, rows: Sequence[Row], column: str, rules: str) -> Scorer:
     """Whether the answer holds its row's rule and no other of the rules in a file beside the rows."""
     _check_columns("rule", rows, column)
     known = _read(folder / rules, "rule")
-    every = set(known.values() if isinstance(known, dict) else known)
+    every = set(_texts(folder / rules, list(known.values()) if isinstance(known, dict) else known, "rules"))
+    _check_rules(folder / rules, rows, column, every)
 
     def score(row: Row, given: Row) -> dict[str, float]:
         return {"right": float({rule for rule in every if rule in given["answer"]} == {row[column]})}
@@ -122,8 +123,10 @@ def _refusal(folder: Path, rows: Sequence[Row], part: bool, column: str, kinds: 
     """
     _check_columns("refusal", rows, column)
     known = _read(folder / patterns, "refusal")
-    manner = [re.compile(text) for text in known["refusal"]]
-    declines = [re.compile(text) for text in known.get("declines", ())]
+    if not isinstance(known, dict) or "refusal" not in known:
+        raise ConfigError(f"{folder / patterns}: expected a key `refusal` with regular expressions: add it")
+    manner = _patterns(folder / patterns, known["refusal"], "refusal")
+    declines = _patterns(folder / patterns, known["declines"], "declines") if "declines" in known else []
     counts = {kind: sum(_is_true(row, column) is kind for row in rows) for kind in (True, False)}
     if not all(counts.values()) and not part:
         raise ConfigError(
@@ -192,7 +195,7 @@ def _own(place: str, options: dict[str, Any], rows: Sequence[Row]) -> Scorer:
                 f"expected a finite number, or such numbers by name, from `{place}`, found {value!r} for the answer "
                 f"{_short(given['answer'])}: return what the answer is worth"
             )
-        return {column: float(number) for column, number in values.items()}
+        return {str(column): float(number) for column, number in values.items()}
 
     if rows and inspect.isfunction(found) and not options:
         score(rows[0], {"answer": rows[0].get("answer") or ""})
@@ -233,6 +236,42 @@ def _check_columns(score: str, rows: Sequence[Row], column: str) -> None:
             )
 
 
+def _check_rules(path: Path, rows: Sequence[Row], column: str, every: Collection[str]) -> None:
+    """Raises ConfigError where a row's rule can never be the only known one in an answer."""
+    for row in rows:
+        rule = row[column]
+        if not isinstance(rule, str) or rule not in every:
+            raise ConfigError(
+                f"evaluate.score is rule: expected `{column}` to be one of the rules in {path} in every held-out row, "
+                f"found {_short(rule)} beside {_short(row['question'])}: mend the row, or add the rule"
+            )
+        if inner := next((other for other in sorted(every) if other != rule and other in rule), None):
+            raise ConfigError(
+                f"{path}: expected rules of which none stands in another, found {_short(inner)} in {_short(rule)}: "
+                "every answer with the longer one would count as wrong; word them apart"
+            )
+
+
+def _texts(path: Path, found: Any, name: str) -> list[str]:
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text for text in found):
+        raise ConfigError(
+            f"{path}: expected `{name}` to be a list of texts, none of them empty, found {_short(found)}: mend the file"
+        )
+    return found
+
+
+def _patterns(path: Path, found: Any, name: str) -> list[re.Pattern[str]]:
+    patterns = []
+    for text in _texts(path, found, name):
+        try:
+            patterns.append(re.compile(text))
+        except re.error as error:
+            raise ConfigError(
+                f"{path}: expected regular expressions in `{name}`, found {_short(text)} ({error}): mend it"
+            ) from error
+    return patterns
+
+
 def _read(path: Path, score: str) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
@@ -241,5 +280,7 @@ def _read(path: Path, score: str) -> Any:
             f"evaluate.score is {score}: expected its rules in {path}, found no such file: put it beside the held-out "
             "rows"
         ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}): mend it or its rights") from error
     except ValueError as error:
         raise ConfigError(f"{path}: expected JSON, found none ({error}): mend the file") from None

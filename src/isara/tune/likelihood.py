@@ -26,12 +26,14 @@ class Choice:
         value: The value.
         bits: Bits per byte of each measured seed's answer, in the order of the seeds.
         tokens: Tokens of all prompts: what it costs.
+        fewer: Prompts with fewer demonstrations than were retrieved, as the model's context has no room for all.
     """
 
     setting: str
     value: str | int | float
     bits: tuple[float, ...]
     tokens: int
+    fewer: int = 0
 
     @property
     def mean(self) -> float:
@@ -85,11 +87,12 @@ class LeaveOneOut:
         """
         rendered = renderer or self.asker.renderer
         pool = Pool(embedder, self.seeds)
-        prompts, answers = [], []
+        prompts, answers, fewer = [], [], 0
         for pair in self.measured:
             source = pool if within is None else Pool(embedder, self._some(pair, within))
             shown = [demo for demo, _ in retriever(source, kind if demos else "none", demos, self.seed)(pair)]
-            prompt = _prompt(rendered, pair, shown)
+            prompt, fitting = _prompt(rendered, pair, shown)
+            fewer += len(fitting) < len(shown)
             prompts.append(prompt)
             answers.append(rendered.answer_ids(prompt, pair.answer))
         found = self.asker.logprobs(prompts, answers)
@@ -97,7 +100,7 @@ class LeaveOneOut:
         bits = [
             -each / math.log(2) / len(pair.answer.encode()) for each, pair in zip(found, self.measured, strict=True)
         ]
-        return Choice(setting, value, tuple(bits), sum(len(prompt.ids) for prompt in prompts))
+        return Choice(setting, value, tuple(bits), sum(len(prompt.ids) for prompt in prompts), fewer)
 
     def _some(self, pair: QAPair, count: int) -> list[QAPair]:
         """So many of the other seeds; fewer are among more, so that only their number changes."""
@@ -113,11 +116,11 @@ def sample(seeds: Sequence[QAPair], most: int, seed: int) -> list[QAPair]:
     return [seeds[place] for place in sorted(places)]
 
 
-def _prompt(renderer: Renderer, pair: QAPair, shown: Sequence[QAPair]) -> Prompt:
+def _prompt(renderer: Renderer, pair: QAPair, shown: Sequence[QAPair]) -> tuple[Prompt, Sequence[QAPair]]:
     size = len(renderer.answer_ids(renderer.answer((), pair), pair.answer))
     found = renderer.fit(partial(_rendered, renderer, pair), shown, renderer.context_length - size)
     assert found is not None, "the seeds were checked against the context"
-    return found[0]
+    return found
 
 
 def _rendered(renderer: Renderer, pair: QAPair, demos: Sequence[QAPair]) -> Prompt:

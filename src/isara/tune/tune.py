@@ -62,7 +62,9 @@ class Tuned:
     @property
     def suggested(self) -> dict[str, Any]:
         """The values that beat the config's own beyond chance, by dotted key."""
-        likely = {key: pick(self.of(key), self.current[key]).value for key in LIKELY}
+        # More demonstrations than there are other seeds are not measured, and what isn't can't be beaten.
+        known = [key for key in LIKELY if self.current[key] in {choice.value for choice in self.of(key)}]
+        likely = {key: pick(self.of(key), self.current[key]).value for key in known}
         drawn = {key: pick_temperature(self.texts_of(key), self.current[key]) for key in DRAWN}
         return {key: value for key, value in {**likely, **drawn}.items() if value != self.current[key]}
 
@@ -217,7 +219,13 @@ def pick_temperature(sampled: Sequence[Sampled], current: float) -> float:
 
 
 def _findings(found: Tuned) -> Iterable[str]:
-    yield _reads(found.of("answers.demos"))
+    demos = found.of("answers.demos")
+    yield _reads(demos)
+    if full := [choice for choice in demos if choice.fewer]:
+        yield (
+            f"the model's context had no room for {full[0].value} demonstrations in {full[0].fewer} of "
+            f"{len(full[0].bits)} prompts: there, the figures for {full[0].value} and more are of fewer"
+        )
     nearest, chance = found.of("answers.retrieve")
     won = chance.less(nearest)
     more = "more" if won.interval.low > 0 else "no more"
@@ -245,6 +253,10 @@ def _findings(found: Tuned) -> Iterable[str]:
 
 def _reads(demos: Sequence[Choice]) -> str:
     """Whether the model gains from demonstrations, by what each number of them costs, none first."""
+    if all(choice.fewer == len(choice.bits) for choice in demos[1:]):
+        return (
+            "it can't be told whether it reads demonstrations: in no prompt all fitted its context; shorten the seeds"
+        )
     zero, some = demos[0], best(demos[1:])
     gain, measured = zero.less(some), len(zero.bits)
     chances = holm([zero.less(choice).p_value for choice in demos[1:]])
@@ -273,7 +285,7 @@ def said(difference: Difference) -> str:
 
 def _as(choice: Choice, setting: str, value: Any) -> Choice:
     """A choice that has been measured already, as the value of another setting."""
-    return Choice(setting, value, choice.bits, choice.tokens)
+    return Choice(setting, value, choice.bits, choice.tokens, choice.fewer)
 
 
 def _with(temperatures: Sequence[float], current: float) -> list[float]:
@@ -301,10 +313,15 @@ def _weights_of(embedder: str) -> str:
 
 
 def _formats(parts: Parts) -> dict[str, Renderer]:
-    """The other prompt format, where the model's tokenizer has both."""
+    """The other prompt format, where the model's tokenizer has both and every seed fits its context in it."""
     other = "plain" if parts.renderer.format.name == "chat" else "chat"
     try:
         renderer = open_renderer(parts.model, other, parts.config.engine.trust_remote_code)  # type: ignore[arg-type]
     except ModelError:
         return {}
-    return {other: renderer}
+    return {other: renderer} if all(_fits(renderer, pair) for pair in parts.seeds) else {}
+
+
+def _fits(renderer: Renderer, pair: QAPair) -> bool:
+    prompt = renderer.answer((), pair)
+    return len(prompt.ids) + len(renderer.answer_ids(prompt, pair.answer)) <= renderer.context_length
