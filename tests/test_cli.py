@@ -391,6 +391,28 @@ def test_a_run_is_asked_as_it_was_made(
     assert "The aligned model is" in err and "others than" not in err
 
 
+def test_a_runs_reader_is_asked_after_its_pairs(isara: Command, tiny_llama: Path, seeds: Path, tmp_path: Path) -> None:
+    shared = ["--model", tiny_llama, "--seeds", seeds, "--heldout", "0.3", *options(*FAST)]
+    reads = options("answers.from=reader", "answers.demos=2", "answers.max_new_tokens=4")
+    assert isara("generate", "--out", "run", *shared, *reads)[0] == 0
+    code, out, err = isara("answer", "Is it far?", "--model", "run", "--reader")
+    assert (code, err) == (0, "") and out.startswith("Question: Is it far?\nAnswer:")
+    from isara.build import build_run
+    from isara.verbs import answer
+
+    parts = build_run(tmp_path / "run", reader=True)
+    [draw] = answer(parts, ["Is it far?"], parts.config.answers.demos)
+    assert parts.model.endswith("reader/train/model") and draw is not None and len(draw.demo_ids) == 2
+    assert draw.text in out
+    assert isara("generate", "--out", "plain", *shared)[0] == 0
+    for model, message in (
+        ("plain", "isara: expected a reader in plain, found none: a run has one where questions.from or answers.from"),
+        (tiny_llama, "isara: --reader: expected a run folder, which has one, as --model: name it\n"),
+    ):
+        code, _, err = isara("answer", "Is it far?", "--model", model, "--reader")
+        assert code == 1 and err.startswith(message)
+
+
 def test_answers_stand_side_by_side_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 

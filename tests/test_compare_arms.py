@@ -98,7 +98,7 @@ def test_an_arm_changes_nothing_else_in_the_config(arm: Arm) -> None:
     own = arm.config(base, 7, Path("/runs/own"))
     before, after = leaves(base.model_dump()), leaves(own.model_dump())
     differing = {key for key in before if before[key] != after[key]}
-    common = {"evaluate.patience", "evaluate.seeds_only", "evaluate.answers"}
+    common = {"evaluate.patience", "evaluate.seeds_only", "evaluate.reader", "evaluate.answers"}
     assert differing == CHANGES[arm.name] | {"out", "seed"} | common
     assert (own.seed, own.out, own.evaluate.patience) == (7, "/runs/own", None)
 

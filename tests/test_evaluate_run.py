@@ -187,6 +187,23 @@ def test_what_measuring_takes_is_known_before(
     assert read == pytest.approx(engine.read, rel=0.02) and calls == engine.calls
 
 
+@pytest.mark.parametrize("scores", [True, False])
+def test_what_measuring_a_reader_takes_is_known_before(tmp_path: Path, scores: bool) -> None:
+    own = scored(tmp_path) if scores else evaluator()
+    engine = Counted()
+    rows, figures = own.measure_shown(asker_of(engine))
+    read, calls = own.work_shown(asker_of(ScriptedEngine(timetable)))
+    assert read == pytest.approx(engine.read, rel=0.02) and calls == engine.calls
+    assert sum(calls) == own.count_shown() == (8 if scores else 0)
+    # The same as of the base model after demonstrations, and nothing of what it says alone.
+    asked, known = own.measure(asker_of(Counted()), base=True)
+    assert [row.given_demos for row in rows] == [row.given_demos for row in asked]
+    assert [row.bits_demos for row in rows] == [row.bits_demos for row in asked]
+    assert all(row.given is None and row.token_bits == () for row in rows)
+    assert figures == {name: known[name] for name in known if name == "pairs" or "_demos" in name}
+    assert ("score_demos" in figures) is scores
+
+
 def test_a_score_chooses_on_pairs_that_its_own_figure_leaves_out(tmp_path: Path) -> None:
     own = scored(tmp_path)
     rows, figures = own.measure(asker_of(ScriptedEngine(timetable)), base=True)
@@ -211,6 +228,28 @@ def test_a_score_that_is_not_named_cannot_choose() -> None:
     message = "evaluate.select is score: expected evaluate.score to name one, found none: name it"
     with pytest.raises(ConfigError, match="^" + re.escape(message) + "$"):
         evaluator("evaluate.select=score")
+
+
+def test_columns_that_hang_on_the_answer_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "kind.py").write_text("def kind(row, answer):\n    return {answer[:4]: 1.0}\n")
+    own = scored(tmp_path, f"evaluate.score={tmp_path / 'kind.py'}:kind")
+    own.measure(asker_of(ScriptedEngine(lambda prompt, seed: " Well, at noon.")), base=True)
+    with pytest.raises(ConfigError) as failed:
+        own.measure(asker_of(ScriptedEngine(lambda prompt, seed: " Late.")), base=False)
+    assert str(failed.value) == (
+        f"expected Well from {tmp_path / 'kind.py'}:kind for every answer to '{HELDOUT[0].question}', found Late: let "
+        "columns depend on the question alone"
+    )
+
+
+def test_a_verdict_is_on_the_column_of_the_figures_alone() -> None:
+    def rows(right: float) -> list[HeldoutRow]:
+        found = rows_of(lambda _: 9, score=lambda place: right)
+        other = GivenAnswer("", False, 0.0, {"votes": 9 - 9 * right})
+        return [row if place % 3 else replace(row, given=other) for place, row in enumerate(found)][1:]
+
+    verdict = judge({0: rows(0.0), SEEDS_ONLY: rows(0.0), 1: rows(1.0)}, 1)
+    assert verdict is not None and verdict.measure == "score" and (verdict.n, verdict.gains[0].mean) == (16, 1.0)
 
 
 def test_too_few_answers_cannot_choose(tmp_path: Path) -> None:

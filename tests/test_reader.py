@@ -11,14 +11,21 @@ import pytest
 from isara.build import build_parts
 from isara.config import load_config
 from isara.errors import ConfigError, RunError
+from isara.evaluate.verdict import judge, sentence
 from isara.folder import stage_folder
 from isara.loop import generate_pairs, run
-from isara.records import READER, QAPair, TrainStats
+from isara.parts import Parts
+from isara.records import READER, SEEDS_ONLY, GivenAnswer, HeldoutRow, QAPair, TrainStats
+from isara.report import terminal
 from isara.report.facts import read_run
-from isara.testing import ScriptedEngine
+from isara.report.page.content import content
+from isara.report.publish import final_files
+from isara.testing import HashEmbedder, ScriptedEngine
 from isara.training.rows import make_rows
 from tests.doubles import CountingTrainer, hyrule
 from tests.test_loop import Crash, align, crash_after, parts, stored, tree
+from tests.test_report import shown
+from tests.test_seeds_only import BITS, RIGHT, village
 
 FROM = "answers.from=reader"
 
@@ -77,10 +84,86 @@ def test_generation_alone_has_the_reader_and_the_run_goes_on_from_it(tmp_path: P
 def test_the_reader_of_runs_sees_its_training(tmp_path: Path) -> None:
     align(tmp_path / "run", FROM, reader=Reading())
     found = read_run(tmp_path / "run").reader
-    assert found is not None and found.stats.rows == 4
+    assert found is not None and found.training is not None and found.training.stats.rows == 4
     align(tmp_path / "other")
     assert read_run(tmp_path / "other").reader is None
     assert not stage_folder(tmp_path / "other", READER, "train").exists()
+
+
+def reading(out: Path, bits: float, *settings: str, right: float = 1.0, **changed: Any) -> Parts:
+    """A run whose reader finds the held-out answers so dear; the last iteration's model takes 1 bit a word."""
+    changed.setdefault("reader", Reading())
+    return village(
+        out,
+        *(FROM, "evaluate.reader=true", *settings),
+        bits={**BITS, "reader": bits},
+        right={**RIGHT, "reader": right},
+        **changed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "begins", "ends"),
+    [
+        (0.2, "Iteration 2 is the best without pairs before the question", "the reader is better: "),
+        (5.0, "Iteration 2 is the best, by bits per byte", " (95 % intervals of paired differences)."),
+    ],
+)
+def test_a_run_measures_its_reader_after_demonstrations(tmp_path: Path, bits: float, begins: str, ends: str) -> None:
+    made = reading(tmp_path / "run", bits)
+    result = run(made)
+    assert result.best == 2 and result.verdict is not None and result.verdict.helped
+    said = sentence(result.verdict)
+    assert said.startswith(begins) and ends in said and "over the reader after demonstrations" in said
+    assert result.evaluations[READER].keys() == {"pairs", "bits_per_byte_demos", "bits_per_byte_demos_se"}
+    assert result.evaluations[READER]["bits_per_byte_demos"] == pytest.approx(
+        result.evaluations[2]["bits_per_byte"] * bits / BITS["iteration-02"]
+    )
+    found = read_run(tmp_path / "run")
+    heads = shown(terminal.summary(found)).splitlines()[2].split("┃")[1:-1]
+    assert [cell.strip() for cell in heads] == ["iteration", "base", "seeds only", "reader", "1", "2"]
+    assert "better than reader, demos by [95 %]" in shown(terminal.summary(found))
+    card = final_files(made.config, "base/model", tmp_path / "run", result.best)["README.md"]
+    assert "| reader, after demonstrations |" in card
+    page = content(found, HashEmbedder())
+    assert {"t": READER, "name": "reader, after demonstrations"} in page["models"]
+    assert all(by["bits"] > 0 for pair in page["heldout"] for by in pair["by"] if by["t"] == READER)
+    assert any(gain["rival"] == READER and len(gain["pairs"]) == 24 for gain in page["gains"])
+
+
+def test_where_the_loop_does_not_help_the_reader_may_still(tmp_path: Path) -> None:
+    bits = {**BITS, "seeds-only": 0.4, "reader": 0.2}
+    made = village(tmp_path / "run", FROM, "evaluate.reader=true", bits=bits, right={**RIGHT, "reader": 1.0})
+    result = run(replace(made, reader=Reading()))
+    assert result.best == SEEDS_ONLY and result.verdict is not None
+    said = sentence(result.verdict)
+    assert "not shown to be better than the seeds-only model and the reader after demonstrations" in said
+    assert said.endswith("the reader is better: `isara answer --model RUN --reader`.")
+
+
+def test_a_scored_reader_is_held_against_the_iteration_by_its_answers(tmp_path: Path) -> None:
+    given = [(GivenAnswer("a", False, 0.5, {"right": float(place % 3 == 0)})) for place in range(24)]
+    right = GivenAnswer("a", False, 0.5, {"right": 1.0})
+    rows = [HeldoutRow(str(place), 10, 20.0, 20.0, ("s",)) for place in range(24)]
+    models = {
+        0: [replace(row, given=one, given_demos=one) for row, one in zip(rows, given, strict=True)],
+        SEEDS_ONLY: [replace(row, given=one) for row, one in zip(rows, given, strict=True)],
+        READER: [replace(row, given_demos=right) for row in rows],
+        1: [replace(row, given=one) for row, one in zip(rows, given, strict=True)],
+    }
+    verdict = judge(models, 1)
+    assert verdict is not None and [gain.over for gain in verdict.gains][-1] == "reader"
+    gain = verdict.gains[-1]
+    assert (gain.measure, gain.n, gain.worse) == ("score", 24, True) and gain.mean == pytest.approx(-2 / 3)
+
+
+def test_the_reader_is_measured_where_it_is_wanted(tmp_path: Path) -> None:
+    for name, setting in (("off", "evaluate.reader=false"), ("none", "evaluate.demos=0")):
+        result = run(reading(tmp_path / name, 0.2, setting))
+        assert READER not in result.evaluations and not stage_folder(tmp_path / name, READER, "evaluate").exists()
+    run(reading(tmp_path / "off", 0.2))  # and may be asked for afterwards
+    run(reading(tmp_path / "whole", 0.2))
+    assert tree(tmp_path / "off/reader") == tree(tmp_path / "whole/reader")
 
 
 def test_no_model_is_open_while_the_reader_is_trained(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from isara.pool import Pool, retriever
 from isara.preview import Preview, preview
 from isara.records import CHECKER, QUESTIONER, READER, SEEDS_ONLY, Draw, Prompt, QAPair, Sampling
 from isara.report.terminal import plain
-from isara.stages import EXAMPLES, has_baseline
+from isara.stages import EXAMPLES, has_baseline, has_measured_reader
 from isara.temporary import temporary_folder
 from isara.training.compute import compute_in_4bit, training_device, weight_bytes
 from isara.training.quantized import BYTES_A_WEIGHT as BYTES_IN_4BIT
@@ -404,19 +404,25 @@ def _preferences(parts: Parts, seen: Preview, rates: Rates) -> list[Step]:
 
 
 def _evaluations(parts: Parts, asker: Asker, seen: Preview, rates: Rates) -> list[Step]:
-    """Of the base model, of each iteration's, and of the seeds-only one; a user's own evaluator is not counted."""
+    """Of base, iterations, seeds-only model and reader; an evaluator of the user's own is not counted."""
     evaluator, numbers = parts.evaluator, [*range(parts.config.iterations + 1)]
     if has_baseline(parts) and parts.config.iterations:
         numbers.append(SEEDS_ONLY)
+    if has_measured_reader(parts) and parts.config.iterations:
+        numbers.append(READER)
     examples = min(EXAMPLES, len(parts.heldout))
     shown = answering(parts, asker, seen, rates, examples, 1)
     found = []
     for number in numbers:
-        read, calls = evaluator.work(asker, number == 0) if isinstance(evaluator, RunEvaluator) else (0, [])
+        read, calls = 0, list[int]()
+        if isinstance(evaluator, RunEvaluator):
+            read, calls = evaluator.work_shown(asker) if number == READER else evaluator.work(asker, number == 0)
         # The prompts of answers are in what it reads.
         written = answering(parts, asker, seen, rates, sum(calls), sum(map(bool, calls)), None)
-        tokens = read + written.tokens + shown.tokens
-        found.append(Step("evaluate", number, tokens, read / rates.reading + written.seconds + shown.seconds))
+        tokens, seconds = read + written.tokens, read / rates.reading + written.seconds
+        if number != READER:
+            tokens, seconds = tokens + shown.tokens, seconds + shown.seconds
+        found.append(Step("evaluate", number, tokens, seconds))
     return found
 
 

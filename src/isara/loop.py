@@ -26,6 +26,7 @@ from isara.stages import (
     earlier_preferences,
     fit,
     has_baseline,
+    has_measured_reader,
     measure,
     prefer,
     read_accepted,
@@ -53,8 +54,8 @@ class Result:
         out: The run folder.
         best: The iteration whose model was exported; 0 is the base model, SEEDS_ONLY the seeds-only model.
         final: The folder of that model.
-        evaluations: Figures of the base model (0), of each iteration, and of the seeds-only model where it was
-            measured; empty dicts without an evaluator.
+        evaluations: Figures of the base model (0), of each iteration, and of the seeds-only model (SEEDS_ONLY) and
+            the reader (READER) where they were measured; empty dicts without an evaluator.
         accepted: All accepted pairs as they were trained on, in order.
         chosen: The best of the iterations, whether its model was exported or not; 0 where there is none.
         verdict: What the held-out pairs say; None where they were not measured one by one.
@@ -112,8 +113,8 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
             accepted += new
             # M_t = SFT(M_0 or M_{t-1}; seeds + accepted), loss on answers only.
             model = learn(folder, parts, keys, t + 1, (new, accepted), (base, model), watcher)
-            if t == 0 and has_baseline(parts):
-                measured[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
+            if t == 0:
+                measured |= measure_rivals(folder, parts, keys, watcher)
             pool.add(new)  # D_t = D_{t-1} + accepted
         chosen = best_iteration(weighed)
         verdict = judge(
@@ -124,9 +125,9 @@ def run(parts: Parts, watcher: Watcher = SILENT, *, shelf: Shelf | None = None, 
         )
         final = export(folder, parts, chosen, verdict)
         folder.show()
-        if SEEDS_ONLY in measured:
-            figures[SEEDS_ONLY] = read_figures(measured[SEEDS_ONLY])
-            watcher.figures(SEEDS_ONLY, "evaluate", figures[SEEDS_ONLY])
+        for number in sorted(number for number in measured if number < 0):
+            figures[number] = read_figures(measured[number])
+            watcher.figures(number, "evaluate", figures[number])
         return Result(parts.out, verdict.best if verdict else chosen, final, figures, accepted, chosen, verdict)
 
 
@@ -175,6 +176,16 @@ def learn(
     return trained(place)
 
 
+def measure_rivals(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> dict[int, Path]:
+    """The evaluations of the SEEDS_ONLY model and of the READER, where the run measures them."""
+    found = {}
+    if has_baseline(parts):
+        found[SEEDS_ONLY] = measure_seeds_only(folder, parts, keys, watcher)
+    if has_measured_reader(parts):
+        found[READER] = measure_reader(folder, parts, keys, watcher)
+    return found
+
+
 def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:
     """The evaluation of M_0 fine-tuned on the seeds alone, with the optimiser steps of iteration 1's fine-tuning."""
     trainer, base = stepped(parts.trainer, stage_folder(parts.out, 1, "train")), Model(parts.model, keys.weights)
@@ -186,6 +197,15 @@ def measure_seeds_only(folder: RunFolder, parts: Parts, keys: Keys, watcher: Wat
     with parts.asker(model.path) as asker:
         work = partial(measure, parts, asker, SEEDS_ONLY, watcher)
         return folder.stage(SEEDS_ONLY, "evaluate", keys.evaluate(model), work)
+
+
+def measure_reader(folder: RunFolder, parts: Parts, keys: Keys, watcher: Watcher) -> Path:
+    """The evaluation of the reader after demonstrations: what a user has who shows pairs with each question."""
+    reader = beside(folder, parts, keys, watcher, READER)
+    assert reader is not None, "it has answered"
+    with parts.asker(reader.path) as asker:
+        work = partial(measure, parts, asker, READER, watcher)
+        return folder.stage(READER, "evaluate", keys.evaluate(reader, shown=True), work)
 
 
 def steps_taken(run: Path, number: int, start: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from isara.asking import AnsweringEvaluator, Asker, ItemEvaluator
 from isara.config import Config
+from isara.evaluate.run import RunEvaluator
 from isara.files import damaged, json_lines, read_json, read_rows, value_hash, write_json, write_text
 from isara.folder import RunFolder, model_hash, stage_folder
 from isara.generate import Making, stream, whole_batches
@@ -16,7 +17,7 @@ from isara.parts import Parts
 from isara.pool import Pool, ids_hash, other_retriever, retriever
 from isara.preference import ask_alone, check_enough, read_preferences
 from isara.protocols import SteppedTrainer, TaughtTrainer, Trainer
-from isara.records import HeldoutRow, Preference, QAPair, Sampling
+from isara.records import READER, HeldoutRow, Preference, QAPair, Sampling
 from isara.selection.weights import weights
 from isara.training.anchors import FILE as ANCHORS
 from isara.watching import Watcher
@@ -63,9 +64,10 @@ class Keys:
         self.parts, self.config, self._keys = parts, parts.config, parts_keys
         self.weights = str(parts_keys["hash of the base model's weights"])
 
-    def evaluate(self, model: Model) -> dict[str, Any]:
-        """Of the figures of a model."""
+    def evaluate(self, model: Model, *, shown: bool = False) -> dict[str, Any]:
+        """Of the figures of a model; of one that is asked after demonstrations alone, which is `shown` them."""
         return {
+            **({"after demonstrations": True} if shown else {}),
             "weights": model.weights,
             **self._of("prompt format", "engine", "evaluator"),
             **({"engine": self._keys["evaluation engine"]} if "evaluation engine" in self._keys else {}),
@@ -180,11 +182,22 @@ def steps(parts: Parts, t: int, model: Model, pool: Pool, base: tuple[Asker, str
 
 
 def measure(parts: Parts, asker: Asker, t: int, watcher: Watcher, folder: Path) -> None:
-    """The work of evaluate: figures of M_t, what each held-out pair has shown, answers to a few held-out questions."""
+    """The work of evaluate: figures of M_t, what each held-out pair has shown, answers to a few held-out questions.
+
+    Of the READER, what it shows after demonstrations.
+    """
     if parts.measured_by is not None:
         with parts.measurer(asker.model) as other:
             return measure(replace(parts, engine=parts.measured_by, measured_by=None), other, t, watcher, folder)
-    evaluator, figures = parts.evaluator, {}
+    evaluator, figures = parts.evaluator, dict[str, float]()
+    if t == READER:
+        assert isinstance(evaluator, RunEvaluator), "who measures the reader"
+        watcher.stage(t, "evaluate", evaluator.count_shown())
+        items, figures = evaluator.measure_shown(asker)
+        write_text(folder / "items.jsonl", json_lines(map(asdict, items)))
+        write_json(folder / "eval.json", figures)
+        write_json(folder / "examples.json", {"rows": []})  # it isn't meant to be asked alone
+        return None
     if evaluator is not None:
         watcher.stage(
             t, "evaluate", evaluator.count_answers(t == 0) if isinstance(evaluator, AnsweringEvaluator) else 0
@@ -241,6 +254,18 @@ def has_baseline(parts: Parts) -> bool:
     """Whether the seeds-only model is measured: it is wanted, it can be, and it isn't what iteration 1 is."""
     options = parts.config
     return options.evaluate.seeds_only and parts.evaluator is not None and options.generate.accept > 0
+
+
+def has_measured_reader(parts: Parts) -> bool:
+    """Whether the reader is measured: there is one, pairs are shown to it, and what measures can do so."""
+    options = parts.config
+    return (
+        options.evaluate.reader
+        and options.evaluate.demos > 0
+        and parts.reader is not None
+        and isinstance(parts.evaluator, RunEvaluator)
+        and options.generate.accept > 0
+    )
 
 
 def taught(trainer: Trainer, teacher: Model) -> Trainer:

@@ -18,13 +18,13 @@ from isara.errors import RunError
 from isara.evaluate.run import build_evaluator
 from isara.files import read_rows
 from isara.filters import default_filters
-from isara.folder import read_environment
+from isara.folder import is_done, read_environment, stage_folder
 from isara.models import find_model
 from isara.own import load_part, made
 from isara.parts import Parts
 from isara.pool import Pool
 from isara.protocols import Filter
-from isara.records import QAPair
+from isara.records import READER, QAPair
 from isara.render import Renderer, open_renderer
 from isara.report.page import refresh_page
 from isara.report.publish import final_files
@@ -58,22 +58,35 @@ def build_parts(config: Config, watcher: Watcher | None = None, *, began: Path |
     return replace(assemble(config, model, renderer, seeds, heldout, watcher), notes=[*notes, *more])
 
 
-def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True) -> Parts:
+def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool = True, reader: bool = False) -> Parts:
     """The parts of a finished run as it was made, its exported model in the place of the base model.
 
     Args:
         run: The run folder.
         overrides: "KEY=VALUE" settings that differ from the run's, by the user's choice.
         retrieves: Whether neighbours are looked for; without, no embedding model is.
+        reader: Whether the reader stands there instead, which is to be asked after demonstrations.
 
     Raises:
-        RunError: It is no run folder, or has exported no model yet.
+        RunError: It is no run folder, or has exported no model yet; or it has no reader.
     """
     folder = Path(run).expanduser()
     read_environment(folder)
     model = folder / "final"
+    if reader:
+        if not is_done(stage := stage_folder(folder, READER, "train")):
+            raise RunError(
+                f"expected a reader in {folder}, found none: a run has one where questions.from or answers.from is "
+                "reader, as they are for models of 20 M to 1 B weights; leave --reader out"
+            )
+        return _of_run(folder, stage / "model", overrides, retrieves)
     if not (model / "isara.json").is_file():
         raise RunError(f"{folder} has no aligned model yet: finish it with the command that started it")
+    return _of_run(folder, model, overrides, retrieves)
+
+
+def _of_run(folder: Path, model: Path, overrides: Sequence[str], retrieves: bool) -> Parts:
+    """The parts of a run, with one of its models."""
     config = load_config(folder / FILE_NAME, overrides)
     renderer = open_renderer(str(model), config.prompt_format, config.engine.trust_remote_code)
     seeds = [QAPair.from_json(row) for row in read_rows(folder / "seeds.jsonl")]

@@ -164,6 +164,9 @@ def answer(
     demos: Annotated[
         int, typer.Option(min=0, help="Demonstrations to show: the nearest (ICL-kNN); 0 is zero-shot.")
     ] = 0,
+    reader: Annotated[
+        bool, typer.Option("--reader", help="Ask a run's reader, after as many pairs as it was tuned to read.")
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0, help="Softmax temperature; 0 is greedy.")] = 0.0,
     overrides: Overrides = None,
 ) -> None:
@@ -176,8 +179,8 @@ def answer(
     from isara import verbs
     from isara.report.terminal import plain
 
-    parts = _answering(model, seeds, demos, overrides)
-    given = verbs.answer(parts, questions, demos, temperature)
+    parts = _answering(model, seeds, demos, overrides, reader)
+    given = verbs.answer(parts, questions, demos or (parts.config.answers.demos if reader else 0), temperature)
     for question, draw in zip(questions, given, strict=True):
         text = plain(draw.text) if draw else Text("the question does not fit into the model's context", "italic")
         console().print(Text.assemble(("Question: ", "bold"), plain(question), ("\nAnswer: ", "bold"), text))
@@ -313,7 +316,9 @@ def _watched(settings: "Config", iterations: int) -> "Iterator[tuple[Parts, Watc
         yield parts, watcher
 
 
-def _answering(model: str | None, seeds: str | None, demos: int, overrides: list[str] | None) -> Any:
+def _answering(
+    model: str | None, seeds: str | None, demos: int, overrides: list[str] | None, reader: bool = False
+) -> Any:
     """The parts that answer: of a run as it was made, or of a model; and with --seeds those pairs."""
     from dataclasses import replace
 
@@ -329,17 +334,19 @@ def _answering(model: str | None, seeds: str | None, demos: int, overrides: list
         for override in overrides or ():
             if (key := override.partition("=")[0].strip()) in ("model", "seeds", "heldout"):
                 raise ConfigError(f"--set {key}: a run answers with its own model and pairs: name another with --model")
-        parts = build_run(run, overrides or (), retrieves=bool(demos))
+        parts = build_run(run, overrides or (), retrieves=bool(demos) or reader, reader=reader)
         for key, was, now in changes(read_config(run), parts.config.model_dump(mode="json")):
             say(f"isara: {key}={now} was given, and the run was made with {was}", err=True)
     else:
+        if reader:
+            raise ConfigError("--reader: expected a run folder, which has one, as --model: name it")
         if demos and not seeds:
             raise ConfigError(f"--demos {demos} needs pairs to show, and none were given: name them with --seeds")
         settings = configured(None, model, seeds, None, None, overrides)
         found = find_model(settings.model)
         renderer = open_renderer(found, settings.prompt_format, settings.engine.trust_remote_code)
         parts = assemble(settings, found, renderer, (), retrieves=bool(demos))
-    if seeds is None or not demos:
+    if seeds is None or not (demos or reader):
         return parts
     return replace(parts, seeds=load_pairs(seeds, parts.config, parts.renderer))
 

@@ -68,10 +68,14 @@ class Arm:
         Raises:
             ConfigError: An override is no key of a config, or has no meaning.
         """
-        # An iteration more or less is another budget, so no run stops early. The seeds-only model is an arm of its own,
-        # and every model is asked by the comparison itself, so a run need ask only where answers choose the iteration.
+        # An iteration more or less is another budget, so no run stops early. The seeds-only model and the reader are
+        # arms of their own, and every model is asked by the comparison itself, so a run need ask only where answers
+        # choose the iteration.
         # And a person who changed one arm's rows would be a part of what is compared.
-        common: dict[str, Any] = {"evaluate.patience": None, "evaluate.seeds_only": False, "review.before_training": 0}
+        common: dict[str, Any] = {
+            **{"evaluate.patience": None, "evaluate.seeds_only": False, "evaluate.reader": False},
+            "review.before_training": 0,
+        }
         common |= {} if base.evaluate.by_score else {"evaluate.answers": 0}
         return changed(base, {**common, **self.settings(base), "seed": seed, "out": str(out)})
 

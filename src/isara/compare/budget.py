@@ -47,7 +47,7 @@ def cost(cell: Path) -> Cost:
     iterations = [facts for run in runs for facts in run.iterations]
     candidates = [each.candidate for facts in iterations for each in facts.candidates]
     stats = [each.stats for facts in iterations for each in facts.trainings]
-    stats += [each.stats for run in runs for each in (*filter(None, [run.reader]), *run.helpers)]
+    stats += [each.stats for run in runs for each in (*(run.reader.trainings if run.reader else ()), *run.helpers)]
     return Cost(
         len(candidates),
         sum(draw.tokens for each in candidates for draw in each.draws) + sum(facts.alone for facts in iterations),

@@ -491,6 +491,11 @@ class EvaluateConfig(Section):
         description="measure the base model fine-tuned on the seeds alone, too, with the steps of iteration 1",
         json_schema_extra=FREE,
     )
+    reader: bool = Field(
+        True,
+        description="measure the reader after demonstrations, too, where a run has one (questions.from, answers.from)",
+        json_schema_extra=FREE,
+    )
     answers: int = Field(
         48, ge=0, description="most held-out questions that each model answers, chosen by hash (our choice)"
     )

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from isara.asking import Asker, no_demos
@@ -16,6 +16,7 @@ from isara.evaluate.scorers import Scorer, build_scorer, heldout_rows
 from isara.files import value_hash
 from isara.generate import stream
 from isara.keys import part_key
+from isara.marks import clean
 from isara.pool import Pool, Retrieve
 from isara.records import GivenAnswer, HeldoutRow, Prompt, QAPair, Sampling
 from isara.statistics import mean_error
@@ -74,6 +75,7 @@ class RunEvaluator:
         self.costs = HeldoutEvaluator(heldout, pool, demos)
         self.max_new_tokens = max_new_tokens
         self.answered, self.selection, self.scoring = answered, selection, scoring
+        self._columns: dict[str, tuple[str, ...]] = {}
 
     def key(self) -> dict[str, Any]:
         """What the figures depend on beside the model."""
@@ -122,6 +124,42 @@ class RunEvaluator:
             **({} if plain is None else {"bits_per_byte_plain": plain}),
             **_answer_figures(rows),
         }
+
+    def measure_shown(self, asker: Asker) -> tuple[list[HeldoutRow], dict[str, float]]:
+        """The same of a model that was tuned to read demonstrations, after them alone.
+
+        Raises:
+            ModelError: A question with its answer doesn't fit the model's context.
+        """
+        items = self.costs.items(asker)
+        shown = self._answers(asker, self.costs.retrieve, self._compared(True))
+        rows = [
+            HeldoutRow(
+                **asdict(item),
+                selects=pair.id in self.selection,
+                given_demos=shown.get(pair.id),
+                stratum=self._stratum(pair),
+            )
+            for pair, item in zip(self.costs.heldout, items, strict=True)
+        ]
+        figures = {name: value for name, value in summarise(items).items() if name == "pairs" or "_demos" in name}
+        scored = first_scores(list(shown.values()))
+        return rows, figures | ({"score_demos": _mean(scored)} if scored else {})
+
+    def count_shown(self) -> int:
+        """How many answers `measure_shown` has a model write."""
+        return len(self._compared(True))
+
+    def work_shown(self, asker: Asker) -> tuple[int, list[int]]:
+        """As `work`, of `measure_shown`."""
+        plain, near, _ = self.costs.prompts(asker)
+        compared, read = self._compared(True), 0
+        for pair, alone, after in zip(self.costs.heldout, plain, near, strict=True):
+            read += sum(
+                len(prompt.ids) + len(asker.renderer.answer_ids(prompt, pair.answer)) for prompt in (alone, after)
+            )
+            read += (pair.id in compared) * len(after.ids)
+        return read, [len(compared)] if compared else []
 
     def count_answers(self, base: bool) -> int:
         """How many answers measuring a model writes; what it reads before takes a while, too."""
@@ -209,7 +247,15 @@ class RunEvaluator:
         if self.scoring is None:
             return {}
         scorer = self.scoring.scorers[pair.id in self.selection]
-        return dict(scorer.score(self.scoring.rows[pair.id], {"answer": answer}))
+        values = dict(scorer.score(self.scoring.rows[pair.id], {"answer": answer}))
+        first = self._columns.setdefault(pair.id, tuple(values))
+        if set(first) != set(values):
+            raise ConfigError(
+                f"expected {', '.join(first)} from {scorer.name} for every answer to {clean(repr(pair.asked), 60)}, "
+                f"found {', '.join(values)}: let columns depend on the question alone"
+            )
+        # In one order for all models: the first column is what they are compared by.
+        return {column: values[column] for column in first}
 
 
 def build_evaluator(config: Config, heldout: Sequence[QAPair], pool: Pool) -> RunEvaluator:
@@ -271,9 +317,14 @@ def _answer_figures(rows: Sequence[HeldoutRow]) -> dict[str, float]:
 
 def first_scores(answers: Sequence[GivenAnswer]) -> list[float]:
     """The values of the column that models are compared by, of the answers that have one."""
-    for column in (name for given in answers for name in given.scores):
-        return [given.scores[column] for given in answers if column in given.scores]
-    return []
+    if (column := first_column(answers)) is None:
+        return []
+    return [given.scores[column] for given in answers if column in given.scores]
+
+
+def first_column(answers: Sequence[GivenAnswer]) -> str | None:
+    """The column that models are compared by: the first one of the first answer that has any."""
+    return next((column for given in answers for column in given.scores), None)
 
 
 def _weights(alone: Sequence[float], near: Sequence[float], far: Sequence[float]) -> tuple[float, ...]:

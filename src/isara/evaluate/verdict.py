@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from isara.evaluate.run import first_scores
-from isara.records import SEEDS_ONLY, GivenAnswer, HeldoutRow
+from isara.evaluate.run import first_column
+from isara.records import READER, SEEDS_ONLY, GivenAnswer, HeldoutRow
 from isara.statistics import Floats, Interval, bootstrap
 
 Measure: TypeAlias = Literal["score", "content", "likelihood"]
-Rival: TypeAlias = Literal["base", "demonstrations", "seeds-only"]
+Rival: TypeAlias = Literal["base", "demonstrations", "seeds-only", "reader"]
 
 FEW_PAIRS = 20  # held-out pairs below which figures say little
 # With fewer, even pairs that all say the same are no evidence at 95 %: 2 * 0.5 ** 5 > 0.05.
 LEAST_PAIRS = 6
 _LEAST_CONTENT = 5.0  # pairs among which the weight of the tokens has to be spread (effective number, Kish 1965)
+
+_SHOWN: tuple[Rival, ...] = ("demonstrations", "reader")  # asked after demonstrations
 
 MEASURES: dict[Measure, str] = {
     "score": "the recipe's score",
@@ -32,7 +34,8 @@ class Gain:
     """By how much the chosen iteration is better than a rival.
 
     Attributes:
-        over: The rival: the base model alone, after demonstrations (ICL-kNN), or fine-tuned on the seeds alone.
+        over: The rival: the base model alone, after demonstrations (ICL-kNN), or fine-tuned on the seeds alone; or
+            the reader after demonstrations.
         measure: What is compared.
         n: Held-out pairs.
         mean: Of the score, or in bits; above 0 the iteration is better.
@@ -89,15 +92,23 @@ class Verdict:
 
     @property
     def missing(self) -> list[Rival]:
-        """The rivals that were not measured."""
+        """The rivals that were not measured; not every run has a reader."""
         known = {gain.over for gain in self.gains}
         every: tuple[Rival, ...] = ("base", "demonstrations", "seeds-only")
         return [rival for rival in every if rival not in known]
 
     @property
     def helped(self) -> bool:
-        """Whether the iteration is better than every rival beyond chance; only then is it called the best."""
-        return not self.missing and all(gain.shown for gain in self.gains)
+        """Whether the iteration is better than every rival beyond chance; only then is it called the best.
+
+        The reader is none of them: it is there because of the loop, and answers after pairs alone.
+        """
+        return not self.missing and all(gain.shown for gain in self.gains if gain.over != "reader")
+
+    @property
+    def reader(self) -> Gain | None:
+        """The gain over the reader, where it is not shown to be one."""
+        return next((gain for gain in self.gains if gain.over == "reader" and not gain.shown), None)
 
 
 def judge(
@@ -127,6 +138,8 @@ def judge(
         gains.append(_gain("demonstrations", plain, base, base, ours))
     if alone:
         gains.append(_gain("seeds-only", measure, base, alone, ours))
+    if reading := rows.get(READER):
+        gains.append(_gain("reader", plain, base, reading, ours))
     taken = (steps[SEEDS_ONLY], steps[chosen]) if alone and steps else None
     verdict = Verdict(chosen, chosen, measure, gains[0].n, tuple(gains), taken, redrawn)
     if verdict.helped:
@@ -140,8 +153,10 @@ def sentence(verdict: Verdict) -> str:
     by = f"by {MEASURES[verdict.measure]} on {_many(verdict.n)}"
     said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
     of = " (95 % intervals of paired differences)" if any(gain.spread for gain in verdict.gains) else ""
+    reader = verdict.reader
     if verdict.helped:
-        return f"Iteration {verdict.chosen} is the best, {by}: {said}{of}.{_budgets(verdict)}"
+        best = "the best" if reader is None else "the best without pairs before the question"
+        return f"Iteration {verdict.chosen} is {best}, {by}: {said}{of}.{_budgets(verdict)}{_of_reader(reader)}"
     missed = [_rival(gain, verdict.measure) for gain in verdict.gains if not gain.shown]
     if not missed:
         absent = " and ".join(map(_unmeasured, verdict.missing))
@@ -155,7 +170,7 @@ def sentence(verdict: Verdict) -> str:
     return (
         f"{head}: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
         f"{by}: {said}{of}.{_budgets(verdict)} {model_name(verdict.best).capitalize()} is exported, {_why(verdict)}. "
-        f"{_advice(verdict)}"
+        f"{_advice(verdict)}{_of_reader(reader)}"
     )
 
 
@@ -199,6 +214,14 @@ def _budgets(verdict: Verdict) -> str:
     )
 
 
+def _of_reader(gain: Gain | None) -> str:
+    """What can be had of the reader, where the iteration is not shown to be better."""
+    if gain is None or gain.mean >= 0:
+        return ""
+    by = "is better" if gain.worse else "has more by its mean"
+    return f" Where pairs may stand before each question, the reader {by}: `isara answer --model RUN --reader`."
+
+
 def _advice(verdict: Verdict) -> str:
     """What to try."""
     worse = {gain.over for gain in verdict.gains if gain.mean < 0}
@@ -226,6 +249,7 @@ def _rival(gain: Gain, measure: Measure) -> str:
         "base": "the base model",
         "demonstrations": "the base model after demonstrations",
         "seeds-only": "the seeds-only model",
+        "reader": "the reader after demonstrations",
     }
     return names[gain.over] + ("" if gain.measure == measure else f" (in {MEASURES[gain.measure]})")
 
@@ -238,7 +262,7 @@ def _unmeasured(rival: Rival) -> str:
 
 def _measure(base: Sequence[HeldoutRow], others: Sequence[Sequence[HeldoutRow]]) -> Measure:
     """What weighs content most, of what was measured."""
-    if first_scores([row.given for row in base if row.given and not row.selects]):
+    if _column(base) is not None:
         return "score"
     weights = [sum(row.token_weights) for row in base]
     squares = sum(weight * weight for weight in weights)
@@ -280,10 +304,11 @@ def _gain(
     gains: list[float] = []
     sizes: list[float] = []
     kinds: list[str | None] = []
+    column = _column(base)
     for weighed, they, we in zip(base, theirs, ours, strict=True):
         if measure == "score":
-            scored = they.given_demos if over == "demonstrations" else they.given
-            if (pair := _scores(we, scored)) is not None:
+            scored = they.given_demos if over in _SHOWN else they.given
+            if (pair := _scores(we, scored, column)) is not None:
                 gains.append(pair[0] - pair[1])
                 sizes.append(1.0)
                 kinds.append(we.stratum)
@@ -293,7 +318,7 @@ def _gain(
                 gains.append(sum(each * (b - a) for each, b, a in bits))
                 sizes.append(weight)
         else:
-            gains.append((they.bits_demos if over == "demonstrations" else they.bits) - we.bits)
+            gains.append((they.bits_demos if over in _SHOWN else they.bits) - we.bits)
             sizes.append(float(we.bytes))
     if not gains:
         return Gain(over, measure, 0, 0.0, Interval(-float("inf"), float("inf")))
@@ -302,12 +327,17 @@ def _gain(
     )
 
 
-def _scores(ours: HeldoutRow, theirs: GivenAnswer | None) -> tuple[float, float] | None:
-    """The first column's values of two answers to a question that the verdict is about."""
-    if ours.selects or ours.given is None or theirs is None:
+def _column(base: Sequence[HeldoutRow]) -> str | None:
+    """The column of the score that the verdict, as the figures, is about."""
+    return first_column([row.given for row in base if row.given and not row.selects])
+
+
+def _scores(ours: HeldoutRow, theirs: GivenAnswer | None, column: str | None) -> tuple[float, float] | None:
+    """The column's values of two answers to a question that the verdict is about."""
+    if ours.selects or ours.given is None or theirs is None or column is None:
         return None
-    values = first_scores([ours.given]), first_scores([theirs])
-    return (values[0][0], values[1][0]) if all(values) else None
+    values = ours.given.scores.get(column), theirs.scores.get(column)
+    return None if values[0] is None or values[1] is None else (values[0], values[1])
 
 
 def _ratio(gains: Floats, sizes: Floats) -> float:

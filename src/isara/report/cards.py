@@ -15,7 +15,7 @@ import yaml
 from isara.config import Config
 from isara.evaluate.verdict import FEW_PAIRS, sentence
 from isara.keys import leaves
-from isara.records import SEEDS_ONLY, QAPair
+from isara.records import READER, SEEDS_ONLY, QAPair
 from isara.render import PromptFormat
 from isara.report.facts import IterationFacts, Run, Training
 
@@ -377,7 +377,7 @@ def _figure(figures: Mapping[str, float], name: str) -> str:
 
 def _iteration(number: int, best: int) -> str:
     this = " (this model)" if number == best else ""
-    names = {0: "0 (base model)", SEEDS_ONLY: "seeds only"}
+    names = {0: "0 (base model)", SEEDS_ONLY: "seeds only", READER: "reader, after demonstrations"}
     return names.get(number, str(number)) + this
 
 

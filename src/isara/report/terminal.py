@@ -12,7 +12,7 @@ from isara.decisions import counts, in_words
 from isara.errors import RunError
 from isara.evaluate.verdict import FEW_PAIRS, Rival, model_name, sentence
 from isara.marks import clean, visible
-from isara.records import SEEDS_ONLY, Candidate, QAPair, Rejection
+from isara.records import READER, SEEDS_ONLY, Candidate, QAPair, Rejection
 from isara.report.facts import Example, IterationFacts, Run, StoredCandidate
 
 _MOST_SHOWN = 80  # characters of a name, an id or a text's beginning
@@ -28,7 +28,10 @@ LABELS = {
     "score_demos": "score after demos",
     "score_select": "score that chose the iteration",
 }
-RIVALS: dict[Rival, str] = {"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"}
+RIVALS: dict[Rival, str] = {
+    **{"base": "base", "demonstrations": "base, demos", "seeds-only": "seeds only"},
+    "reader": "reader, demos",
+}
 _Row: TypeAlias = tuple[str, Callable[[IterationFacts], str]]
 
 
@@ -197,7 +200,7 @@ def _shown_figure(figures: Mapping[str, float], name: str) -> str:
 
 
 def _head(number: int) -> str:
-    return str(number) if number > 0 else "seeds only" if number == SEEDS_ONLY else "base"
+    return {0: "base", SEEDS_ONLY: "seeds only", READER: "reader"}.get(number, str(number))
 
 
 def _with_error(figures: Mapping[str, float], name: str) -> str:

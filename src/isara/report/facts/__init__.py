@@ -58,8 +58,8 @@ def read_run(path: str | Path, verify: bool = True) -> Run:
         _measured(run, 0, verify, IterationFacts(0)),
         tuple(_iteration(run, number, verify) for number in numbers),
         _exported(run, numbers),
-        _seeds_only(run, verify),
-        _training(run, READER, verify),
+        _beside(run, SEEDS_ONLY, verify),
+        _beside(run, READER, verify),
         tuple(each for number in (QUESTIONER, CHECKER) if (each := _training(run, number, verify)) is not None),
     )
     for facts in found.all:
@@ -113,12 +113,10 @@ def _iteration(run: Path, number: int, verify: bool) -> IterationFacts:
     return _measured(run, number, verify, facts)
 
 
-def _seeds_only(run: Path, verify: bool) -> IterationFacts | None:
-    """The baseline as far as it goes; None before it is trained."""
-    training = _training(run, SEEDS_ONLY, verify)
-    if training is None:
-        return None
-    return _measured(run, SEEDS_ONLY, verify, IterationFacts(SEEDS_ONLY, training=training))
+def _beside(run: Path, number: int, verify: bool) -> IterationFacts | None:
+    """The SEEDS_ONLY model, or the READER, as far as it goes; None before it is trained."""
+    training = _training(run, number, verify)
+    return None if training is None else _measured(run, number, verify, IterationFacts(number, training=training))
 
 
 def _checked(run: Path, number: int, name: StageName, verify: bool) -> Mapping[str, Any] | None:

@@ -74,7 +74,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class IterationFacts:
-    """What an iteration made; iteration 0 is the base model, which is measured alone, SEEDS_ONLY the baseline.
+    """What an iteration made; 0 is the base model, which is measured alone, SEEDS_ONLY the baseline, READER the reader.
 
     Attributes:
         number: The iteration.
@@ -168,7 +168,7 @@ class Run:
         iterations: What each iteration made, from 1.
         exported: The iteration whose model is in final/, 0 or SEEDS_ONLY; None where none is yet.
         seeds_only: The model that was fine-tuned on the seeds alone; None where there is none.
-        reader: The training of the model that answered in the iterations' place; None where they answered themselves.
+        reader: The model that answered in the iterations' place; None where they answered themselves.
         helpers: The trainings of those that asked in their place, or gave second answers.
     """
 
@@ -182,13 +182,14 @@ class Run:
     iterations: tuple[IterationFacts, ...]
     exported: int | None
     seeds_only: IterationFacts | None = None
-    reader: Training | None = None
+    reader: IterationFacts | None = None
     helpers: tuple[Training, ...] = ()
 
     @property
     def all(self) -> tuple[IterationFacts, ...]:
-        """The base model, the seeds-only model where there is one, and each iteration."""
-        return (self.base, *([self.seeds_only] if self.seeds_only else []), *self.iterations)
+        """What was measured or is to be: base model, seeds-only model and reader where there are, each iteration."""
+        reader = [self.reader] if self.reader and self.reader.measured else []
+        return (self.base, *([self.seeds_only] if self.seeds_only else []), *reader, *self.iterations)
 
     @property
     def figures(self) -> dict[int, Mapping[str, float]]:

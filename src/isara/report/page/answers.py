@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from isara.evaluate.verdict import MEASURES, Gain, Rival, Verdict
-from isara.records import SEEDS_ONLY, GivenAnswer, HeldoutRow
+from isara.records import READER, SEEDS_ONLY, GivenAnswer, HeldoutRow
 from isara.report.facts import Run
 from isara.report.terminal import RIVALS
 
 AFTER_DEMOS = "demos"  # the base model after demonstrations, where other models have their number
 Model: TypeAlias = int | str
-_RIVALS: dict[Rival, Model] = {"base": 0, "demonstrations": AFTER_DEMOS, "seeds-only": SEEDS_ONLY}
+_RIVALS: dict[Rival, Model] = {
+    **{"base": 0, "demonstrations": AFTER_DEMOS, "seeds-only": SEEDS_ONLY},
+    "reader": READER,
+}
 # Scores with columns that are above 0 just where an answer is right: one answer's value may be no more than a weight.
 _JUDGED = {"rule": ["right"], "refusal": ["right"]}
 
@@ -87,9 +90,9 @@ def _finite(value: float) -> float | None:
 def _compared(run: Run, number: int, gain: Gain) -> Iterator[str]:
     """The ids of the pairs that a gain of an iteration is about."""
     base, ours = run.base.items, run.at(number).items
-    theirs = run.at(SEEDS_ONLY).items if gain.over == "seeds-only" else base
+    theirs = run.at({"seeds-only": SEEDS_ONLY, "reader": READER}.get(gain.over, 0)).items
     for weighed, they, we in zip(base, theirs, ours, strict=True):
-        given = they.given_demos if gain.over == "demonstrations" else they.given
+        given = they.given_demos if gain.over in ("demonstrations", "reader") else they.given
         scored = not we.selects and all(each is not None and each.scores for each in (we.given, given))
         if {"score": scored, "content": sum(weighed.token_weights) > 0, "likelihood": True}[gain.measure]:
             yield we.id
@@ -100,6 +103,9 @@ def _shown(number: int, row: HeldoutRow | None, example: str | None) -> Iterator
     if row is None:
         if example is not None:
             yield {"t": number, "answer": example}
+        return
+    if number == READER:
+        yield {"t": READER, **_answer(row.given_demos, row.bits_demos, row.bytes)}
         return
     alone = _answer(row.given, row.bits, row.bytes)
     if example is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from isara.config import Config
 from isara.kinds import Kinds, KindShare
 from isara.pool import Embedder
-from isara.records import SEEDS_ONLY
+from isara.records import READER, SEEDS_ONLY
 from isara.report.cards import shown_model
 from isara.report.facts import IterationFacts, Run
 from isara.report.page.answers import AFTER_DEMOS, gains, heldout, judged_columns
@@ -107,7 +107,8 @@ def _cost(run: Run) -> dict[str, Any] | None:
 
 
 def _name(number: int) -> str:
-    return {0: "base model", SEEDS_ONLY: "seeds only"}.get(number, f"iteration {number}")
+    names = {0: "base model", SEEDS_ONLY: "seeds only", READER: "reader, after demonstrations"}
+    return names.get(number, f"iteration {number}")
 
 
 def _models(run: Run, answered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

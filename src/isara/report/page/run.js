@@ -93,7 +93,7 @@ function kinds() {
 
 // A figure over the models, each of which opens what it is of.
 const overModels = (each, open) => chart({ ...each, points: each.points.map((p) => ({ ...p, name: modelName(p.t), open: () => open(p),
-  tick: p.t > 0 ? `it. ${p.t}` : p.t === 0 ? "base" : "seeds only" })) });
+  tick: p.t > 0 ? `it. ${p.t}` : p.t === 0 ? "base" : p.t === -1 ? "seeds only" : "reader" })) });
 
 function numbers() {
   const rivals = [...new Set(D.gains.map((gain) => gain.over))];
