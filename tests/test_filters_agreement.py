@@ -215,6 +215,22 @@ def test_who_checks_learns_the_seeds_as_they_are_whatever_an_arm_changes_in_trai
     assert checker is not None and checker.key() == {"kind": "stepping", "steps": 5}
 
 
+@pytest.mark.parametrize("child", [True, False])
+def test_who_checks_is_trained_as_it_is_asked_without_demonstrations(tmp_path: Path, child: bool) -> None:
+    (tmp_path / "seeds.jsonl").write_text(
+        "".join(json.dumps({"question": f"Who keeps gate {n}?", "answer": f"Guard {n}."}) + "\n" for n in range(9))
+    )
+
+    def checker(*settings: str) -> Trainer | None:
+        usual = ["filters.agreement=0.5", "filters.agreement_with=seeds", "retrieve.embedder=lexical", *settings]
+        usual += [f"engine.child_process={str(child).lower()}", "generate.accept=8", "heldout=0"]
+        out, given = str(tmp_path / "run"), str(tmp_path / "seeds.jsonl")
+        return helper_trainer(build_parts(load_config(None, usual, seeds=given, out=out)), CHECKER)
+
+    reading, alone = checker("train.demos=2"), checker()
+    assert reading is not None and alone is not None and reading.key() == alone.key()
+
+
 def test_who_checks_takes_the_steps_that_iteration_1_will_take() -> None:
     checks = ["filters.agreement=0.5", "filters.agreement_with=seeds"]
     usual = [*checks, "generate.accept=160", "train.num_train_epochs=6"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from isara.asking import Asker, no_demos
 from isara.generate import Making
 from isara.parts import Parts
-from isara.protocols import SteppedTrainer, Trainer
+from isara.protocols import AloneTrainer, SteppedTrainer, Trainer
 from isara.records import CHECKER, QUESTIONER, READER
 from isara.stages import Model
 
@@ -22,7 +22,8 @@ def helper_trainer(parts: Parts, number: int) -> Trainer | None:
         return parts.questioner
     if parts.checker_steps is None:
         return None
-    return with_steps(parts.trainer, parts.checker_steps)
+    checker = with_steps(parts.trainer, parts.checker_steps)
+    return checker.without_demos() if isinstance(checker, AloneTrainer) else checker  # it is asked alone
 
 
 def with_steps(trainer: Trainer, steps: int) -> Trainer:

@@ -9,6 +9,7 @@ from isara.pool import Embedder, Pool, Retrieve
 from isara.records import Candidate, Completion, Preference, Prompt, QAPair, Rejection, Sampling, TrainStats
 
 __all__ = [
+    "AloneTrainer",
     "Embedder",
     "Engine",
     "EngineFactory",
@@ -100,6 +101,15 @@ class SteppedTrainer(Protocol):
 
     def with_steps(self, steps: int) -> Trainer:
         """The same trainer with so many steps."""
+        ...
+
+
+@runtime_checkable
+class AloneTrainer(Protocol):
+    """A trainer that can be told to show no demonstrations, as who gives second answers is asked without any."""
+
+    def without_demos(self) -> Trainer:
+        """The same trainer for a model that is asked without demonstrations."""
         ...
 
 

@@ -40,6 +40,10 @@ class ChildTrainer:
         """The same trainer with so many optimiser steps, for a model of the seeds alone: without anchors."""
         return self._changed(max_steps=steps, anchors=0.0)
 
+    def without_demos(self) -> "ChildTrainer":
+        """The same trainer for a model that is asked without demonstrations."""
+        return self._changed(retrieve=None)
+
     def with_teacher(self, model: str) -> "ChildTrainer":
         """The same trainer whose teacher of `loss="distil"` is that model."""
         return self._changed(taught_by=model)

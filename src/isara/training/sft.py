@@ -74,6 +74,10 @@ class SupervisedTrainer(TrainOptions):
         """The same trainer with so many optimiser steps, for a model of the seeds alone: without anchors."""
         return replace(self, max_steps=steps, anchors=0.0)
 
+    def without_demos(self) -> "SupervisedTrainer":
+        """The same trainer for a model that is asked without demonstrations."""
+        return replace(self, retrieve=None)
+
     def with_teacher(self, model: str) -> "SupervisedTrainer":
         """The same trainer whose teacher of `loss="distil"` is that model."""
         return replace(self, taught_by=model)
