@@ -133,6 +133,14 @@ def test_a_seed_is_never_its_own_demonstration_and_fewer_seeds_are_fewer() -> No
     assert [choice.value for choice in found.of("seeds")] == [8, 16, 19]
 
 
+def test_answers_are_drawn_to_seeds_of_the_whole_file_which_may_be_sorted() -> None:
+    engine = Reader(lambda k: 2.0)
+    tune(parts(engine), rows=4)
+    asked = {re.findall(r"Question: (.*)\nAnswer:", text)[-1] for text in engine.prompts if text.endswith("Answer:")}
+    places = [place for place, seed in enumerate(SEEDS) if seed.question in asked]
+    assert len(places) == 4 and max(places) >= 8
+
+
 def test_the_same_seeds_give_the_same_figures(three: Tuned) -> None:
     again = tune(parts(Reader(lambda k: 4 - k if k <= 3 else 2.0)), rows=8)
     assert json.dumps(report.to_json(again)) == json.dumps(report.to_json(three))

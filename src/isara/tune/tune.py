@@ -159,7 +159,7 @@ class _Tuning:
     def texts(self, choices: Sequence[Choice]) -> list[Sampled]:
         """Texts at each temperature; answers after the k that was found."""
         k = int(best([each for each in choices if each.setting == "answers.demos" and each.value]).value)
-        asked = self.measured[: self.rows]
+        asked = sample(self.measured, self.rows, self.parts.config.seed)  # a file may be sorted
         found = []
         for temperature in self.questions:
             found.append(questions(self.parts, self.asker, temperature, self.rows))
