@@ -1,7 +1,7 @@
 """The reader: the base model, tuned on the seeds to read demonstrations, answers in the place of the last model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from isara.build import build_parts
 from isara.config import load_config
 from isara.errors import ConfigError, RunError
-from isara.evaluate.verdict import judge, sentence
+from isara.evaluate.verdict import Verdict, judge, sentence
 from isara.folder import stage_folder
 from isara.loop import generate_pairs, run
 from isara.parts import Parts
@@ -90,16 +90,14 @@ def test_the_reader_of_runs_sees_its_training(tmp_path: Path) -> None:
     assert not stage_folder(tmp_path / "other", READER, "train").exists()
 
 
-def reading(out: Path, bits: float, *settings: str, right: float = 1.0, **changed: Any) -> Parts:
+def reading(out: Path, bits: float, *settings: str) -> Parts:
     """A run whose reader finds the held-out answers so dear; the last iteration's model takes 1 bit a word."""
-    changed.setdefault("reader", Reading())
-    return village(
-        out,
-        *(FROM, "evaluate.reader=true", *settings),
-        bits={**BITS, "reader": bits},
-        right={**RIGHT, "reader": right},
-        **changed,
-    )
+    return village_with_reader(out, {**BITS, "reader": bits}, *settings)
+
+
+def village_with_reader(out: Path, bits: dict[str, float], *settings: str) -> Parts:
+    made = village(out, FROM, "evaluate.reader=true", *settings, bits=bits, right={**RIGHT, "reader": 1.0})
+    return replace(made, reader=Reading())
 
 
 @pytest.mark.parametrize(
@@ -133,28 +131,45 @@ def test_a_run_measures_its_reader_after_demonstrations(tmp_path: Path, bits: fl
 
 def test_where_the_loop_does_not_help_the_reader_may_still(tmp_path: Path) -> None:
     bits = {**BITS, "seeds-only": 0.4, "reader": 0.2}
-    made = village(tmp_path / "run", FROM, "evaluate.reader=true", bits=bits, right={**RIGHT, "reader": 1.0})
-    result = run(replace(made, reader=Reading()))
+    result = run(village_with_reader(tmp_path / "run", bits))
     assert result.best == SEEDS_ONLY and result.verdict is not None
     said = sentence(result.verdict)
     assert "not shown to be better than the seeds-only model and the reader after demonstrations" in said
     assert said.endswith("the reader is better: `isara answer --model RUN --reader`.")
 
 
-def test_a_scored_reader_is_held_against_the_iteration_by_its_answers(tmp_path: Path) -> None:
-    given = [(GivenAnswer("a", False, 0.5, {"right": float(place % 3 == 0)})) for place in range(24)]
-    right = GivenAnswer("a", False, 0.5, {"right": 1.0})
+def scored_rows(*right: Callable[[int], bool]) -> list[list[GivenAnswer]]:
+    """Answers of several models to 24 questions, right where a function of the place says so."""
+    return [[GivenAnswer("a", False, 0.5, {"right": float(rule(place))}) for place in range(24)] for rule in right]
+
+
+def verdict_on(ours: Callable[[int], bool], alone: Callable[[int], bool]) -> Verdict:
+    """Of a run whose base model is right in 3 questions and whose reader in all."""
+    base, seeds_only, iteration, reader = scored_rows(lambda place: place < 3, alone, ours, lambda _: True)
     rows = [HeldoutRow(str(place), 10, 20.0, 20.0, ("s",)) for place in range(24)]
-    models = {
-        0: [replace(row, given=one, given_demos=one) for row, one in zip(rows, given, strict=True)],
-        SEEDS_ONLY: [replace(row, given=one) for row, one in zip(rows, given, strict=True)],
-        READER: [replace(row, given_demos=right) for row in rows],
-        1: [replace(row, given=one) for row, one in zip(rows, given, strict=True)],
-    }
-    verdict = judge(models, 1)
-    assert verdict is not None and [gain.over for gain in verdict.gains][-1] == "reader"
-    gain = verdict.gains[-1]
-    assert (gain.measure, gain.n, gain.worse) == ("score", 24, True) and gain.mean == pytest.approx(-2 / 3)
+    found = judge(
+        {
+            0: [replace(row, given=one, given_demos=one) for row, one in zip(rows, base, strict=True)],
+            SEEDS_ONLY: [replace(row, given=one) for row, one in zip(rows, seeds_only, strict=True)],
+            READER: [replace(row, given_demos=one) for row, one in zip(rows, reader, strict=True)],
+            1: [replace(row, given=one) for row, one in zip(rows, iteration, strict=True)],
+        },
+        1,
+    )
+    assert found is not None
+    return found
+
+
+def test_a_scored_reader_is_held_against_the_iteration_by_its_answers() -> None:
+    gain = verdict_on(lambda place: place < 8, lambda place: place < 8).gains[-1]
+    assert (gain.over, gain.measure, gain.n, gain.worse) == ("reader", "score", 24, True)
+    assert gain.mean == pytest.approx(-2 / 3)
+
+
+def test_a_better_reader_alone_does_not_make_the_loop_a_failure() -> None:
+    verdict = verdict_on(lambda place: place < 12, lambda place: place > 12)
+    assert not verdict.helped and min(gain.mean for gain in verdict.gains[:-1]) > 0 > verdict.gains[-1].mean
+    assert sentence(verdict).startswith("It is not shown that the loop helps: ")
 
 
 def test_the_reader_is_measured_where_it_is_wanted(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def sentence(verdict: Verdict) -> str:
         return f"{better}, {by}: {said}; {absent}.{_budgets(verdict)}"
     head = (
         "The loop did not help"
-        if any(gain.mean <= 0 for gain in verdict.gains)
+        if any(gain.mean <= 0 for gain in verdict.gains if gain.over != "reader")
         else "It is not shown that the loop helps"
     )
     return (
