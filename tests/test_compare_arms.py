@@ -59,6 +59,7 @@ CHANGES: dict[str, set[str]] = {
     "kind-check": {"filters.agreement", "filters.kind"},
     "by-kind": {"questions.focus", "filters.agreement", "filters.kind"},
     "no-check": {"filters.agreement"},
+    "no-kinds": set(),
     "base-asks": FROM,
     "worst-focus": {"questions.focus"},
     "balanced-focus": {"questions.focus"},

@@ -174,10 +174,10 @@ def _best_of_four(score: str) -> dict[str, Setting]:
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
 _NO_PREFERENCE: dict[str, Setting] = {"prefer.method": "none"}  # of answers that are wrong, or zero-shot themselves
 _NO_CHECK: dict[str, Setting] = {"filters.agreement": None, "filters.kind": False}
-# Methods of others take the first answer, and their models answer without demonstrations, which icl_gain needs.
+# Methods of others ask about anything and take the first answer, which icl_gain can't rate without demonstrations.
 _NO_SELECTION: dict[str, Setting] = {
     **{"select.answers": 1, "select.rule": "first", "select.weights": {}, "select.keep": {}, "select.scores": ()},
-    "train.weights": "none",
+    **{"train.weights": "none", "questions.focus": "uniform"},
 }
 # The seeds alone: no pairs, and no answers of the model's own to everyday questions.
 _SEEDS_ALONE: dict[str, Setting] = {"iterations": 1, "generate.accept": 0, "train.anchors": 0.0}
@@ -412,6 +412,11 @@ ARMS = (
         name="seed-weight",
         about="a seed's answer counts four times as much in training as a generated one",
         overrides={"train.seed_weight": 4.0},
+    ),
+    Arm(
+        name="no-kinds",
+        about="questions follow seeds of any kind, and answers are kept of whatever kind they are",
+        overrides={"questions.focus": "uniform", "filters.kind": False},
     ),
     Arm(
         name="score-weights",
