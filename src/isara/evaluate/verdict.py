@@ -20,7 +20,7 @@ FEW_PAIRS = 20  # held-out pairs below which figures say little
 LEAST_PAIRS = 6
 _LEAST_CONTENT = 5.0  # pairs among which the weight of the tokens has to be spread (effective number, Kish 1965)
 
-_SHOWN: tuple[Rival, ...] = ("demonstrations", "reader")  # asked after demonstrations
+SHOWN: tuple[Rival, ...] = ("demonstrations", "reader")  # asked after demonstrations
 
 MEASURES: dict[Measure, str] = {
     "score": "the recipe's score",
@@ -106,8 +106,8 @@ class Verdict:
         return not self.missing and all(gain.shown for gain in self.gains if gain.over != "reader")
 
     @property
-    def reader(self) -> Gain | None:
-        """The gain over the reader, where it is not shown to be one."""
+    def unbeaten_reader(self) -> Gain | None:
+        """The gain over the reader, where it is not shown to be above 0."""
         return next((gain for gain in self.gains if gain.over == "reader" and not gain.shown), None)
 
 
@@ -153,7 +153,7 @@ def sentence(verdict: Verdict) -> str:
     by = f"by {MEASURES[verdict.measure]} on {_many(verdict.n)}"
     said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
     of = " (95 % intervals of paired differences)" if any(gain.spread for gain in verdict.gains) else ""
-    reader = verdict.reader
+    reader = verdict.unbeaten_reader
     if verdict.helped:
         best = "the best" if reader is None else "the best without pairs before the question"
         return f"Iteration {verdict.chosen} is {best}, {by}: {said}{of}.{_budgets(verdict)}{_of_reader(reader)}"
@@ -307,7 +307,7 @@ def _gain(
     column = _column(base)
     for weighed, they, we in zip(base, theirs, ours, strict=True):
         if measure == "score":
-            scored = they.given_demos if over in _SHOWN else they.given
+            scored = they.given_demos if over in SHOWN else they.given
             if (pair := _scores(we, scored, column)) is not None:
                 gains.append(pair[0] - pair[1])
                 sizes.append(1.0)
@@ -318,7 +318,7 @@ def _gain(
                 gains.append(sum(each * (b - a) for each, b, a in bits))
                 sizes.append(weight)
         else:
-            gains.append((they.bits_demos if over in _SHOWN else they.bits) - we.bits)
+            gains.append((they.bits_demos if over in SHOWN else they.bits) - we.bits)
             sizes.append(float(we.bytes))
     if not gains:
         return Gain(over, measure, 0, 0.0, Interval(-float("inf"), float("inf")))

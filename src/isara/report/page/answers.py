@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from isara.evaluate.verdict import MEASURES, Gain, Rival, Verdict
+from isara.evaluate.verdict import MEASURES, SHOWN, Gain, Rival, Verdict
 from isara.records import READER, SEEDS_ONLY, GivenAnswer, HeldoutRow
 from isara.report.facts import Run
 from isara.report.terminal import RIVALS
@@ -92,7 +92,7 @@ def _compared(run: Run, number: int, gain: Gain) -> Iterator[str]:
     base, ours = run.base.items, run.at(number).items
     theirs = run.at({"seeds-only": SEEDS_ONLY, "reader": READER}.get(gain.over, 0)).items
     for weighed, they, we in zip(base, theirs, ours, strict=True):
-        given = they.given_demos if gain.over in ("demonstrations", "reader") else they.given
+        given = they.given_demos if gain.over in SHOWN else they.given
         scored = not we.selects and all(each is not None and each.scores for each in (we.given, given))
         if {"score": scored, "content": sum(weighed.token_weights) > 0, "likelihood": True}[gain.measure]:
             yield we.id
