@@ -200,8 +200,27 @@ def test_a_collapse_shows_in_the_figures(caplog: pytest.LogCaptureFixture) -> No
     assert worse["answer_distinct_2"] < figures["answer_distinct_2"]
     assert caplog.messages == [
         f"answers of the kind '{LENDING}' are 100 % of the accepted pairs and 50 % of the seeds: read some of them; "
-        "filters.balance keeps kinds near the seeds'"
+        "filters.balance keeps kinds near the seeds'",
+        f"the accepted pairs hardly have '{SELLING}' (50 % of the seeds, 0 % of the pairs), and a model forgets what "
+        "its pairs lack: the model doesn't give such answers; ask evenly (questions.focus), or add seeds like them",
     ]
+
+
+def test_a_kind_that_a_check_takes_is_named_with_the_check(caplog: pytest.LogCaptureFixture) -> None:
+    lending, selling = ([pair.answer for pair in SEEDS if pair.answer.startswith(start)] for start in ("Sorry", "As"))
+    kept = [row(f"Who lends {n} masks?", lending[n % len(lending)]) for n in range(20)]
+    taken = [
+        row(f"Who sells {n} masks?", selling[0], False) | {"rejection": {"reason": "agreement"}} for n in range(30)
+    ]
+    few = [row(f"What do {n} masks cost?", selling[n]) for n in range(5)]
+    pool = Pool(HashEmbedder(), SEEDS)
+    collapse_figures(pool, [*kept, *few, *taken])
+    [message] = [message for message in caplog.messages if "hardly" in message]
+    assert f"'{SELLING}' (50 % of the seeds, 20 % of the pairs; agreement took 30)" in message
+    assert message.endswith("filters.kind: true with filters.agreement: null asks the seeds' questions instead")
+    caplog.clear()
+    collapse_figures(pool, [*kept, *few, *few, *taken])
+    assert not [message for message in caplog.messages if "hardly" in message], "a third, where chance gives a half"
 
 
 def test_figures_of_nothing() -> None:

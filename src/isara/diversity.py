@@ -1,12 +1,14 @@
 """Figures that show a collapse: how varied the accepted pairs are, and how far they have left the seeds."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from isara.kinds import KindShare, kinds_report
+from isara.kinds import OTHER, Kinds, KindShare, kinds_report
 from isara.marks import turn_mark
 from isara.nearness import MOST, least_nearness, nearest_others, stride
 from isara.pool import Pool
@@ -16,6 +18,8 @@ _log = logging.getLogger("isara")
 _DOMAIN = 0.95  # share of the seeds that are inside their own domain by definition
 _NGRAM = 4  # as the filter `repetition` has it
 _SPREADS, _FEWEST = 0.3, 20  # a share that moves so far among so many accepted pairs is worth a warning
+# A kind is lost under half of its share among the seeds, if draws at that share give so few once in a hundred at most.
+_LOST, _BELOW_CHANCE = 0.5, 2.33  # standard deviations
 
 
 def collapse_figures(demonstrations: Pool, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -30,6 +34,7 @@ def collapse_figures(demonstrations: Pool, rows: Sequence[Mapping[str, Any]]) ->
     answers = [row["answer"] for row in rows if row["answer_draws"]]
     kinds = kinds_report([pair.answer for pair in seeds.pairs], [row["answer"] for row in accepted])
     _warn_of_spread(kinds, len(accepted))
+    _warn_of_lost(kinds, [pair.answer for pair in seeds.pairs], rows)
     return {
         **diversity(accepted),
         **dict(_nearness(seeds, [row["question"] for row in accepted])),
@@ -88,3 +93,41 @@ def _warn_of_spread(kinds: Sequence[KindShare], accepted: int) -> None:
             100 * moved.accepted,
             100 * moved.seeds,
         )
+
+
+def _warn_of_lost(kinds: Sequence[KindShare], seeds: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Names the kinds of the seeds' answers that the accepted pairs hardly have, each with what took most of them."""
+    accepted = sum(row["accepted"] for row in rows)
+    lost = [share for share in kinds if share.kind != OTHER and _is_lost(share, accepted)]
+    if accepted < _FEWEST or not lost:
+        return
+    dropped = [row for row in rows if row["answer_draws"] and not row["accepted"]]
+    kind_of = zip(dropped, Kinds(seeds).of([row["answer"] for row in dropped]), strict=True)
+    took = {share.kind: Counter[str]() for share in lost}
+    for row, kind in kind_of:
+        if kind in took:
+            took[kind][row["rejection"]["reason"]] += 1
+    named = [
+        f"{share.kind!r} ({100 * share.seeds:.0f} % of the seeds, {100 * share.accepted:.0f} % of the pairs"
+        + "".join(f"; {reason} took {count}" for reason, count in took[share.kind].most_common(1))
+        + ")"
+        for share in lost
+    ]
+    reasons = sum(took.values(), Counter[str]()).most_common(1)
+    _log.warning(
+        "the accepted pairs hardly have %s, and a model forgets what its pairs lack: %s",
+        ", ".join(named),
+        _FORGOTTEN.get(reasons[0][0] if reasons else "", "loosen what took them, or ask evenly (questions.focus)"),
+    )
+
+
+def _is_lost(share: KindShare, accepted: int) -> bool:
+    few = share.seeds - _BELOW_CHANCE * sqrt(share.seeds * (1 - share.seeds) / max(1, accepted))
+    return share.accepted < min(_LOST * share.seeds, few)
+
+
+_FORGOTTEN = {
+    "agreement": "the second model doesn't give such answers either; filters.kind: true with filters.agreement: null "
+    "asks the seeds' questions instead",
+    "": "the model doesn't give such answers; ask evenly (questions.focus), or add seeds like them",
+}
