@@ -438,6 +438,18 @@ def test_a_completion_that_leaves_no_room_for_a_prompt_is_an_error(tmp_path: Pat
         align(tmp_path / "run", "answers.max_new_tokens=2040")
 
 
+def test_a_chat_whose_opening_fills_the_room_is_an_error(tmp_path: Path) -> None:
+    long = replace(word_renderer().format, start="You are here to help. " * 10)
+    message = "expected room for a prompt of at least 50 tokens, found 30: .*answers.max_new_tokens has 70; lower it"
+    with pytest.raises(ModelError, match=message):
+        align(
+            tmp_path / "run",
+            "questions.max_new_tokens=20",
+            "answers.max_new_tokens=70",
+            renderer=word_renderer(100, long),
+        )
+
+
 def test_a_filter_may_measure_with_numpy(tmp_path: Path) -> None:
     class Far:
         def __call__(self, candidate: Candidate, kept: Pool) -> Rejection | None:

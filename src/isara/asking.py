@@ -11,7 +11,7 @@ from isara.protocols import Engine, EngineFactory, Retrieve, TokenEngine
 from isara.records import Completion, Draw, HeldoutRow, Prompt, QAPair, Sampling
 from isara.render import Renderer
 
-LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
+_LEAST_PROMPT = 16  # tokens; with less room, no question fits, let alone a demonstration
 
 
 def no_demos(pair: QAPair) -> Sequence[tuple[QAPair, float]]:
@@ -127,9 +127,10 @@ class Asker:
         """
         length = self.renderer.context_length
         room = length - sampling.max_new_tokens
-        if room < LEAST_PROMPT:
+        least = max(_LEAST_PROMPT, len(self.renderer.question([]).ids))  # what opens a chat may be longer
+        if room < least:
             raise ModelError(
-                f"expected room for a prompt of at least {LEAST_PROMPT} tokens, found {max(room, 0)}: of the model's "
+                f"expected room for a prompt of at least {least} tokens, found {max(room, 0)}: of the model's "
                 f"context of {length} tokens {stage}.max_new_tokens has {sampling.max_new_tokens}; lower it"
             )
         return room
@@ -141,7 +142,7 @@ class Asker:
         self, render: Callable[[Sequence[QAPair]], Prompt], demos: Sequence[QAPair], room: int
     ) -> tuple[Prompt, Sequence[QAPair]]:
         fitted = self.renderer.fit(render, demos, room)
-        assert fitted is not None, "a prompt without demonstrations is shorter than LEAST_PROMPT"
+        assert fitted is not None, "room() sees to it"
         return fitted
 
     def _opened(self) -> Engine:
