@@ -9,7 +9,7 @@ import pytest
 
 from isara.compare.arms import ARMS, Arm, find_arms
 from isara.compare.trainers import ShuffledAnswers
-from isara.config import load_config
+from isara.config import load_config, sized
 from isara.folder import read_config
 from isara.pool import Pool
 from isara.testing import HashEmbedder
@@ -102,6 +102,14 @@ def test_an_arm_changes_nothing_else_in_the_config(arm: Arm) -> None:
     common = {"evaluate.patience", "evaluate.seeds_only", "evaluate.reader", "evaluate.answers"}
     assert differing == CHANGES[arm.name] | {"out", "seed"} | common
     assert (own.seed, own.out, own.evaluate.patience) == (7, "/runs/own", None)
+
+
+@pytest.mark.parametrize("weights", [4_000_000, 135_000_000, 2_000_000_000])
+def test_every_arm_can_be_run_at_every_size(weights: int) -> None:
+    base, _ = sized(load_config(None, ["iterations=3"]), weights)
+    for arm in ARMS:
+        own = arm.config(base, 7, Path("/runs/own"))
+        assert own.select.answers == 1 or own.answers.temperature, arm.name
 
 
 def test_the_arms_that_break_the_rule_of_no_instructions_say_so() -> None:

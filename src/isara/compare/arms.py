@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from isara.compare import others
 from isara.compare.trainers import ShuffledAnswers
-from isara.config import Config, load_config
+from isara.config import SEVERAL, Config, load_config
 from isara.errors import ConfigError
 from isara.parts import Parts
 from isara.sizes import settings_for
@@ -166,9 +166,15 @@ def _scores(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*config.select.scores, "question")))
 
 
+def _not_greedy(config: Config) -> float | None:
+    """The recipe's temperature of answers, where they are not all the same by it."""
+    return SEVERAL if config.answers.temperature == 0 else config.answers.temperature
+
+
 def _best_of_four(score: str) -> dict[str, Setting]:
     """Four answers a question, of which the one with the highest score is taken."""
-    return {"select.answers": 4, "select.rule": score, "select.weights": {}}
+    drawn: dict[str, Setting] = {"select.answers": 4, "answers.temperature": _not_greedy}
+    return {**drawn, "select.rule": score, "select.weights": {}}
 
 
 _NO_READER: dict[str, Setting] = {"questions.from": "last", "answers.from": "last"}
