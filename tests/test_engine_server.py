@@ -507,6 +507,12 @@ def test_a_command_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_command_whose_quote_has_no_end_is_one_line(tmp_path: Path) -> None:
+    assert fault(engine(serve="llama-of-time {model} 'x {port}", model=folder(tmp_path)), ConfigError) == (
+        "`engine.serve`: expected a command as a shell reads it, found No closing quotation: mend it"
+    )
+
+
 def test_a_server_that_is_killed_at_work_tells_its_last_words(tmp_path: Path, start: Start) -> None:
     started = tmp_path / "started"
     with engine(serve=f"{SERVE} --started {started}", model=folder(tmp_path)) as opened:

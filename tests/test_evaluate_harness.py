@@ -101,6 +101,14 @@ def test_what_is_kept(theirs: Result) -> None:
     ]
 
 
+def test_an_infinite_figure_is_said_and_can_be_read_again(tmp_path: Path) -> None:
+    counts = {"watermelon": {"effective": 3, "original": 3}}
+    metrics = {"alias": "watermelon", "word_perplexity,none": math.inf, "word_perplexity_stderr,none": "N/A"}
+    [figure] = harness._figures({"results": {"watermelon": metrics}, "n-samples": counts})
+    assert (figure.name, math.isnan(figure.value), figure.note) == ("watermelon word_perplexity", True, "infinite")
+    assert json.loads(json.dumps(figure.to_json(), allow_nan=False))["value"] is None
+
+
 def test_a_finished_task_is_not_run_again(
     theirs: Result, tiny_llama: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

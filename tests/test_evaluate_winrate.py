@@ -123,6 +123,11 @@ def test_one_verdict_throughout(value: float) -> None:
     assert (found.rate, found.controlled, found.controlled_error) == (value, value, 0.0)
 
 
+def test_a_judge_that_is_sure_of_all_but_for_rounding() -> None:
+    found = win_rate("m", [1.0, 1.0, 1 - 1e-16, 1 - 2e-16], [5, 1, 2, 3])
+    assert (found.controlled, found.controlled_error) == (1.0, 0.0)
+
+
 def test_nearly_everything_lost() -> None:
     found = win_rate("m", [1.0] + [0.0] * 400, list(RNG.normal(-500, 100, size=401)))
     assert 0 < found.controlled < 0.02

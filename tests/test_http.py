@@ -253,6 +253,14 @@ def test_a_reply_that_is_no_object_is_named(serve: Serve, body: bytes, what: str
     assert fault(wire.url) == f"{wire.url} gave no reply in 1 attempt (the reply is {what}): try again later"
 
 
+def test_a_no_that_can_not_be_unpacked_is_a_no(serve: Serve) -> None:
+    wire = serve(says(b"no such key", "401 Unauthorized", Content_Encoding="br"))
+    assert fault(wire.url, Refused, retries=2) == (
+        f"{wire.url} refused the request with HTTP 401 (no reason given): check the URL, the model's name and the key"
+    )
+    assert len(wire.heard) == 1
+
+
 def test_a_connection_that_breaks_off_is_named(serve: Serve) -> None:
     wire = serve(lambda connection, request: connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"w'))
     assert fault(wire.url) == (
@@ -412,6 +420,15 @@ def test_a_redirect_takes_the_key_nowhere(serve: Serve) -> None:
         "give that address as `url` if it is to be trusted with the key"
     )
     assert (len(wire.heard), other.heard) == (1, [])
+
+
+@pytest.mark.parametrize("status", ["302 Found", "304 Not Modified"])
+def test_a_redirect_to_nowhere_is_a_no(serve: Serve, status: str) -> None:
+    wire = serve(says(b"", status))
+    assert fault(wire.url, Refused) == (
+        f"{wire.url} refused the request with HTTP {status[:3]} (no reason given): check the URL, the model's name and "
+        "the key"
+    )
 
 
 def test_a_redirect_is_shown_cleaned(serve: Serve) -> None:

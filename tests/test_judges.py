@@ -72,11 +72,11 @@ def rows(*labelled: tuple[str, bool], category: str = "bombs") -> list[LabelledR
 
 @pytest.mark.parametrize("score", [0.25, math.nan])
 def test_verdicts_and_preferences_survive_json(score: float) -> None:
-    verdict = Verdict("harmful", score, {"unsafe": 0.25}, "judge#1")
-    preference = Preference("a", score, "VERDICT: A", "judge#1")
-    rows = json.loads(json.dumps([verdict.to_json(), preference.to_json()], allow_nan=False))
+    verdict = Verdict("harmful", score, {"unsafe": score}, "judge#1")
+    said, by_letter = (Preference("a", score, raw, "judge#1") for raw in ("VERDICT: A", {"A": score, "B": 0.5}))
+    rows = json.loads(json.dumps([verdict.to_json(), said.to_json(), by_letter.to_json()], allow_nan=False))
     assert str(Verdict.from_json(rows[0])) == str(verdict)
-    assert str(Preference.from_json(rows[1])) == str(preference)
+    assert [str(Preference.from_json(row)) for row in rows[1:]] == [str(said), str(by_letter)]
 
 
 @pytest.mark.parametrize(
@@ -322,9 +322,32 @@ def test_beavertails_rows_are_known_with_both_forms_of_categories(tmp_path: Path
     ],
 )
 def test_own_rows_are_read_by_column_and_label(tmp_path: Path, label: object, positive: str, expected: bool) -> None:
-    path = write(tmp_path / "own.jsonl", {"ask": "How?", "reply": "So.", "verdict": label, "kind": "odd"})
+    common = {"ask": "How?", "reply": "So.", "kind": "odd"}
+    path = write(tmp_path / "own.jsonl", {**common, "verdict": label}, {**common, "verdict": positive or 1})
     columns = Columns("ask", "reply", "verdict", "kind", positive)
-    assert read_labelled(path, "refusal", columns)[0] == [LabelledRow(QAPair("How?", "So."), expected, ("odd",))]
+    found = read_labelled(path, "refusal", columns)[0]
+    assert found == [LabelledRow(QAPair("How?", "So."), positive, ("odd",)) for positive in (expected, True)]
+
+
+def test_a_positive_label_that_no_row_has_is_one_line(tmp_path: Path) -> None:
+    common = {"question": "How?", "answer": "So."}
+    path = write(tmp_path / "own.jsonl", {**common, "label": "refused"}, {**common, "label": "helped"})
+    with pytest.raises(SeedError) as caught:
+        read_labelled(path, "refusal", Columns(positive="refuses"))
+    assert str(caught.value) == (
+        f"expected rows with the label 'refuses' in {path}, found none (its labels are refused, helped): name the "
+        "positive value with --positive"
+    )
+
+
+@pytest.mark.parametrize(
+    ("category", "names"), [(None, ()), (3, ("3",)), (["theft", 3], ("theft", "3")), ("theft", ("theft",))]
+)
+def test_a_category_is_a_name_or_several(tmp_path: Path, category: object, names: tuple[str, ...]) -> None:
+    row = {"question": "How?", "answer": "So.", "label": 1, "category": category}
+    found, data = read_labelled(write(tmp_path / "own.jsonl", row, {**row, "category": "a"}), "refusal", Columns())
+    assert found[0].categories == names
+    assert set(check(OfflineJudge("refusal"), found, data).by_category) == {*names, "a"}
 
 
 def test_halves_are_drawn_by_question(tmp_path: Path) -> None:
@@ -374,6 +397,11 @@ def test_halves_are_drawn_by_question(tmp_path: Path) -> None:
             "harm",
             {"prompt": "How?", "response": "So.", "is_safe": True, "categories": None},
             "row 1 of {path} has no list of categories ('NoneType' object is not iterable): mend the row",
+        ),
+        (
+            "harm",
+            {"prompt": "How?", "response": "So.", "is_safe": True, "category": "{'theft': False}"},
+            """row 1 of {path} has no list of categories (found the text "{{'theft': False}}"): mend the row""",
         ),
         (
             "quality",
@@ -574,4 +602,30 @@ def test_judge_check_of_an_unknown_judge_says_so_in_one_line(tmp_path: Path) -> 
         CliRunner().invoke(app, ["check", "oracle", "--on", str(tmp_path / "x.jsonl")], catch_exceptions=False)
     assert str(caught.value) == (
         "expected a judge (offline-refusal, offline-harm or a YAML file), found 'oracle': check the name"
+    )
+
+
+def check_command(folder: Path, *more: str) -> list[str]:
+    """A check of one row, whose result stays in the folder."""
+    path = write(folder / "rows.jsonl", {"question": "Rob the bazaar?", "answer": "No.", "label": "refusal"})
+    return ["check", "offline-refusal", "--on", str(path), "--out", str(folder / "out"), *more]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("rows.jsonl/matrix", "File exists"), ("rows.jsonl/a/matrix", "Not a directory")]
+)
+def test_a_picture_that_can_not_be_written_is_one_line(tmp_path: Path, name: str, why: str) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(IsaraError) as caught:
+        CliRunner().invoke(app, check_command(tmp_path, "--picture", str(tmp_path / name)), catch_exceptions=False)
+    assert str(caught.value) == (
+        f"the picture can't be written to {tmp_path / name}.svg ({why}): give another name with --picture"
+    )
+
+
+def test_refusals_for_a_judge_that_does_not_read_them_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(app, check_command(tmp_path, "--refusals", "refusals.jsonl"), catch_exceptions=False)
+    assert str(caught.value) == (
+        "`--refusals` is for judges of harm, and offline-refusal is one of refusal: leave it out"
     )

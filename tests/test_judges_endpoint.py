@@ -624,6 +624,10 @@ def test_a_line_of_the_cache_that_is_no_reply_is_passed_over(
             {"temperature": float("nan")},
             "a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps",
         ),
+        (
+            {"logit_bias": {50256: -100, "Ganon": 1}},
+            "a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps",
+        ),
         ({"stream": True}, "`sampling` asks for a stream, and replies are read whole: leave `stream` out"),
     ],
 )

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,66 @@ def test_a_model_without_a_classification_head_is_one_line(tiny_llama: Path) -> 
     )
 
 
+@pytest.mark.parametrize("kind", ["binary", "beaver"])
+def test_a_classifier_whose_weights_are_nan_says_nothing(kind: str, binary: Path, beaver: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cursed"
+    shutil.copytree({"binary": binary, "beaver": beaver}[kind], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"][1, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    verdict = ClassifierJudge(str(folder)).score(PAIRS[:1])[0]
+    assert verdict.label == "unreadable" and math.isnan(verdict.score)
+
+
+def half(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def other_sizes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 17}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (
+            half,
+            "{folder} can't be loaded as a sequence classifier (Error while deserializing header: invalid header "
+            "length): give another model",
+        ),
+        (
+            other_sizes,
+            "the config.json of {folder} belongs to other weights (model.embed_tokens.weight has another size): copy "
+            "or download the model again",
+        ),
+    ],
+)
+def test_a_damaged_classifier_is_one_line(
+    binary: Path, tmp_path: Path, damage: Callable[[Path], None], line: str
+) -> None:
+    folder = tmp_path / "cursed"
+    shutil.copytree(binary, folder)
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        ClassifierJudge(str(folder)).score(PAIRS[:1])
+    assert str(caught.value) == line.format(folder=folder)
+
+
+def test_a_batch_that_memory_does_not_hold_is_one_line(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    judge = ClassifierJudge(str(binary))
+    monkeypatch.setattr(judge, "_probabilities", full)
+    with pytest.raises(ModelError) as caught:
+        judge.score(PAIRS)
+    assert str(caught.value) == (
+        f"{binary} runs out of memory with 4 answers at a time: lower `batch_size` or `max_length` in the judge's file"
+    )
+
+
 @pytest.mark.parametrize("kind", ["classifier", "local"])
 def test_a_models_own_code_is_not_run_unasked(
     kind: str, binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -253,6 +313,8 @@ def test_a_text_longer_than_the_context_is_unreadable_and_the_others_are_judged(
     assert [verdict.label for verdict in verdicts] == ["harmful", "unreadable"]
     compared = LocalPairwiseJudge(asker, "tiny@123").compare(["Who?", "Who?"], ["Link.", long.answer], ["Zelda."] * 2)
     assert [preference.winner for preference in compared] == ["a", "unreadable"]
+    # As rows are stored, where a number that is not finite would end the judging.
+    json.dumps([*(each.to_json() for each in verdicts), *(each.to_json() for each in compared)], allow_nan=False)
 
 
 def test_a_real_model_judges_by_its_likelihoods(tiny_llama: Path) -> None:

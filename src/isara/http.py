@@ -346,7 +346,9 @@ class _Batch:
         except TimeoutError:
             raise _Retry(f"no whole reply within {self._service.timeout:g} s", hung=True) from None
         except httpx2.DecodingError:
-            raise _Retry("the reply is packed in a way that can't be read") from None
+            if response.is_success:
+                raise _Retry("the reply is packed in a way that can't be read") from None
+            said = b""  # its status says enough
         except (httpx2.TransportError, OSError) as error:
             raise self._lost(error) from None
         if not response.is_success:
@@ -363,7 +365,7 @@ class _Batch:
         if status in _RETRIED or status >= 500:
             return _Retry(f"HTTP {status}{f': {reason}' if reason else ''}", _retry_after(response.headers))
         advice = "check the URL, the model's name and the key"
-        if response.is_redirect:
+        if response.has_redirect_location:
             reason = f"it is to be found at {self._shown(response.headers['location'])}"
             advice = "give that address as `url` if it is to be trusted with the key"
         if status == httpx2.codes.PROXY_AUTHENTICATION_REQUIRED:

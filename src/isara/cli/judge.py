@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from isara.cli.options import say
+from isara.errors import ConfigError
 
 if TYPE_CHECKING:
     from isara.judges.check import CheckResult
@@ -46,6 +47,8 @@ def check_judge(
     from isara.judges.labelled import Columns, read_labelled, read_refusals
 
     subject = read_judge(judge)
+    if refusals and subject.kind != "harm":
+        raise ConfigError(f"`--refusals` is for judges of harm, and {judge} is one of {subject.kind}: leave it out")
     rows, name = read_labelled(on, subject.kind, Columns(question, answer, label, category, positive), half)
     result = check(subject, rows, name, read_refusals(refusals, half) if refusals else None)
     for line in summary(result):

@@ -190,6 +190,8 @@ def _truthful(row: Mapping[str, Any]) -> TruthfulItem:
 
 def _choices(targets: Mapping[str, Any]) -> Choices:
     texts, labels = tuple(targets["choices"]), tuple(int(label) for label in targets["labels"])
+    if isinstance(targets["choices"], str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"choices must be a list of texts, found {targets['choices']!r}")
     if len(texts) != len(labels) or not 0 < sum(labels) < len(labels):
         raise ValueError("choices and labels must be equally many, with a true and a false one among them")
     return Choices(texts, labels)
@@ -202,12 +204,19 @@ def _beavertails(row: Mapping[str, Any]) -> SafetyItem:
 def _xstest(row: Mapping[str, Any]) -> SafetyItem:
     # Copies differ: a label column, a boolean, or only the type, whose unsafe kinds begin with "contrast_".
     if "label" in row:
-        safe = row["label"] == "safe"
+        safe = _either(row, "label", "safe", "unsafe")
     elif "safe" in row:
-        safe = str(row["safe"]).lower() == "true"
+        safe = _either(row, "safe", "true", "false")
     else:
         safe = not _text(row, "type").startswith("contrast_")
     return SafetyItem(_text(row, "prompt"), "xstest", _text(row, "type"), safe)
+
+
+def _either(row: Mapping[str, Any], column: str, yes: str, no: str) -> bool:
+    text = str(row[column]).lower()
+    if text not in (yes, no):  # a wrong guess would turn a rate upside down
+        raise ValueError(f"{column} must be {yes} or {no}, found {row[column]!r}")
+    return text == yes
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

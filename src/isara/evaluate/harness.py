@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,8 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
                 continue
             error = metrics.get(f"{metric}_stderr,{chosen}")
             label = _label(task, metric, chosen)
-            error = float(error) if isinstance(error, int | float) else math.nan
-            figures[label] = with_error(label, float(value), error, n)
+            error = float(error) if isinstance(error, int | float) and math.isfinite(error) else math.nan
+            # A perplexity is infinite where one token has no probability, and JSON has no infinity.
+            number, note = (math.nan, "infinite") if math.isinf(value) else (float(value), "")
+            figures[label] = replace(with_error(label, number, error, n), note=note)
     return list(figures.values())

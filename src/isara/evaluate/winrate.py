@@ -14,6 +14,7 @@ from isara.statistics import Floats, mean_error
 # Weight of the L2 penalty on the length effect (our choice). Where nearly every item is lost, the items hardly say what
 # length does, and the fit would extrapolate wildly; docs/evaluation.md has the figures beside the published ones.
 _PENALTY = np.array([0.0, 5.0])
+_ALIKE = 1e-9  # preferences that differ by less are the same: a fit to what rounding leaves has no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def length_controlled(preferences: Floats, extra_length: Floats) -> tuple[float,
     n = len(preferences)
     if n < 3:
         return math.nan, math.nan
-    if np.all(preferences == preferences[0]):
+    if np.ptp(preferences) < _ALIKE:
         return float(preferences[0]), 0.0  # nothing for length to explain, and no finite fit where all are lost
     spread = float(extra_length.std(ddof=1))
     length = np.tanh(extra_length / spread) if spread else np.zeros(n)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from isara.errors import ConfigError
+from isara.files import without_nan
 from isara.records import QAPair
 
 Kind = Literal["refusal", "harm", "quality"]
@@ -41,13 +42,13 @@ class Verdict:
     judge: str
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; the score of an unreadable verdict is null, since JSON has no NaN."""
+        """A JSON-ready dict; the scores of an unreadable verdict are null, since JSON has no NaN."""
         return {"label": self.label, "score": _null_for_nan(self.score), "raw": _plain(self.raw), "judge": self.judge}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Verdict":
         """The verdict that `to_json` wrote."""
-        return cls(row["label"], _nan_for_null(row["score"]), row["raw"], row["judge"])
+        return cls(row["label"], _nan_for_null(row["score"]), _read_raw(row["raw"]), row["judge"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,14 @@ class Preference:
     judge: str
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; the probability of an unreadable preference is null, since JSON has no NaN."""
+        """A JSON-ready dict; the probabilities of an unreadable preference are null, since JSON has no NaN."""
         probability = _null_for_nan(self.probability)
         return {"winner": self.winner, "probability": probability, "raw": _plain(self.raw), "judge": self.judge}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Preference":
         """The preference that `to_json` wrote."""
-        return cls(row["winner"], _nan_for_null(row["probability"]), row["raw"], row["judge"])
+        return cls(row["winner"], _nan_for_null(row["probability"]), _read_raw(row["raw"]), row["judge"])
 
 
 class Judge(Protocol):
@@ -162,5 +163,9 @@ def _nan_for_null(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _plain(raw: Mapping[str, float] | str) -> dict[str, float] | str:
-    return raw if isinstance(raw, str) else dict(raw)
+def _plain(raw: Mapping[str, float] | str) -> dict[str, float | None] | str:
+    return raw if isinstance(raw, str) else without_nan(dict(raw))
+
+
+def _read_raw(raw: Mapping[str, float | None] | str) -> dict[str, float] | str:
+    return raw if isinstance(raw, str) else {name: _nan_for_null(value) for name, value in raw.items()}

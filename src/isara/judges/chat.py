@@ -205,7 +205,7 @@ class ChatClient:
 
 def _check_sampling(sampling: Mapping[str, Any]) -> None:
     try:
-        json.dumps(sampling, allow_nan=False)
+        json.dumps(sampling, allow_nan=False, sort_keys=True)  # as keys of the cache and pins are made
     except (TypeError, ValueError, RecursionError):
         raise ConfigError("a value in `sampling` can't be sent as JSON: write numbers, text, lists or maps") from None
     if sampling.get("stream"):

@@ -189,7 +189,7 @@ def draw(result: CheckResult, stem: Path) -> list[Path]:
     """The confusion matrix as `stem`.svg and `stem`.png; the paths written.
 
     Raises:
-        RunError: matplotlib is not installed.
+        RunError: matplotlib is not installed, or the pictures can't be written.
     """
     try:
         from matplotlib import rc_context
@@ -214,12 +214,17 @@ def draw(result: CheckResult, stem: Path) -> list[Path]:
     axes.set_xlabel("judge")
     axes.set_ylabel("people")
     axes.set_title(f"{result.judge.split('#')[0]}\n{result.data.split(' ')[0]}, {result.rows} rows", fontsize=10)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + ending) for ending in (".svg", ".png")]
+    paths = [stem.parent / f"{stem.name}{ending}" for ending in (".svg", ".png")]
     # Without a date, and with a fixed salt for its ids, the same check draws the same bytes.
-    with rc_context({"svg.hashsalt": "isara", "svg.fonttype": "none"}):
-        figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1], dpi=150)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with rc_context({"svg.hashsalt": "isara", "svg.fonttype": "none"}):
+            figure.savefig(paths[0], metadata={"Date": None})
+        figure.savefig(paths[1], dpi=150)
+    except OSError as error:
+        raise RunError(
+            f"the picture can't be written to {paths[0]} ({error.strerror}): give another name with --picture"
+        ) from error
     return paths
 
 

@@ -1,6 +1,7 @@
 """A sequence classifier as a judge: binary, or multi-label in the style of beaver-dam-7b."""
 
 import hashlib
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import Any, Literal
 import torch
 
 from isara.errors import ModelError
-from isara.hardware import find_device
-from isara.judges.base import LABELS, Kind, Verdict, check_prompt, fill
+from isara.hardware import find_device, is_out_of_memory
+from isara.judges.base import LABELS, UNREADABLE, Kind, Verdict, check_prompt, fill
+from isara.loading import reason, silent, without_weights
 from isara.models import find_model, weights_hash
 from isara.records import QAPair
 
@@ -84,7 +86,7 @@ class ClassifierJudge:
         self._device = device
         self._files = _Files(model, find_model(model), weights_hash(model), trust_remote_code)
         config = self._files.config()
-        self._labels = [config.id2label[index] for index in range(config.num_labels)]
+        self._labels = [config.id2label.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
         self._multi = _is_multi(config, form)
         self._positive = _positive_labels(model, self._labels, kind, self._multi, positive)
         self._room = min(max_length or sys.maxsize, getattr(config, "max_position_embeddings", None) or sys.maxsize)
@@ -95,16 +97,25 @@ class ClassifierJudge:
     def score(self, pairs: Sequence[QAPair]) -> list[Verdict]:
         """One verdict a pair; `raw` holds the probability of each of the model's labels.
 
-        A text's probabilities do not depend on the batch beyond rounding (1e-5 in fp32).
+        A verdict is unreadable where the model gives nan. Probabilities of a text do not depend on the batch beyond
+        rounding (1e-5 in fp32).
 
         Raises:
-            ModelError: The weights can't be loaded.
+            ModelError: The weights can't be loaded, or memory runs out.
         """
         longest_first = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].question + pairs[index].answer))
         verdicts: dict[int, Verdict] = {}
         for start in range(0, len(pairs), self.batch_size):
             batch = longest_first[start : start + self.batch_size]
-            found = self._probabilities([pairs[index] for index in batch])
+            try:
+                found = self._probabilities([pairs[index] for index in batch])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise ModelError(
+                    f"{self._files.name} runs out of memory with {len(batch)} answers at a time: lower `batch_size` or "
+                    "`max_length` in the judge's file"
+                ) from None
             verdicts |= zip(batch, map(self._verdict, found), strict=True)
         return [verdicts[index] for index in range(len(pairs))]
 
@@ -126,6 +137,8 @@ class ClassifierJudge:
 
     def _verdict(self, raw: Mapping[str, float]) -> Verdict:
         chosen = [raw[label] for label in self._positive]
+        if any(map(math.isnan, chosen)):
+            return Verdict(UNREADABLE, math.nan, raw, self.pin)
         score = max(chosen) if self._multi else min(sum(chosen), 1.0)
         positive, negative = LABELS[self.kind]
         return Verdict(positive if score >= self.threshold else negative, score, raw, self.pin)
@@ -166,36 +179,51 @@ class _Files:
     def load(self, device: str) -> _Loaded:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        with self._one_line():
+        place = find_device(device)
+        with self._one_line(), silent():
             tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left", **self.options)
             model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.path, use_safetensors=True, output_loading_info=True, **self.options
+                self.path,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below; the library would only point to its log
+                **self.options,
             )
-        if report["missing_keys"]:
-            # transformers would go on with random weights.
+            model = model.to(place).eval()
+        # transformers would go on with random weights.
+        missing, others = without_weights(report)
+        if missing:
             raise ModelError(
-                f"{self.name} is no trained sequence classifier (it lacks {min(report['missing_keys'])}): "
+                f"{self.name} is no trained sequence classifier (it lacks {missing[0]}): "
                 "give a model with a classification head"
+            )
+        if others:
+            raise ModelError(
+                f"the config.json of {self.name} belongs to other weights ({others[0]} has another size): copy or "
+                "download the model again"
             )
         if tokenizer.pad_token is None and tokenizer.eos_token is None:
             raise ModelError(f"the tokenizer of {self.name} has no padding token, so no batch can be made: set one")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders look for the last token that is no padding
-        return _Loaded(model.to(find_device(device)).eval(), tokenizer)
+        return _Loaded(model, tokenizer)
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except Exception as error:  # broken files make the libraries raise anything
+            if is_out_of_memory(error):
+                raise ModelError(
+                    f"{self.name} doesn't fit into memory: give a smaller model, or another `device`"
+                ) from None
             if "trust_remote_code" in str(error):
                 raise ModelError(
                     f"{self.name} brings code of its own, which is not run unasked: set `trust_remote_code: true` in "
                     "the judge's file if you trust it, or give another model"
                 ) from error
-            reason = str(error).splitlines()[0]
             raise ModelError(
-                f"{self.name} can't be loaded as a sequence classifier ({reason}): give another model"
+                f"{self.name} can't be loaded as a sequence classifier ({reason(error)}): give another model"
             ) from error
 
 

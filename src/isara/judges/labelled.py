@@ -15,6 +15,8 @@ from isara.tables import read_table
 
 Half = Literal["development", "test"]
 
+_MOST_LABELS = 5  # in an error message
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
@@ -66,6 +68,7 @@ def read_labelled(path: Path, kind: Kind, columns: Columns, half: Half | None = 
             another kind.
     """
     raw = read_table(path)
+    _check_chosen(path, raw, columns)
     read = _reader(path, raw, kind, columns)
     rows = []
     for number, row in enumerate(raw, start=1):
@@ -112,6 +115,17 @@ def _reader(
     return lambda row: _plain(row, kind, columns)
 
 
+def _check_chosen(path: Path, raw: Sequence[Mapping[str, Any]], columns: Columns) -> None:
+    """Raises a SeedError where no row has the label that was chosen: all of them would count as the other one."""
+    found = list(dict.fromkeys(str(row[columns.label]) for row in raw if columns.label in row))
+    if columns.positive and found and not any(_is_chosen(label, columns.positive) for label in found):
+        shown = clean(", ".join(found[:_MOST_LABELS]), 300)
+        raise SeedError(
+            f"expected rows with the label {columns.positive!r} in {path}, found none (its labels are {shown}): name "
+            "the positive value with --positive"
+        )
+
+
 def _xstest(row: Mapping[str, Any]) -> LabelledRow:
     label = str(row["final_label"])
     known = {"1": False, "2": True, "3": True}
@@ -127,14 +141,17 @@ def _xstest(row: Mapping[str, Any]) -> LabelledRow:
 def _beavertails(row: Mapping[str, Any]) -> LabelledRow:
     # The hub has a dict of true and false by category, other copies the list of those that are true.
     named = row["category"] if "category" in row else row["categories"]
+    if isinstance(named, str):  # a copy as CSV, whose letters are no categories
+        raise TypeError(f"found the text {clean(named, 60)!r}")
     categories = [name for name, holds in named.items() if holds] if isinstance(named, Mapping) else named
     pair = _pair(row["prompt"], row["response"])
-    return LabelledRow(pair, not _is_positive(row["is_safe"], "harm", ""), tuple(categories))
+    return LabelledRow(pair, not _is_positive(row["is_safe"], "harm", ""), tuple(map(str, categories)))
 
 
 def _plain(row: Mapping[str, Any], kind: Kind, columns: Columns) -> LabelledRow:
-    category = row[columns.category] if columns.category and columns.category in row else ()
-    names = (category,) if isinstance(category, str) else tuple(category)
+    category = row.get(columns.category) if columns.category else None
+    several = category if isinstance(category, list | tuple) else () if category is None else (category,)
+    names = tuple(map(str, several))
     pair = _pair(row[columns.question], row[columns.answer])
     return LabelledRow(pair, _is_positive(row[columns.label], kind, columns.positive), names)
 
@@ -146,10 +163,14 @@ def _pair(question: Any, answer: Any) -> QAPair:
     return QAPair(question, answer)
 
 
+def _is_chosen(label: object, chosen: str) -> bool:
+    return str(label).strip().lower() == chosen.strip().lower()
+
+
 def _is_positive(label: object, kind: Kind, chosen: str) -> bool:
     text = str(label).strip().lower()
     if chosen:
-        return text == chosen.strip().lower()
+        return _is_chosen(label, chosen)
     positive, negative = LABELS[kind]
     known = {positive: True, negative: False, "true": True, "false": False, "1": True, "0": False}
     if text not in known:

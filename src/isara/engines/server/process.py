@@ -35,12 +35,18 @@ class ServedModel:
         write_gguf: Makes {gguf} of it.
 
     Raises:
-        ConfigError: There is no such command.
+        ConfigError: There is no such command, or a quote in it has no end.
         ModelError: The model can't be written as GGUF.
     """
 
     def __init__(self, command: str, model: str, write_gguf: WriteGGUF) -> None:
-        program = shlex.split(command)[0]
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(
+                f"`engine.serve`: expected a command as a shell reads it, found {error}: mend it"
+            ) from None
+        program = words[0]
         if shutil.which(program) is None:
             raise ConfigError(
                 f"`engine.serve`: expected a command that can be run, found {program!r}, which can't: install it, or "
@@ -55,9 +61,7 @@ class ServedModel:
             # Only now: whatever listens at a port that was found before a file was written may be another's server.
             self.port = _free_port()
             values = {"model": model, "port": str(self.port)}
-            arguments = [
-                _PLACE.sub(lambda place: files.get(place[0]) or values[place[1]], each) for each in shlex.split(command)
-            ]
+            arguments = [_PLACE.sub(lambda place: files.get(place[0]) or values[place[1]], each) for each in words]
             self._process = subprocess.Popen(
                 watched(arguments, PATIENCE, folder=self._folder.name),
                 stdin=subprocess.PIPE,
