@@ -193,3 +193,31 @@ def test_an_adapter_of_another_model(tiny_models: dict[str, Path], base: Path, a
     assert said.startswith(f"the adapter in {adapter} can't be merged into its base (")
     assert said.endswith("): check that the base is the one it was trained on, and that it is a LoRA")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n# Hyrule\n", "mit"),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\n", "mit"),
+        ("# Hyrule\n\nA model of Zelda's.\n---\nlicense: ask Zelda\n", None),
+        ("", None),
+    ],
+)
+def test_a_licence_stands_at_the_head_of_a_card(card: str, licence: str | None, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(card.encode())
+    assert card_value(tmp_path, "license") == licence
+
+
+def test_words_without_rows_get_the_same_ones_in_each_cache(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = AutoModelForCausalLM.from_pretrained(base).config.vocab_size
+    tokenizer.add_tokens([f"<hero-{number}>" for number in range(rows - len(tokenizer) + 2)])
+    tokenizer.save_pretrained(adapter)
+    found = []
+    for cache in ("one", "other"):
+        monkeypatch.setenv("ISARA_CACHE", str(tmp_path / cache))
+        found.append((Path(find_model(str(adapter))) / "model.safetensors").read_bytes())
+    assert found[0] == found[1]

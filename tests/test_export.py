@@ -170,8 +170,35 @@ def test_a_full_disk(zelda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RunError) as error:
         write_folder(zelda, tmp_path / "out", "gguf", "f16", "zelda", 32)
     assert re.fullmatch(
-        rf"expected 50 MB of room for {tmp_path}/out.tmp, found 1 MB: free some, or give another folder with --out",
+        rf"expected 50 MB of room for {tmp_path}/.out.isara-export, found 1 MB: free some, or give another folder with "
+        "--out",
         str(error.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_like_name_is_nobodys_to_remove(zelda: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.tmp").mkdir()
+    (tmp_path / "out.tmp" / "letter.txt").write_text("Dear Zelda")
+    write_folder(zelda, tmp_path / "out", "safetensors", "", "zelda", 32)
+    assert (tmp_path / "out.tmp" / "letter.txt").read_text() == "Dear Zelda"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.tmp"]
+
+
+def test_a_link_to_an_empty_folder(zelda: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to("there")
+    write_folder(zelda, tmp_path / "out", "safetensors", "", "zelda", 32)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "there" / "config.json").is_file()
+
+
+def test_the_folder_that_the_command_runs_in(zelda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError) as error:
+        write_folder(zelda, Path("."), "safetensors", "", "zelda", 32)
+    assert str(error.value) == (
+        "expected a folder that this command does not run in for the export, found .: name another"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -530,6 +557,26 @@ def test_pushing(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said.splitlines()[1] == "pushed to hub/zelda/hyrule"
     assert (tmp_path / "hub/zelda/hyrule/README.md").read_bytes() == (finished / "final/README.md").read_bytes()
     assert (tmp_path / "hub/zelda/hyrule/.private").read_text() == "True"
+
+
+def test_a_proxy_that_can_not_be_used(zelda: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_repo(*_: object, **__: object) -> None:
+        raise ValueError("Unknown scheme for proxy URL URL('foo://x')")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    with pytest.raises(RunError) as error:
+        push(zelda, "zelda/hyrule")
+    assert str(error.value) == (
+        "zelda/hyrule could not be pushed to the hub (Unknown scheme for proxy URL URL('foo://x')): log in with "
+        "`hf auth login`, check the name and the network, and push the folder that was written with "
+        f"`hf upload zelda/hyrule {zelda}`"
+    )
+
+
+def test_an_empty_name_is_not_passed_over(finished: Path, tmp_path: Path) -> None:
+    assert exported(finished, "--to", "safetensors", "--out", tmp_path / "st", "--push-to-hub", "") == (
+        "refused: expected a name such as owner/model for the hub, found '': mend it"
+    )
 
 
 def test_a_hub_that_can_not_be_reached(finished: Path) -> None:

@@ -95,6 +95,7 @@ def _merge(folder: Path, base: str, out: Path, step: Step) -> None:
 
 def _merged(folder: Path, model: Any, tokenizer: Path | None) -> Any:
     """The model with the adapter added to its weights, in float32 so that small steps are not lost on the way."""
+    import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoTokenizer
 
@@ -103,7 +104,10 @@ def _merged(folder: Path, model: Any, tokenizer: Path | None) -> Any:
             if tokenizer is not None:
                 size, rows = len(AutoTokenizer.from_pretrained(tokenizer)), model.get_input_embeddings().weight.shape[0]
                 if size > rows:  # an adapter that brings words of its own
-                    model.resize_token_embeddings(size)
+                    # Rows that it doesn't hold are drawn; the same adapter is to give the same model everywhere.
+                    with torch.random.fork_rng(devices=[]):
+                        torch.manual_seed(0)
+                        model.resize_token_embeddings(size)
             adapted = PeftModel(model.float(), PeftConfig.from_pretrained(str(folder)))
             # Not `PeftModel.from_pretrained`, which doesn't tell which weights found no place.
             found = adapted.load_adapter(str(folder), "default")

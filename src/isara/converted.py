@@ -59,7 +59,9 @@ def card_value(folder: Path, name: str) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    _, _, rest = card.read_text("utf-8", errors="replace").partition("---\n")
+    head, _, rest = card.read_text("utf-8-sig", errors="replace").partition("---\n")
+    if head.strip():  # a rule further down, below which anything may stand
+        return None
     try:
         front = parse_yaml(rest.partition("\n---")[0])
     except YamlError:

@@ -73,7 +73,7 @@ def export(
     say(f"{made} holds the model" + (f", {made.stat().st_size / 1e6:,.0f} MB" if kind else ""))
     if kind and check:
         _check(parts, made, questions)
-    if push_to_hub:
+    if push_to_hub is not None:
         from isara.export.hub import push
 
         say(f"pushed to {push(out, push_to_hub, private=not public)}")

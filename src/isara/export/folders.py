@@ -33,7 +33,9 @@ def find_form(text: str) -> tuple[str, str]:
 
 
 def check_new(out: Path) -> None:
-    """Raises RunError where there is something in a folder, or a file."""
+    """Raises RunError where there is something in a folder, or a file, or it is the one that the command runs in."""
+    if out.resolve() == Path.cwd():  # it is replaced, and the shell would stand in a folder that is gone
+        raise RunError(f"expected a folder that this command does not run in for the export, found {out}: name another")
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists() or out.is_symlink():
@@ -56,7 +58,8 @@ def write_folder(final: Path, out: Path, form: str, kind: str, name: str, most: 
         ModelError: The model can't be written as a GGUF file.
     """
     check_new(out)
-    aside = out.with_name(out.name + ".tmp")
+    place = out.resolve()  # of a link, the folder that it names
+    aside = place.with_name(f".{place.name}.isara-export")  # removed first, so nothing of anybody else's has its name
     file = f"{name}-{kind}.gguf"
     try:
         remove(aside)
@@ -69,9 +72,9 @@ def write_folder(final: Path, out: Path, form: str, kind: str, name: str, most: 
                 _copy_files((final / card for card in _CARDS), aside)
             if form == "ollama":
                 write_text(aside / "Modelfile", _modelfile(final, file, most))
-            if out.is_dir():
-                out.rmdir()
-            aside.rename(out)
+            if place.is_dir():
+                place.rmdir()
+            aside.rename(place)
     finally:
         remove(aside)
     return out if form in ("safetensors", "adapter") else out / file

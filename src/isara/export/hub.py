@@ -27,7 +27,8 @@ def push(folder: Path, name: str, private: bool = True) -> str:
         done = api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Upload with isara export")
     except HFValidationError:
         raise RunError(f"expected a name such as owner/model for the hub, found {name!r}: mend it") from None
-    except (LocalTokenNotFoundError, HfHubHTTPError, OSError, *bases) as error:
+    except (LocalTokenNotFoundError, HfHubHTTPError, OSError, ValueError, ImportError, *bases) as error:
+        # ValueError and ImportError are what its client says of a proxy that it can't use.
         said = clean(" ".join(str(error).split()), _MOST_SAID)
         raise RunError(
             f"{name} could not be pushed to the hub ({said}): log in with `hf auth login`, check the name and the "
