@@ -26,6 +26,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # Beside `out`, `seed` and `evaluate.patience`, which differ in every arm.
 FROM = {"questions.from", "answers.from"}
+CHECKS = {"filters.agreement", "filters.kind"}
 CHANGES: dict[str, set[str]] = {
     **dict.fromkeys(("zero-shot", "icl-fixed", "icl-random", "icl-knn"), {"iterations"}),
     "sft-seeds": {"iterations", "generate.accept"},
@@ -40,7 +41,7 @@ CHANGES: dict[str, set[str]] = {
         for name in (
             *("min_question_tokens", "max_question_tokens", "min_answer_tokens", "novelty", "near_duplicate"),
             *("repetition", "echo", "copied", "form", "truncated", "run_on", "language"),
-            *("unsupported_numbers", "unsupported_contacts", "agreement"),
+            *("unsupported_numbers", "unsupported_contacts", "agreement", "kind"),
         )
     },
     "generated-only": {"train.data"},
@@ -55,11 +56,11 @@ CHANGES: dict[str, set[str]] = {
     "reader-distillation": {"train.loss", *FROM},
     "in-context-tuned": {"train.demos"},
     "seeds-ask": FROM,
-    "seeds-check": {"filters.agreement"},
-    "kind-check": {"filters.agreement", "filters.kind"},
-    "by-kind": {"questions.focus", "filters.agreement", "filters.kind"},
-    "no-check": {"filters.agreement"},
-    "no-kinds": set(),
+    "seeds-check": CHECKS,
+    "kind-check": CHECKS,
+    "by-kind": {"questions.focus", *CHECKS},
+    "no-check": CHECKS,
+    "no-kinds": {"filters.kind"},
     "base-asks": FROM,
     "worst-focus": {"questions.focus"},
     "balanced-focus": {"questions.focus"},
@@ -78,18 +79,18 @@ CHANGES: dict[str, set[str]] = {
     "ssd": {
         *("iterations", "generate.accept", "answers.retrieve", "train.data"),
         *(f"filters.{name}" for name in ("min_answer_tokens", "repetition", "echo", "copied")),
-        *("filters.unsupported_numbers", "filters.unsupported_contacts", "filters.agreement"),
+        *("filters.unsupported_numbers", "filters.unsupported_contacts", *CHECKS),
         *FROM,
     },
     "self-instruct": {
-        "filters.agreement",
+        *CHECKS,
         *("iterations", "generate.accept", "answers.retrieve"),
         *("questions.temperature", "questions.top_p"),
         *FROM,
     },
-    "self-align": {"filters.agreement"},
-    "i-sheep": {"answers.retrieve", "train.data", "filters.agreement", *FROM},
-    "humpback": {"filters.agreement"},
+    "self-align": CHECKS,
+    "i-sheep": {"answers.retrieve", "train.data", *CHECKS, *FROM},
+    "humpback": CHECKS,
 }
 
 

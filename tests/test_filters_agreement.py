@@ -16,7 +16,7 @@ from isara.compare.trainers import EqualSteps, ShuffledAnswers, TaggedSources
 from isara.config import load_config
 from isara.errors import RunError
 from isara.files import make_folder, write_text
-from isara.filters import Agreement
+from isara.filters import Agreement, default_filters
 from isara.filters.agreement import content_weights, repeated_share, shared_content
 from isara.helpers import helper_trainer
 from isara.loop import generate_pairs, run
@@ -38,6 +38,7 @@ def pairs_of(file: str) -> list[QAPair]:
     return [QAPair.from_json(json.loads(line)) for line in (ROOT / file).read_text().splitlines()]
 
 
+THINGS = ("drill", "ladder", "tent", "kettle", "saw", "projector", "violin", "sewing machine", "canoe", "barbecue")
 SHOP, SAFETY = pairs_of("recipes/shop/seeds.jsonl"), pairs_of("recipes/safety/seeds.jsonl")
 WEIGHTS = content_weights([pair.answer for pair in SHOP])
 QUESTION = "May I bring the drum back?"
@@ -300,7 +301,8 @@ def test_of_many_seeds_each_is_held_against_all(count: int) -> None:
 def test_the_seeds_decide_whether_second_answers_are_asked_for(
     settings: Sequence[str], pairs: Sequence[QAPair], value: float | None, line: str
 ) -> None:
-    written = load_config(None, settings)
+    """By shared words the seeds' questions don't tell which answer is theirs."""
+    written = load_config(None, ["retrieve.embedder=lexical", *settings])
     config, said = settled_by_seeds(written, "embedded", pairs)
     assert config.filters.agreement == config.filters.least_agreement == value
     assert [line in each and each.startswith("81% of the seeds' answers say") for each in said] == [True] * bool(line)
@@ -309,7 +311,7 @@ def test_the_seeds_decide_whether_second_answers_are_asked_for(
 
 
 def test_two_models_that_are_too_much_for_the_memory_are_not_opened_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config(None, ["engine.device=cpu", "engine.dtype=float32"])
+    config = load_config(None, ["engine.device=cpu", "engine.dtype=float32", "retrieve.embedder=lexical"])
     model = str(embedded_model())
     needed = 2 * 4 * (count_weights(model) or 0)
     for memory, value in ((needed / 0.69, 0.5), (needed / 0.71, None)):
@@ -319,11 +321,53 @@ def test_two_models_that_are_too_much_for_the_memory_are_not_opened_unasked(monk
         assert ("two models of this size are too much for the memory of cpu: set it to 0.5" in line) == (value is None)
 
 
+@pytest.mark.parametrize(
+    ("settings", "pairs", "kind", "agreement"),
+    [
+        ((), SHOP, True, None),
+        (("filters.kind=true",), SHOP, True, None),
+        (("filters.kind=false",), SHOP, False, 0.5),
+        (("filters.agreement=0.3",), SHOP, False, 0.3),
+        (("filters.agreement=0.3", "filters.kind=true"), SHOP, True, 0.3),
+        (("filters.agreement=null",), SHOP, False, None),
+        (("engine.kind=vllm",), SHOP, True, None),  # no second model is needed
+        (("generate.accept=0",), SHOP, False, None),
+        ((), SHOP[:15], False, None),
+        ((), SAFETY, False, None),
+        (("filters.kind=true",), SAFETY, True, None),
+    ],
+)
+def test_kinds_check_the_pairs_where_the_seeds_questions_tell_them(
+    settings: Sequence[str], pairs: Sequence[QAPair], kind: bool, agreement: float | None
+) -> None:
+    config, said = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm", *settings]), "embedded", pairs)
+    assert (config.filters.kind, config.filters.agreement) == (kind, agreement)
+    decided = pairs is SHOP and kind and "filters.kind=true" not in settings
+    assert [
+        "and their questions tell which (6 kinds, 56% of them by the others), so filters.kind is true" in line
+        for line in said
+    ] == [True] * decided or "so filters.agreement is 0.5" in said[0]
+    names = {type(check).__name__ for check in default_filters(config.filters)[1]}
+    assert ("Kind" in names, "Agreement" in names) == (kind, agreement is not None)
+
+
+def test_where_most_answers_are_of_no_kind_a_second_model_checks() -> None:
+    """Each fact stands in two seeds, which are too few for a kind."""
+    facts = [QAPair(f"Where is the {thing}?", f"Behind door d{n} on hook h{n * n}.") for n, thing in enumerate(THINGS)]
+    closed = [QAPair(f"May I come on Sunday {n}?", "We are closed on every Sunday of the year.") for n in range(4)]
+    cards = [QAPair(f"Which card opens door {n}?", "Ask for a member card at the front desk.") for n in range(4)]
+    seeds = [*facts, *(QAPair(f"I lost the {thing}.", fact.answer) for thing, fact in zip(THINGS, facts, strict=True))]
+    config, _ = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm"]), "embedded", [*seeds, *closed, *cards])
+    assert (config.filters.kind, config.filters.agreement) == (False, 0.5)
+    config, _ = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm"]), "embedded", [*closed, *cards] * 3)
+    assert (config.filters.kind, config.filters.agreement) == (True, None)
+
+
 @pytest.mark.parametrize("before", [None, 0.3])
 def test_what_has_begun_goes_on_as_it_began(tmp_path: Path, before: float | None) -> None:
     """An older version's run has null for what `auto` would decide otherwise now; so has a comparison."""
     run(parts(tmp_path / "run", f"filters.agreement={json.dumps(before)}", "generate.accept=1", "iterations=1"))
-    config = load_config(None, out=str(tmp_path / "run"))
+    config = load_config(None, ["retrieve.embedder=lexical"], out=str(tmp_path / "run"))
     record = tmp_path / "run/isara.yaml"
     assert settled_by_seeds(config, "embedded", SHOP, record)[0].filters.agreement == before
     comparison = tmp_path / "compare.yaml"

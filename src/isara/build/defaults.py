@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from isara.config import Config, EngineConfig, sized
+from isara.embedders import find_embedder
 from isara.files import read_text
 from isara.filters.agreement import AUTO, repeated_share
+from isara.filters.kind import KindProbe
 from isara.hardware import device_memory, find_device, find_dtype
 from isara.records import QAPair
 from isara.sizes import count_weights, shown_count
 from isara.yaml_text import YamlError, parse_yaml
 
-# Of `filters.agreement: auto`: it is on where as many of the seeds repeat each other, unless they are too few to tell.
+# Of `filters.kind: auto` and `filters.agreement: auto`: one is on where as many of the seeds repeat each other, unless
+# they are too few to tell.
 _REPEATED = 0.5
 _FEWEST_SEEDS = 16
 _SMALL = (20e6, 500e6)  # weights of models as they were measured; smaller ones are the embedded model's kind
@@ -48,37 +52,65 @@ def settled(config: Config, model: str) -> tuple[Config, list[str]]:
 def settled_by_seeds(
     config: Config, model: str, seeds: Sequence[QAPair], began: Path | None = None
 ) -> tuple[Config, list[str]]:
-    """The config with a value for `filters.agreement: auto`, so that a run records it; and a line that says so.
+    """The config with values for `auto` of `filters.kind` and `filters.agreement`, so that a run records them; a line.
+
+    Where the seeds' answers repeat each other, generated pairs are checked: by the kinds of answers, if the seeds'
+    questions tell them, else by a second model.
 
     Args:
         config: The config as it was written.
         model: What `find_model` returned.
         seeds: The seed pairs of the loop.
-        began: The record of what may have begun with a value already and goes on with it: a run's isara.yaml or a
+        began: The record of what may have begun with values already and goes on with them: a run's isara.yaml or a
             comparison's compare.yaml.
+
+    Raises:
+        ModelError: The embedder can't be had.
     """
-    if config.filters.agreement != "auto":
+    written = config.filters
+    if written.kind != "auto" and written.agreement != "auto":
         return config, []
-    value, line = _agreement(config, model, seeds)
-    if began is not None and began.is_file():
-        value, line = _recorded(began, otherwise=value), None
-    filters = config.filters.model_copy(update={"agreement": value})
-    return config.model_copy(update={"filters": filters}), [line] if line else []
+    found: dict[str, Any] = {}
+    line = None
+    if began is not None and (recorded := _recorded(began)) is not None:
+        found = {"kind": recorded.get("kind", False) is True, "agreement": _number(recorded.get("agreement"))}
+    else:
+        found, line = _decided(config, model, seeds)
+    update = {name: value for name, value in found.items() if getattr(written, name) == "auto"}
+    return config.model_copy(update={"filters": written.model_copy(update=update)}), [line] if line else []
 
 
-def _agreement(config: Config, model: str, seeds: Sequence[QAPair]) -> tuple[float | None, str | None]:
-    """What `auto` is, and the line."""
-    if not config.generate.accept or len(seeds) < _FEWEST_SEEDS:
-        return None, None
+def _decided(config: Config, model: str, seeds: Sequence[QAPair]) -> tuple[dict[str, Any], str | None]:
+    """What `auto` of either is, and the line."""
+    kind, agreement = config.filters.kind is True, config.filters.least_agreement
+    off = {"kind": kind, "agreement": agreement}
+    if config.filters.agreement != "auto" or kind or not config.generate.accept or len(seeds) < _FEWEST_SEEDS:
+        return off, None
     share = repeated_share([pair.answer for pair in seeds], [pair.question for pair in seeds])
     if share < _REPEATED:
-        return None, None
-    head = f"{share:.0%} of the seeds' answers say what another one says, so filters.agreement"
+        return off, None
+    head = f"{share:.0%} of the seeds' answers say what another one says"
+    if config.filters.kind == "auto" and (probe := _probe(config, seeds)) is not None:
+        return {**off, "kind": True}, (
+            f"{head}, and their questions tell which ({len(probe.groups)} kinds, {probe.accuracy:.0%} of them by the "
+            "others), so filters.kind is true: pairs are kept where the answer is of the kind that such questions have"
+        )
+    head += ", so filters.agreement"
     if config.filters.agreement_with == "demonstrations":
-        return AUTO, f"{head} is {AUTO:g}: pairs are kept where other demonstrations lead to the same answer"
+        return {**off, "agreement": AUTO}, (
+            f"{head} is {AUTO:g}: pairs are kept where other demonstrations lead to the same answer"
+        )
     if why := _hindered(config.engine, model):
-        return None, f"{head} would be {AUTO:g}, but {why}"
-    return AUTO, f"{head} is {AUTO:g}: pairs are kept where the model tuned on the seeds alone says the same"
+        return off, f"{head} would be {AUTO:g}, but {why}"
+    return {**off, "agreement": AUTO}, (
+        f"{head} is {AUTO:g}: pairs are kept where the model tuned on the seeds alone says the same"
+    )
+
+
+def _probe(config: Config, seeds: Sequence[QAPair]) -> KindProbe | None:
+    """What tells kinds of answers by the seeds' questions; None where nothing does, or most answers are of no kind."""
+    probe = KindProbe(find_embedder(config.retrieve.embedder), seeds)
+    return probe if probe.tells and probe.named >= _REPEATED else None
 
 
 def _hindered(engine: EngineConfig, model: str) -> str:
@@ -98,13 +130,18 @@ def _hindered(engine: EngineConfig, model: str) -> str:
     return ""
 
 
-def _recorded(record: Path, otherwise: float | None) -> float | None:
-    """The value that a record has; what is wrong with it is told by who goes on with it."""
+def _recorded(record: Path) -> dict[str, Any] | None:
+    """The filters that a record has; None where there is none. What is wrong with it is told by who goes on with it."""
+    if not record.is_file():
+        return None
     try:
         tree = parse_yaml(read_text(record))
     except YamlError:
-        return otherwise
+        return None
     settings = tree.get("config", tree) if isinstance(tree, dict) else {}
     filters = settings.get("filters") if isinstance(settings, dict) else None
-    value = filters.get("agreement", otherwise) if isinstance(filters, dict) else otherwise
+    return filters if isinstance(filters, dict) and "agreement" in filters else None
+
+
+def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None

@@ -276,15 +276,17 @@ class FiltersConfig(Section):
         description="what a kind of answer may have beyond its share among the seeds around the questions; null keeps "
         "all",
     )
-    kind: bool = Field(
-        False,
-        description="drop an answer of another kind (refusal, help, a rule) than the seeds' answers to such questions",
+    kind: Literal["auto"] | bool = Field(
+        "auto",
+        description="drop an answer of another kind (refusal, help, a rule) than the seeds' answers to such questions; "
+        "auto does where half of the seeds' answers say what another one says and their questions tell which, unless "
+        "`agreement` is set (our choice)",
     )
     agreement: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
         "auto",
         description="drop an answer that has less than this share of its content in common with a second one "
-        "(`agreement_with`); null asks once; auto is 0.5 where half of the seeds' answers say what another one says, "
-        "else null (our choice)",
+        "(`agreement_with`); null asks once; auto is 0.5 where half of the seeds' answers say what another one says "
+        "and `kind` is off, else null (our choice)",
     )
     agreement_with: Literal["demonstrations", "seeds"] = Field(
         "seeds",

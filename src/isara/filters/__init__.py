@@ -84,7 +84,7 @@ def default_filters(options: FiltersConfig) -> tuple[list[Filter], list[Filter]]
         *_switched(options.copied, Copied),
         *_switched(options.unsupported_numbers, UnsupportedNumbers),
         *_switched(options.unsupported_contacts, UnsupportedContacts),
-        *([Kind()] if options.kind else []),
+        *([Kind()] if options.kind is True else []),
         *_switched(options.least_agreement, Agreement),
         *_switched(options.balance, Balance),
     ]

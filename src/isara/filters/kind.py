@@ -86,6 +86,7 @@ class KindProbe:
         groups: Kinds that are one to the probe, together.
         accuracy: Share of the seeds' questions whose group is found by the other seeds, the mean over groups; 0.0
             where there is one group.
+        named: Share of the seeds whose answer is of a kind that has a name; the others' are of none.
     """
 
     def __init__(self, embedder: Embedder, seeds: Sequence[QAPair]) -> None:
@@ -97,6 +98,7 @@ class KindProbe:
         rows = np.flatnonzero(np.isin(found, counted)) if self._kinds.names else np.array([], dtype=int)
         vectors = embedder.encode([seeds[row].asked for row in rows]).astype(np.float64) if len(rows) else np.empty(0)
         self.names = tuple(self._kinds.names)
+        self.named = float(np.mean(found != OTHER)) if len(found) else 0.0
         self.groups = _told_apart(vectors, found[rows], counted) if len(rows) else []
         self.accuracy = 0.0
         self._sizes = [int(np.sum(np.isin(found[rows], group))) for group in self.groups]
