@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from isara.config import load_config
-from isara.records import Rejection
+from isara.records import SEEDS_ONLY, Rejection
 from isara.report.cards import data_card, escape, model_card, size_category, training_settings
 from isara.report.facts import Run
 from tests.test_report import PARTS, made, make_run
@@ -111,7 +111,10 @@ def test_the_model_card_says_how_to_ask(run: Run) -> None:
     assert "ask it in the same:\n\n```text\nQuestion: {question}\nAnswer:\n```\n\n" in use
     assert "not even a space; it is tokenised with `add_special_tokens=True`. An answer ends before" in use
     assert r"before `\nQuestion:` or `</s>`." in use
-    assert 'print(ask(messages, max_new_tokens=256, return_full_text=False)[0]["generated_text"].strip())' in use
+    assert (
+        r"ask(messages, max_new_tokens=256, return_full_text=False, stop_strings=['\nQuestion:'], tokenizer=ask" in use
+    )
+    assert r"print(answer.partition('\nQuestion:')[0].strip())" in use
     assert "It was trained without system messages and tools: leave them out." in use
 
 
@@ -136,6 +139,30 @@ def test_what_a_model_was_trained_on_depends_on_the_settings(run: Run) -> None:
     card = model_card(generated, 2)
     assert "trained on 2 generated and 0 seed pairs" in card
     assert "on the answers alone, starting from the model of iteration 1 (" in card
+
+
+def test_who_wrote_the_pairs_is_who_did(run: Run) -> None:
+    assert "The generated pairs were written by the model itself; no human" in model_card(run, 2)
+    reads = with_settings(run, "questions.from=reader", "answers.from=reader")
+    reader = "the base model tuned on the seed pairs to read demonstrations"
+    assert f"The generated pairs were written by {reader}; no human" in model_card(reads, 2)
+    mixed = with_settings(run, "questions.from=base", "answers.from=reader")
+    told = f"The generated questions were written by the base model, their answers by {reader}; no human"
+    assert told in model_card(mixed, 2)
+
+
+def test_one_iteration_was_not_repeated(run: Run) -> None:
+    assert "that passed the filters, and this was repeated." in model_card(run, 2)
+    assert "that passed the filters." in model_card(run, 1)
+
+
+def test_a_seeds_only_model_is_not_said_to_be_better(run: Run) -> None:
+    alone, epochs = replace(run.iterations[0], number=SEEDS_ONLY), {"method": "full", "num_train_epochs": 3.0}
+    run = with_parts(run, trainer=epochs)
+    card = model_card(replace(run, seeds_only=alone, exported=SEEDS_ONLY), SEEDS_ONLY)
+    assert "which makes more pairs from them and shows no iteration to be better (see below)." in card
+    assert "did better" not in card and "num_train_epochs" not in card
+    assert "num_train_epochs" in model_card(run, 1), "steps of an iteration follow from it"
 
 
 def test_a_base_model_that_is_exported_is_called_that(tmp_path: Path) -> None:

@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 from isara.cli.report import report
 from isara.compare.arms import find_arms
 from isara.compare.compare import compare
+from isara.compare.figures import Mean
 from isara.compare.page import content, refresh_page, write_page
+from isara.compare.plot import draw
 from isara.errors import RunError
 from isara.files import json_lines, read_json, read_rows, write_json, write_text
 from isara.records import QAPair
+from isara.statistics import Interval
 from tests.browser import Browser
 from tests.compare_world import lay_out, recipe
 from tests.doubles import SEEDS
@@ -140,6 +143,17 @@ def test_files_that_dont_fit_together_are_named(folder: Path, tmp_path: Path) ->
         f"expected a finished comparison with a comparison.json at {place}, found none: the `isara compare` that "
         "began it ends with one"
     )
+
+
+def test_a_mean_that_rounding_puts_outside_its_interval_is_drawn(tmp_path: Path) -> None:
+    """Every question of a kind has the same value: each resample has the same mean, added up in another order."""
+    comparison, _ = lay_out(tmp_path, "zero-shot,icl-knn")
+    mean = Mean(0.5000000000000001, Interval(0.5, 0.5), (0.5,), 21)
+    lines = [replace(line, columns={"right": mean}) for line in comparison.lines]
+    low = [replace(line, columns={"right": replace(mean, value=0.49999999999999994)}) for line in comparison.lines]
+    for number, drawn in enumerate((lines, low)):
+        draw(replace(comparison, lines=drawn), tmp_path / f"{number}.svg")
+        assert "icl-knn" in (tmp_path / f"{number}.svg").read_text()
 
 
 # ---- in a real browser

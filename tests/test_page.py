@@ -17,17 +17,20 @@ from isara.cli import main as cli
 from isara.decisions import Decision, review_file, write_decisions
 from isara.embedders import LexicalEmbedder
 from isara.errors import RunError
+from isara.evaluate.verdict import LEAST_PAIRS, Gain
 from isara.files import json_lines, read_json, write_json, write_text
 from isara.folder import stage_folder
 from isara.kinds import OTHER, Kinds, KindShare
 from isara.loop import run as run_loop
 from isara.records import SEEDS_ONLY, QAPair, Rejection
-from isara.report.facts import Run, read_run
+from isara.report.facts import Example, Run, read_run
 from isara.report.page import refresh_page, write_page
+from isara.report.page.answers import _gain, heldout
 from isara.report.page.content import content
 from isara.report.page.html import page, safe_json
 from isara.report.page.places import chosen, lay_out
 from isara.report.page.rows import pieces
+from isara.statistics import Interval
 from tests.browser import Browser
 from tests.test_loop import align, tree
 from tests.test_report import SEEDS, made, make_run
@@ -117,6 +120,26 @@ def test_a_gain_in_bits_is_about_every_pair(tmp_path: Path) -> None:
     run_loop(village(tmp_path / "run"))
     found = content(read_run(tmp_path / "run"), LexicalEmbedder())
     assert all(gain["pairs"] == list(range(len(HELDOUT))) and gain["n"] == len(HELDOUT) for gain in found["gains"])
+
+
+def test_a_gain_on_a_few_pairs_is_not_shown_whatever_its_interval(judged: Run) -> None:
+    """The verdict calls nothing better on fewer than six pairs, and neither does the page's green."""
+    found = content(judged, LexicalEmbedder())
+    verdicts = {facts.number: judged.verdict_on(facts.number) for facts in judged.iterations}
+    for gain in found["gains"]:
+        verdict = verdicts[gain["t"]]
+        assert verdict is not None and gain["shown"] in {each.shown for each in verdict.gains if each.n == gain["n"]}
+    few = Gain("base", "score", LEAST_PAIRS - 1, 0.8, Interval(0.2, 1.0))
+    assert not _gain(few, 1)["shown"] and _gain(dataclasses.replace(few, n=LEAST_PAIRS), 1)["shown"]
+
+
+def test_held_out_dialogues_that_end_alike_keep_their_own_answers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", batches=[[made("Who sells fish?", "Zoras.")]])
+    pairs = tuple(QAPair("Why?", "So.", before=((f"Who sells {ware}?", "Nobody."),)) for ware in ("milk", "fish"))
+    examples = tuple(Example("Why?", "So.", f"Because of {ware}.") for ware in ("milk", "fish"))
+    found = heldout(dataclasses.replace(run, heldout=pairs, base=dataclasses.replace(run.base, examples=examples)))
+    assert [pair["q"] for pair in found] == ["Who sells milk?\nWhy?", "Who sells fish?\nWhy?"]
+    assert [pair["by"][0]["answer"] for pair in found] == ["Because of milk.", "Because of fish."]
 
 
 def test_kinds_that_an_older_run_has_named_in_bare_words_open_their_rows(tmp_path: Path) -> None:
@@ -357,6 +380,15 @@ def test_an_answer_is_right_or_wrong_whatever_it_weighs(judged: Run, opened: Cal
     browser.choose("answers-show", "verdict")
     facts = browser.run("return [...document.querySelectorAll('#answers-list .sides p.soft')].map((p) => p.innerText)")
     assert {fact.split(" · ")[0] for fact in facts if fact} == {"right", "wrong"}
+
+
+def test_of_a_long_answer_the_rest_can_be_shown(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
+    run = make_run(tmp_path / "run", batches=[[made("Who sells fish?", "Zoras.")]])
+    said = tuple(dataclasses.replace(each, answer="fish " * 600 + "and milk") for each in run.base.examples)
+    browser = opened(dataclasses.replace(run, base=dataclasses.replace(run.base, examples=said)))
+    assert "and milk" not in browser.text("answers-list")
+    browser.run("document.querySelector('#answers-list .sides button').click()")
+    assert "and milk" in browser.text("answers-list")
 
 
 def test_the_map_is_walked_with_the_keys(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:

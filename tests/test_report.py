@@ -486,6 +486,15 @@ def test_samples_and_answers_before_and_after(finished: Path) -> None:
         terminal.samples(run, 7)
 
 
+def test_dialogues_that_end_alike_keep_their_own_answers(finished: Path) -> None:
+    run = read_run(finished)
+    ends = [Example("Why?", "So.", said) for said in ("Because of milk.", "Because of fish.")]
+    last = replace(run.iterations[-1], examples=tuple(ends))
+    base = replace(run.base, examples=tuple(replace(each, answer="No.") for each in ends))
+    text = shown(terminal.before_and_after(replace(run, base=base, iterations=(*run.iterations[:-1], last))))
+    assert text.count("Because of milk.") == text.count("Because of fish.") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "seen"),
     [

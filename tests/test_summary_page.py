@@ -14,6 +14,7 @@ from isara.cli.report import report
 from isara.compare.arms import find_arms
 from isara.compare.compare import compare
 from isara.compare.comparison import Failure
+from isara.compare.guards import Leak
 from isara.compare.summary import write_summary
 from isara.compare.summary_page import content, is_summary, refresh_page, write_page
 from isara.compare.variations import Variation, by_categories, by_counts
@@ -95,6 +96,24 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         "split-1 has no page: `isara report` with its folder writes it.",
         "Not counted over all questions, since not every comparison has it: isara.",
     ]
+
+
+def test_what_one_comparison_gives_away_marks_what_all_say_together(tmp_path: Path) -> None:
+    base, make = recipe(tmp_path / "recipe")
+    clean = compare(base, find_arms(["zero-shot", "isara"]), [0], tmp_path / "out/split-1", make=make)
+    leaking = replace(clean, out=tmp_path / "out/split-2", leaks=[Leak("0", "Who sells milk?", "Who sells milk?", "")])
+    about = {"split-1": "lakes", "split-2": "forests"}
+    text = write_summary(tmp_path / "out", {"split-1": clean, "split-2": leaking}, about, pooled=True)
+    [titles, isara, alone] = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.split("Accepted pairs")[0].splitlines()
+        if line.startswith(("| arm", "| isara |", "| zero-shot |"))
+    ][:3]
+    isara, alone = (isara, alone) if isara[0] == "isara" else (alone, isara)
+    assert titles[:4] == ["arm", "split-1", "split-2", "all questions"]
+    assert [cell.endswith("‡") for cell in isara[1:4]] == [False, True, True]
+    assert not any("‡" in cell for cell in alone)
+    assert "‡ Contaminated: these models have seen a seed pair that gives a test question away." in text
 
 
 def test_report_of_several_comparisons(splits: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What several comparisons of the same arms found together: held-out categories, or numbers of seeds."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +108,29 @@ def _unweighted(values: Floats, strata: Strata) -> Floats:
 
 def _means(varied: Varied, lines: Sequence[Line]) -> str:
     first = next(iter(varied.values()))
+    contaminated = {arm for comparison in varied.values() for arm in comparison.contaminated}
     titles = ["arm", *varied]
     titles += ["all questions", f"less {BASELINE} [95 %]", "p (Holm)"] if lines else []
     rows = [titles, ["---"] * len(titles)]
     for arm in first.arms:
         row = [f"{arm.name}{'†' if arm.instructions else ''}"]
-        row += [_cell(comparison, comparison.lines, arm.name) for comparison in varied.values()]
+        row += [
+            _cell(comparison, comparison.lines, arm.name, comparison.contaminated) for comparison in varied.values()
+        ]
         if lines:
             found = next((line for line in lines if line.arm == arm.name), None)
-            row += [_cell(first, lines, arm.name)]
+            row += [_cell(first, lines, arm.name, contaminated)]
             row += difference_cells(found, first.percent) if found else [NO_VALUE, NO_VALUE]
         rows.append(row)
     notes = [f"† Instructions stand in the prompts of {arm.name}." for arm in first.arms if arm.instructions]
+    if contaminated:
+        notes.append("‡ Contaminated: these models have seen a seed pair that gives a test question away.")
     return "\n\n".join(["\n".join("| " + " | ".join(row) + " |" for row in rows), *notes])
 
 
-def _cell(comparison: Comparison, lines: Sequence[Line], arm: str) -> str:
+def _cell(comparison: Comparison, lines: Sequence[Line], arm: str, contaminated: Collection[str]) -> str:
     found = next((line for line in lines if line.arm == arm), None)
-    mark = "‡" if arm in comparison.contaminated else ""
+    mark = "‡" if arm in contaminated else ""
     return NO_VALUE if found is None else mean_cell(next(iter(found.columns.values())), comparison.percent) + mark
 
 

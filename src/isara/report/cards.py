@@ -38,7 +38,8 @@ from transformers import pipeline
 
 ask = pipeline("text-generation", "PATH_OF_THIS_MODEL")
 messages = [{"role": "user", "content": "YOUR QUESTION"}]
-print(ask(messages, max_new_tokens=MOST, return_full_text=False)[0]["generated_text"].strip())
+answer = ask(messages, max_new_tokens=MOST, return_full_text=FalseENDS)[0]["generated_text"]
+print(answer.CUTstrip())
 ```"""
 
 
@@ -165,10 +166,11 @@ def _origin(run: Run, best: int, settings: Mapping[str, Any]) -> list[str]:
         training = run.at(best).training
         return [
             f"{base}, fine-tuned on {len(run.seeds)} question-answer pairs alone, with loss on the answers: the "
-            f"baseline of a run of {_ISARA}, which makes more pairs from them, did better than its iterations.",
+            f"baseline of a run of {_ISARA}, which makes more pairs from them and shows no iteration to be better "
+            "(see below).",
             "## How it was made",
             "No generated pair was trained on. Training:",
-            _settings_table({**settings, **_taken(training)}),
+            _settings_table({**_without_epochs(settings), **_taken(training)}),
             _merge_note(training),
         ]
     why = "no iteration of the run is the better model (see below)" if run.iterations else "the run made no iteration"
@@ -186,8 +188,8 @@ def _made(run: Run, best: int) -> list[str]:
     how = (
         "the model was fine-tuned on them once, and then taught again and again to prefer their answers to its own"
         if spin
-        else "the model made more pairs for itself from retrieved demonstrations, was fine-tuned on those that passed "
-        "the filters, and this was repeated"
+        else "more pairs were made after retrieved demonstrations, the model was fine-tuned on those that passed the "
+        "filters" + (", and this was repeated" if best > 1 else "")
     )
     answered = (draw for stored in facts.candidates if (draw := stored.candidate.answer))
     first = next(answered, None)
@@ -197,7 +199,7 @@ def _made(run: Run, best: int) -> list[str]:
         f"question-answer pairs: {how}.",
         "## How it was made",
         f"This is the model of iteration {best} of {trained}, trained on {accepted} generated and {seeds} seed pairs "
-        f"with loss on the answers alone{start} ({_PAPER}). The generated pairs were written by the model itself; "
+        f"with loss on the answers alone{start} ({_PAPER}). {_written(run.config)}; "
         f"{_read(run, used)}.{_weighed(options.weights)}",
         _drops(used),
         *([shown, _fence(first.prompt)] if first else []),
@@ -206,6 +208,16 @@ def _made(run: Run, best: int) -> list[str]:
         _preferred(run, facts),
         _merge_note(facts.made),
     ]
+
+
+def _written(config: Config) -> str:
+    """Which models wrote the generated pairs: the reader and others may stand in the model's place."""
+    reader = "the base model tuned on the seed pairs to read demonstrations"
+    others = {"base": "the base model", "seeds": "the base model tuned to go on with the next pair", "reader": reader}
+    asked, answered = (others.get(str(part.from_), "the model itself") for part in (config.questions, config.answers))
+    if asked == answered:
+        return f"The generated pairs were written by {asked}"
+    return f"The generated questions were written by {asked}, their answers by {answered}"
 
 
 def _weighed(score: str) -> str:
@@ -227,6 +239,11 @@ def _preferred(run: Run, facts: IterationFacts) -> str:
         f"(`prefer.method: {told.method}`, beta {told.beta:g}, "
         "[arXiv 2305.18290](https://arxiv.org/abs/2305.18290))."
     )
+
+
+def _without_epochs(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training whose steps were those of another one."""
+    return {name: value for name, value in settings.items() if name != "num_train_epochs"}
 
 
 def _taken(training: Training | None) -> dict[str, Any]:
@@ -258,8 +275,16 @@ def _use(run: Run, training: Training | None, best: int) -> Iterator[str]:
     yield _ends(fmt)
     if training is not None and (training.has_template or fmt.name == "chat"):
         yield "Its chat template writes just that, so that it need not be done by hand:"
-        yield _USE.replace("MOST", str(run.config.answers.max_new_tokens))
+        yield _snippet(run.config.answers.max_new_tokens, [stop for stop in fmt.answer_stops if stop.startswith("\n")])
         yield "It was trained without system messages and tools: leave them out."
+
+
+def _snippet(most: int, stops: Sequence[str]) -> str:
+    """Lines of Python that ask the model; where no token ends an answer, it is cut where the next question begins."""
+    # Special tokens end an answer by themselves.
+    ends = f", stop_strings={list(stops)!r}, tokenizer=ask.tokenizer" if stops else ""
+    cut = "".join(f"partition({stop!r})[0]." for stop in stops)
+    return _USE.replace("MOST", str(most)).replace("ENDS", ends).replace("CUT", cut)
 
 
 def _ends(fmt: PromptFormat) -> str:

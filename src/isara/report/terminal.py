@@ -121,9 +121,11 @@ def before_and_after(run: Run) -> RenderableType:
     best = run.best
     if not best:
         return Text("")
-    after = {example.question: example for example in run.at(best).examples}
+    # By their places: two dialogues may end with the same question.
     panels = [
-        _examples_panel(before, after[before.question]) for before in run.base.examples if before.question in after
+        _examples_panel(before, after)
+        for before, after in zip(run.base.examples, run.at(best).examples, strict=False)
+        if before.question == after.question
     ]
     return Group(Text("Held-out questions, answered greedily and zero-shot:"), *panels) if panels else Text("")
 

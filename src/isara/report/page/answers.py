@@ -1,7 +1,7 @@
 """What each model answered to the held-out pairs, and which of them a gain is about."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from isara.evaluate.verdict import MEASURES, SHOWN, Gain, Rival, Verdict
@@ -25,8 +25,11 @@ def heldout(run: Run) -> list[dict[str, Any]]:
     Keys: `id`, `q`, `wanted`, `by` (a dict for each model: `t`, and of `answer`, `cut`, `rouge`, `scores` and `bits`,
     per byte, what is known), and `selects` where the pair chose the iteration and the verdict is about others.
     """
-    said: Mapping[tuple[int, str], str] = {
-        (facts.number, each.question): each.answer for facts in run.all for each in facts.examples
+    said = {  # of the first held-out pairs: two dialogues may end with the same question
+        (facts.number, pair.id): each.answer
+        for facts in run.all
+        for pair, each in zip(run.heldout, facts.examples, strict=False)
+        if each.question == pair.question
     }
     items = {(facts.number, row.id): row for facts in run.all for row in facts.items}
     chose = {row.id for facts in run.all for row in facts.items if row.selects}
@@ -37,9 +40,9 @@ def heldout(run: Run) -> list[dict[str, Any]]:
         by: list[dict[str, Any]] = []
         for facts in run.all:
             row = items.get((facts.number, pair.id))
-            by += _shown(facts.number, row, said.get((facts.number, pair.question)))
+            by += _shown(facts.number, row, said.get((facts.number, pair.id)))
         if by:
-            shown = {"id": pair.id, "q": pair.question, "wanted": pair.answer, "by": by}
+            shown = {"id": pair.id, "q": pair.asked, "wanted": pair.answer, "by": by}
             found.append({**shown, "selects": True} if pair.id in chose else shown)
     return found
 
@@ -80,6 +83,7 @@ def _gain(gain: Gain, number: int) -> dict[str, Any]:
         "value": gain.mean,
         "low": _finite(gain.interval.low),
         "high": _finite(gain.interval.high),
+        "shown": gain.shown,
     }
 
 

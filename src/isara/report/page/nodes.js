@@ -1,7 +1,7 @@
 "use strict";
 // What every page is drawn with. Every text becomes a text node: nothing here parses a string as HTML.
 const D = JSON.parse(document.getElementById("data").textContent);
-const LONG = 20000;
+const LONG = 20000, BRIEF = 300; // characters; what is shown as briefly as that opens elsewhere
 const at = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en");
 const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
@@ -36,7 +36,7 @@ const link = (text, onclick, props) => el("button", { type: "button", class: "pl
 // A text as it is; of a very long one the beginning, and the rest when asked for.
 function text(value, most = LONG, tag = "p") {
   const node = el(tag, { class: "text", dir: "auto" }, clip(value, most));
-  if (value.length <= most || most < LONG) return node;
+  if (value.length <= most || most <= BRIEF) return node;
   const more = el("button", { type: "button", onclick: () => { node.textContent = visible(value); more.remove(); } },
     `Show all ${count(value.length)} characters`);
   return el("div", {}, node, more);

@@ -52,7 +52,7 @@ const toAnswers = (name) => (p) => orRows(p.t, { after: p.t === 0 && name.endsWi
 
 function gainLines(gains) {
   const ends = range(gains.flatMap((gain) => [gain.low, gain.high, gain.value, 0]), 0.02);
-  return intervals(gains.map((gain) => ({ ...gain, shown: gain.low > 0,
+  return intervals(gains.map((gain) => ({ ...gain,
     label: [link(`than ${gain.over}`, () => toGain(gain)), gain.measure === gains[0].measure ? "" : el("span", { class: "soft" }, ` · ${gain.measure}`)],
     said: [`${change(gain.value)} [${change(gain.low)}, ${change(gain.high)}]`, el("span", { class: "soft" }, ` n ${gain.n}`)] })), 0, ends);
 }
@@ -172,7 +172,7 @@ function drawAnswers() {
   const list = listed(), what = { all: "", verdict: " that the verdict rests on", chose: " that chose the iteration" }[pairs.show];
   const shown = list.slice(pairs.page * PAIRS, (pairs.page + 1) * PAIRS);
   at("answers-count").textContent = `${count(list.length)} of ${plural(D.heldout.length, "held-out pair")}${what}`;
-  at("answers-list").replaceChildren(el("ul", { class: "list" }, shown.map((pair) => el("li", {}, el("h3", { class: "text", dir: "auto" }, clip(pair.q, 1500)),
+  at("answers-list").replaceChildren(el("ul", { class: "list" }, shown.map((pair) => el("li", {}, text(pair.q, 1500, "h3"),
     el("div", { class: "sides" }, side(pair, pairs.before), side(pair, pairs.after),
       el("div", {}, el("h4", {}, "wanted"), text(pair.wanted, 1500)))))),
     pager(list.length, PAIRS, pairs, drawAnswers, "held-out pair"));

@@ -39,7 +39,7 @@ const difference = (found) => `${change(found.mean)}${D.percent ? " points" : ""
 function cell(name, line, comparison) {
   const found = line && line.figures[state.figure];
   if (!found) return el("td", {}, "–");
-  const said = `${shownAs(found.value)}${comparison && comparison.contaminated.includes(name) ? "‡" : ""}`, less = state.figure === D.figures[0] && line.difference;
+  const said = `${shownAs(found.value)}${(comparison ? [comparison] : ALL).some((each) => each.contaminated.includes(name)) ? "‡" : ""}`, less = state.figure === D.figures[0] && line.difference;
   return el("td", {}, leading(comparison && toAnswers(comparison, name), said, comparison && `${name}, ${comparison.name}: ${said}`),
     el("small", {}, `[${bare(found.interval.low)}, ${bare(found.interval.high)}] n ${count(found.n)}`),
     less ? el("small", {}, `${change(less.mean)} [${change(less.interval.low)}, ${change(less.interval.high)}]${line.p === null ? "" : `, p ${line.p.toFixed(3)}`}`) : "");
