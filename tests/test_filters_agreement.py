@@ -337,22 +337,39 @@ def test_two_models_that_are_too_much_for_the_memory_are_not_opened_unasked(monk
         (("filters.kind=true",), SAFETY, True, None),
     ],
 )
-def test_kinds_check_the_pairs_where_the_seeds_questions_tell_them(
-    settings: Sequence[str], pairs: Sequence[QAPair], kind: bool, agreement: float | None
+def test_kinds_check_the_pairs_of_small_models_where_the_seeds_questions_tell_them(
+    settings: Sequence[str],
+    pairs: Sequence[QAPair],
+    kind: bool,
+    agreement: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: 135_000_000)
     config, said = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm", *settings]), "embedded", pairs)
     assert (config.filters.kind, config.filters.agreement) == (kind, agreement)
     decided = pairs is SHOP and kind and "filters.kind=true" not in settings
     assert [
-        "and their questions tell which (6 kinds, 56% of them by the others), so filters.kind is true" in line
+        "their questions tell which (6 kinds, 56% of them by the others), and a model of this size" in line
         for line in said
     ] == [True] * decided or "so filters.agreement is 0.5" in said[0]
     names = {type(check).__name__ for check in default_filters(config.filters)[1]}
     assert ("Kind" in names, "Agreement" in names) == (kind, agreement is not None)
 
 
-def test_where_most_answers_are_of_no_kind_a_second_model_checks() -> None:
+@pytest.mark.parametrize(
+    ("weights", "kind"), [(19_000_000, False), (20_000_000, True), (200_000_000, False), (None, False)]
+)
+def test_larger_models_and_the_embedded_kind_are_checked_by_a_second_one(
+    monkeypatch: pytest.MonkeyPatch, weights: int | None, kind: bool
+) -> None:
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: weights)
+    config, _ = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm"]), "some model", SHOP)
+    assert (config.filters.kind, config.filters.agreement) == (kind, None if kind else 0.5)
+
+
+def test_where_most_answers_are_of_no_kind_a_second_model_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fact stands in two seeds, which are too few for a kind."""
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: 135_000_000)
     facts = [QAPair(f"Where is the {thing}?", f"Behind door d{n} on hook h{n * n}.") for n, thing in enumerate(THINGS)]
     closed = [QAPair(f"May I come on Sunday {n}?", "We are closed on every Sunday of the year.") for n in range(4)]
     cards = [QAPair(f"Which card opens door {n}?", "Ask for a member card at the front desk.") for n in range(4)]

@@ -101,7 +101,7 @@ def test_a_run_of_a_size_that_seldom_gained_says_so(
 ) -> None:
     monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: int(weights))
     _, notes = settled(load_config(None, ["iterations=1"]), "any")
-    assert [("seldom gained from the loop" in note) for note in notes] == [False, *([True] if warned else [])]
+    assert [("in some domains and lost in others" in note) for note in notes] == [False, *([True] if warned else [])]
     _, notes = settled(load_config(None, ["iterations=0"]), "any")
     assert len(notes) == 1
 

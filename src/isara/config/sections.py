@@ -279,8 +279,8 @@ class FiltersConfig(Section):
     kind: Literal["auto"] | bool = Field(
         "auto",
         description="drop an answer of another kind (refusal, help, a rule) than the seeds' answers to such questions; "
-        "auto does where half of the seeds' answers say what another one says and their questions tell which, unless "
-        "`agreement` is set (our choice)",
+        "auto does for models of 20 M to 200 M weights where half of the seeds' answers say what another one says and "
+        "their questions tell which, unless `agreement` is set (our choice)",
     )
     agreement: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
         "auto",
