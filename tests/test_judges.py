@@ -508,8 +508,8 @@ def test_the_templates_default_is_the_classifiers_own() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("judge: oracle\n", "{path}: `judge` is to be classifier, endpoint or local: mend it"),
-        ("model: x\n", "{path}: `judge` is to be classifier, endpoint or local: mend it"),
+        ("judge: oracle\n", "{path}: `judge` is to be classifier, endpoint, local or own: mend it"),
+        ("model: x\n", "{path}: `judge` is to be classifier, endpoint, local or own: mend it"),
         ("judge: local\nmodel: x\nkey: sk-123\n", "{path}: `key`: no such key: mend it"),
         ("judge: local\n", "{path}: `model`: field required: mend it"),
         (
@@ -594,7 +594,8 @@ def test_judge_list_shows_the_shipped_judges_with_their_figures(
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"offline-refusal: {OfflineJudge('refusal').pin} on ")
     assert "accuracy 0.9" in lines[0]
-    assert lines[-1] == "judge: local: a local causal model by the likelihood of its options, single or pairwise"
+    assert lines[-2] == "judge: local: a local causal model by the likelihood of its options, single or pairwise"
+    assert lines[-1] == "judge: own: a judge of your own: a module, or a file beside the judge's, and its name in it"
 
 
 def test_judge_check_of_an_unknown_judge_says_so_in_one_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ FORMS: Mapping[str, str] = types.MappingProxyType(
         "judge: classifier": "a sequence classifier by name or folder",
         "judge: endpoint": "a language model behind an OpenAI-compatible endpoint, single or pairwise",
         "judge: local": "a local causal model by the likelihood of its options, single or pairwise",
+        "judge: own": "a judge of your own: a module, or a file beside the judge's, and its name in it",
     }
 )
 
@@ -200,7 +201,7 @@ def _reason(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "no such key"
     if error["type"].startswith("union_tag"):
-        return "`judge` is to be classifier, endpoint or local"
+        return "`judge` is to be classifier, endpoint, local or own"
     said = str(error["msg"]).removeprefix("Value error, ")
     return said[0].lower() + said[1:]
 

@@ -24,10 +24,9 @@ def draw(comparison: Comparison, path: Path) -> None:
 
     def paint(axes: Any) -> None:
         for place, mean in enumerate(means):
-            # Where no resample differs, the interval is the mean but for rounding: matplotlib takes no length below 0.
-            ends = [
-                [max(0.0, scale * way)] for way in (mean.value - mean.interval.low, mean.interval.high - mean.value)
-            ]
+            # Where no resample differs, rounding may put the mean outside: matplotlib takes no length below 0. nan stays.
+            ways = (mean.value - mean.interval.low, mean.interval.high - mean.value)
+            ends = [[0.0 if way < 0 else scale * way] for way in ways]
             axes.errorbar([scale * mean.value], [place], xerr=ends, fmt="o", color="black", capsize=3)
             axes.plot([scale * value for value in mean.seeds], [place] * len(mean.seeds), "|", color="tab:blue")
         axes.set_yticks(range(len(lines)), [line.arm for line in lines])
