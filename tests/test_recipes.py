@@ -209,3 +209,20 @@ def test_an_answer_with_two_rules_or_another_one_is_wrong() -> None:
     assert is_right(f"For a novel, {voucher}.", voucher)
     assert not is_right(f"For a novel, {store}.", voucher)
     assert not is_right(f"For a novel, {voucher}, or {store}.", voucher)
+
+
+def test_the_lending_sheds_held_out_pairs_ask_for_other_things_by_the_same_rules() -> None:
+    folder = RECIPES.parent / "examples/lending"
+    seeds, heldout = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("seeds", "heldout")
+    )
+    rules: dict[str, str] = json.loads((folder / "rules.json").read_text(encoding="utf-8"))
+    assert Counter(row["family"] for row in heldout) == dict.fromkeys(rules, 8)
+    for row in heldout:
+        assert [rule for rule in rules.values() if rule in row["answer"]] == [row["rule"]] == [rules[row["family"]]]
+        assert row["item"] in row["answer"] and not any(row["item"] in seed["answer"] for seed in seeds), row
+        assert not any(is_near(row["question"], seed["question"]) for seed in seeds), row
+    assert not any(is_near(one["question"], two["question"]) for one, two in combinations(heldout, 2))
+    held = Counter(next(rule for rule in rules.values() if rule in seed["answer"]) for seed in seeds)
+    assert held == dict.fromkeys(rules.values(), 5)
