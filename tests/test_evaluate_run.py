@@ -381,6 +381,7 @@ def test_a_finished_run_keeps_what_it_exported() -> None:
     assert "The seeds-only model is exported, as good by its mean as what takes more training." in sentence(verdict)
     assert "Iteration 1 is exported, as good by its mean as any." in sentence(replace(verdict, best=1))
     assert "The base model is exported, as it was chosen when the run was made." in sentence(replace(verdict, best=0))
+    assert "The seeds-only model would be exported, as good by its mean" in sentence(verdict, exported=False)
 
 
 def test_pairs_are_kept_with_the_kind_that_the_score_weighs(tmp_path: Path) -> None:

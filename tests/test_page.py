@@ -366,6 +366,8 @@ def test_a_gain_opens_both_models_and_the_pairs_that_it_is_about(judged: Run, op
 def test_where_every_pair_counts_there_is_no_choice_of_pairs(tmp_path: Path, opened: Callable[[Run], Browser]) -> None:
     run_loop(village(tmp_path / "run"))
     browser = opened(read_run(tmp_path / "run"))
+    captions = browser.run("return [...document.querySelectorAll('#numbers figcaption')].map((each) => each.innerText)")
+    assert captions[0] == "better than base by · bits per byte, n 24"
     browser.run("[...document.querySelectorAll('#story .line button')][1].click()")
     assert chosen_in(browser, "before", "after") == ["demos", "2"]
     assert browser.run("return document.getElementById('answers-show')") is None

@@ -24,7 +24,7 @@ def draw(comparison: Comparison, path: Path) -> None:
 
     def paint(axes: Any) -> None:
         for place, mean in enumerate(means):
-            # Where no resample differs, rounding may put the mean outside: matplotlib takes no length below 0. nan stays.
+            # Where no resample differs, rounding may put the mean outside: matplotlib takes no length below 0, but nan.
             ways = (mean.value - mean.interval.low, mean.interval.high - mean.value)
             ends = [[0.0 if way < 0 else scale * way] for way in ways]
             axes.errorbar([scale * mean.value], [place], xerr=ends, fmt="o", color="black", capsize=3)

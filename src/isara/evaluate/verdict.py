@@ -148,8 +148,13 @@ def judge(
     return replace(verdict, best=max(worth, key=worth.__getitem__))
 
 
-def sentence(verdict: Verdict) -> str:
-    """The verdict in a line: what is best, or that the loop did not help, by how much, on how many pairs."""
+def sentence(verdict: Verdict, exported: bool = True) -> str:
+    """The verdict in a line: what is best, or that the loop did not help, by how much, on how many pairs.
+
+    Args:
+        verdict: Of an iteration.
+        exported: Whether a model lies in final/ already, or would do so if the run ended here.
+    """
     by = f"by {MEASURES[verdict.measure]} on {_many(verdict.n)}"
     said = ", ".join(f"{gain} over {_rival(gain, verdict.measure)}" for gain in verdict.gains)
     of = " (95 % intervals of paired differences)" if any(gain.spread for gain in verdict.gains) else ""
@@ -167,10 +172,10 @@ def sentence(verdict: Verdict) -> str:
         if any(gain.mean <= 0 for gain in verdict.gains if gain.over != "reader")
         else "It is not shown that the loop helps"
     )
+    goes_home = f"{model_name(verdict.best).capitalize()} {'is' if exported else 'would be'} exported, {_why(verdict)}"
     return (
         f"{head}: iteration {verdict.chosen} is not shown to be better than {_listed(missed)}, "
-        f"{by}: {said}{of}.{_budgets(verdict)} {model_name(verdict.best).capitalize()} is exported, {_why(verdict)}. "
-        f"{_advice(verdict)}{_of_reader(reader)}"
+        f"{by}: {said}{of}.{_budgets(verdict)} {goes_home}. {_advice(verdict)}{_of_reader(reader)}"
     )
 
 

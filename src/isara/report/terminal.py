@@ -228,7 +228,11 @@ def conclusion(run: Run) -> list[str]:
     if best is None:
         return ["No iteration is finished yet: run the same command again to go on."]
     if verdict := run.verdict:
-        return [sentence(verdict), f"{model_name(best).capitalize()} {where}.", *_warning(run)]
+        return [
+            sentence(verdict, run.exported is not None),
+            f"{model_name(best).capitalize()} {where}.",
+            *_warning(run),
+        ]
     if best == 0:
         return ["No iteration was asked for, so the base model is in final/."]
     base, figures = run.base.figures or {}, run.at(best).figures or {}

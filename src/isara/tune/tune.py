@@ -243,8 +243,8 @@ def _findings(found: Tuned) -> Iterable[str]:
             f"the seeds' questions tell {len(probe.groups)} kinds of answers apart (retrieve.embedder: {embedder}; "
             f"{probe.accuracy:.0%} of them by the others, kinds weighed alike): questions.focus: kinds with "
             "filters.kind: true keeps questions and answers to one kind. It paid where how a question is meant decides "
-            "the kind, and cost where a fact does; there, filters.kind alone paid for a model of 135 M weights. Ask the "
-            "arms by-kind and kind-check of `isara compare`"
+            "the kind, and cost where a fact does; there, filters.kind alone paid for a model of 135 M weights. Ask "
+            "the arms by-kind and kind-check of `isara compare`"
         )
     yield (
         "likelihood counts every byte alike, and most bytes are tone: where a few words decide whether an answer is "

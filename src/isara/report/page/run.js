@@ -99,7 +99,7 @@ function numbers() {
   const rivals = [...new Set(D.gains.map((gain) => gain.over))];
   const gains = rivals.map((over) => {
     const points = D.gains.filter((gain) => gain.over === over);
-    return { title: `better than ${over} by`, note: points[0].measure, zero: true, points };
+    return { title: `better than ${over} by`, note: `${points[0].measure}, n ${[...new Set(points.map((p) => p.n))].join(", ")}`, zero: true, points };
   });
   const opens = (each) => each.name === "yield" ? ({ t }) => openRows({ t, fate: "made" }) : each.zero ? toGain : toAnswers(each.name);
   const charts = [...gains, ...D.figures].map((each) => overModels(each, opens(each)));
