@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from isara.build import build_parts, checker_steps, settled_by_seeds
+from isara.build import assemble, build_parts, checker_steps, settled_by_seeds
+from isara.cli.compare import _begun
 from isara.compare.arms import ARMS
 from isara.compare.budget import cost
 from isara.compare.trainers import EqualSteps, ShuffledAnswers, TaggedSources
@@ -27,7 +28,7 @@ from isara.records import CHECKER, Candidate, Draw, QAPair, TrainStats
 from isara.report.facts import read_run
 from isara.sizes import count_weights
 from isara.stages import Keys, Model
-from isara.testing import HashEmbedder, ScriptedEngine
+from isara.testing import HashEmbedder, ScriptedEngine, word_renderer
 from tests.doubles import SEEDS, CountingTrainer, ScriptedEvaluator, hyrule
 from tests.test_loop import parts
 
@@ -365,6 +366,34 @@ def test_larger_models_and_the_embedded_kind_are_checked_by_a_second_one(
     monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: weights)
     config, _ = settled_by_seeds(load_config(None, ["retrieve.embedder=minilm"]), "some model", SHOP)
     assert (config.filters.kind, config.filters.agreement) == (kind, None if kind else 0.5)
+
+
+def test_what_makes_no_pairs_decides_nothing_and_loads_no_embedder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: 135_000_000)
+    config = load_config(None, [f"retrieve.embedder={tmp_path / 'missing'}"], out=str(tmp_path / "out"))
+    model = str(embedded_model())
+    made = assemble(config, model, word_renderer(), SHOP, retrieves=False)
+    assert made.config.filters.kind is False and made.checker_steps is None
+
+
+def test_a_run_and_a_comparison_of_an_older_version_go_on_without_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isara.build.defaults.count_weights", lambda model: 135_000_000)
+    record = {"filters": {"agreement": 0.5}}
+    make_folder(tmp_path / "run")
+    write_text(tmp_path / "run/isara.yaml", json.dumps(record))
+    config = load_config(None, ["retrieve.embedder=lexical"], out=str(tmp_path / "run"))
+    filters = assemble(config, str(embedded_model()), word_renderer(), SHOP).config.filters
+    assert (filters.kind, filters.agreement) == (False, 0.5)
+    seed_counts = tmp_path / "comparison/seeds-16/compare.yaml"
+    make_folder(seed_counts.parent)
+    write_text(seed_counts, json.dumps({"config": record}))
+    assert _begun(tmp_path / "comparison") == seed_counts
+    write_text(tmp_path / "comparison/compare.yaml", "{}")
+    assert _begun(tmp_path / "comparison") == tmp_path / "comparison/compare.yaml"
 
 
 def test_where_most_answers_are_of_no_kind_a_second_model_checks(monkeypatch: pytest.MonkeyPatch) -> None:

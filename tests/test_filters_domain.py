@@ -177,7 +177,8 @@ def test_off_domain_by_shared_words_says_that_it_tells_little(caplog: pytest.Log
 
 
 def row(question: str, answer: str, accepted: bool = True) -> dict[str, object]:
-    return {"question": question, "answer": answer, "accepted": accepted, "answer_draws": [{}] if answer else []}
+    made = {"question": question, "answer": answer, "accepted": accepted, "answer_draws": [{}] if answer else []}
+    return made if accepted else {**made, "rejection": {"reason": "run_on"}}
 
 
 def test_a_collapse_shows_in_the_figures(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +218,14 @@ def test_a_kind_that_a_check_takes_is_named_with_the_check(caplog: pytest.LogCap
     collapse_figures(pool, [*kept, *few, *taken])
     [message] = [message for message in caplog.messages if "hardly" in message]
     assert f"'{SELLING}' (50 % of the seeds, 20 % of the pairs; agreement took 30)" in message
+    assert "second answers are no such answers either; filters.kind" in message
     assert message.endswith("filters.kind: true with filters.agreement: null asks the seeds' questions instead")
+    caplog.clear()
+    surplus = [each | {"rejection": {"reason": "surplus"}} for each in taken]
+    collapse_figures(pool, [*kept, *few, *taken[:1], *surplus])
+    [message] = [message for message in caplog.messages if "hardly" in message]
+    assert "agreement took 1)" in message and "surplus" not in message
+    assert "the model doesn't give such answers" in message, "one more would not have been enough"
     caplog.clear()
     collapse_figures(pool, [*kept, *few, *few, *taken])
     assert not [message for message in caplog.messages if "hardly" in message], "a third, where chance gives a half"

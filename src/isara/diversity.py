@@ -101,7 +101,10 @@ def _warn_of_lost(kinds: Sequence[KindShare], seeds: Sequence[str], rows: Sequen
     lost = [share for share in kinds if share.kind != OTHER and _is_lost(share, accepted)]
     if accepted < _FEWEST or not lost:
         return
-    dropped = [row for row in rows if row["answer_draws"] and not row["accepted"]]
+    # What is surplus was looked at by no filter.
+    dropped = [
+        row for row in rows if row["answer_draws"] and not row["accepted"] and row["rejection"]["reason"] != "surplus"
+    ]
     kind_of = zip(dropped, Kinds(seeds).of([row["answer"] for row in dropped]), strict=True)
     took = {share.kind: Counter[str]() for share in lost}
     for row, kind in kind_of:
@@ -113,7 +116,9 @@ def _warn_of_lost(kinds: Sequence[KindShare], seeds: Sequence[str], rows: Sequen
         + ")"
         for share in lost
     ]
-    reasons = sum(took.values(), Counter[str]()).most_common(1)
+    # What was dropped is the cause where it would have sufficed.
+    wanted = sum(_LOST * share.seeds - share.accepted for share in lost) * accepted
+    reasons = [(why, count) for why, count in sum(took.values(), Counter[str]()).most_common(1) if count >= wanted]
     _log.warning(
         "the accepted pairs hardly have %s, and a model forgets what its pairs lack: %s",
         ", ".join(named),
@@ -127,7 +132,7 @@ def _is_lost(share: KindShare, accepted: int) -> bool:
 
 
 _FORGOTTEN = {
-    "agreement": "the second model doesn't give such answers either; filters.kind: true with filters.agreement: null "
+    "agreement": "second answers are no such answers either; filters.kind: true with filters.agreement: null "
     "asks the seeds' questions instead",
     "": "the model doesn't give such answers; ask evenly (questions.focus), or add seeds like them",
 }

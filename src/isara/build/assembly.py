@@ -87,11 +87,18 @@ def build_run(run: str | Path, overrides: Sequence[str] = (), *, retrieves: bool
 
 def _of_run(folder: Path, model: Path, overrides: Sequence[str], retrieves: bool) -> Parts:
     """The parts of a run, with one of its models."""
-    config = load_config(folder / FILE_NAME, overrides)
+    config = _without_auto(load_config(folder / FILE_NAME, overrides))
     renderer = open_renderer(str(model), config.prompt_format, config.engine.trust_remote_code)
     seeds = [QAPair.from_json(row) for row in read_rows(folder / "seeds.jsonl")]
     heldout = [QAPair.from_json(row) for row in read_rows(folder / "heldout.jsonl")]
     return assemble(config, str(model), renderer, seeds, heldout, retrieves=retrieves, generates=False)
+
+
+def _without_auto(config: Config) -> Config:
+    """The config of a run that was made before there was a choice to record: what it does not name was off."""
+    off = {"kind": False, "agreement": None}
+    update = {name: value for name, value in off.items() if getattr(config.filters, name) == "auto"}
+    return config.model_copy(update={"filters": config.filters.model_copy(update=update)}) if update else config
 
 
 def assemble(
@@ -123,7 +130,8 @@ def assemble(
     """
     seeds, heldout = as_pairs(seeds), as_pairs(heldout)
     if generates:  # else nothing that follows the model's size or the seeds is used, and a run's config stays as it is
-        config = settled_by_seeds(settled(config, model)[0], model, seeds)[0]
+        decide = seeds if retrieves else ()  # without an embedder they decide nothing
+        config = settled_by_seeds(settled(config, model)[0], model, decide, Path(config.out) / FILE_NAME)[0]
     embedder = find_embedder(config.retrieve.embedder if retrieves else "lexical")
     question_filters, pair_filters = _filters(config.filters) if generates else ([], [])
     engine = build_engine(config, watcher) if generates else build_measuring_engine(config, watcher)

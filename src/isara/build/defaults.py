@@ -151,7 +151,7 @@ def _recorded(record: Path) -> dict[str, Any] | None:
         return None
     settings = tree.get("config", tree) if isinstance(tree, dict) else {}
     filters = settings.get("filters") if isinstance(settings, dict) else None
-    return filters if isinstance(filters, dict) and "agreement" in filters else None
+    return filters if isinstance(filters, dict) else None
 
 
 def _number(value: object) -> float | None:

@@ -101,7 +101,6 @@ def compare(
     """
     from isara.build import build_parts
     from isara.compare.arms import ARMS, find_arms, in_order
-    from isara.compare.store import FILE_NAME
     from isara.compare.variations import by_counts
     from isara.config import load_config
 
@@ -125,7 +124,7 @@ def compare(
     for name in names:
         config = load_config(recipe, overrides or [], model=name)
         place = folder if len(names) == 1 else folder / _folder_name(config.model)
-        base = build_parts(config, began=place / FILE_NAME)
+        base = build_parts(config, began=_begun(place))
         for note in base.notes:
             _tell(note)
         asked = _task(on, base, data, judge, pairwise, test_limit) if on else _tests(tests or [], base, test_limit)
@@ -327,6 +326,14 @@ def _folder_name(model: str) -> str:
 def _listed(text: str) -> list[str]:
     """What stands between the semicolons: a category's name may hold commas."""
     return [name.strip() for name in text.split(";") if name.strip()]
+
+
+def _begun(folder: Path) -> Path:
+    """The record of what may have begun there: a comparison's, or that of the first of several seed sets."""
+    from isara.compare.store import FILE_NAME
+
+    parts = sorted(each for name in ("seeds", "split") for each in folder.glob(f"{name}-*/{FILE_NAME}"))
+    return next((record for record in (folder / FILE_NAME, *parts) if record.is_file()), folder / FILE_NAME)
 
 
 def _names(text: str) -> list[str]:

@@ -284,7 +284,7 @@ def _snippet(most: int, stops: Sequence[str]) -> str:
     # Special tokens end an answer by themselves.
     ends = f", stop_strings={list(stops)!r}, tokenizer=ask.tokenizer" if stops else ""
     cut = "".join(f"partition({stop!r})[0]." for stop in stops)
-    return _USE.replace("MOST", str(most)).replace("ENDS", ends).replace("CUT", cut)
+    return _USE.replace("CUT", cut).replace("MOST", str(most)).replace("ENDS", ends)
 
 
 def _ends(fmt: PromptFormat) -> str:
