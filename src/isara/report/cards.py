@@ -164,13 +164,14 @@ def _origin(run: Run, best: int, settings: Mapping[str, Any]) -> list[str]:
         return _made(run, best)
     if best == SEEDS_ONLY:
         training = run.at(best).training
+        settings = {name: value for name, value in settings.items() if name != "num_train_epochs"}  # its steps were set
         return [
             f"{base}, fine-tuned on {len(run.seeds)} question-answer pairs alone, with loss on the answers: the "
             f"baseline of a run of {_ISARA}, which makes more pairs from them and shows no iteration to be better "
             "(see below).",
             "## How it was made",
             "No generated pair was trained on. Training:",
-            _settings_table({**_without_epochs(settings), **_taken(training)}),
+            _settings_table({**settings, **_taken(training)}),
             _merge_note(training),
         ]
     why = "no iteration of the run is the better model (see below)" if run.iterations else "the run made no iteration"
@@ -239,11 +240,6 @@ def _preferred(run: Run, facts: IterationFacts) -> str:
         f"(`prefer.method: {told.method}`, beta {told.beta:g}, "
         "[arXiv 2305.18290](https://arxiv.org/abs/2305.18290))."
     )
-
-
-def _without_epochs(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training whose steps were those of another one."""
-    return {name: value for name, value in settings.items() if name != "num_train_epochs"}
 
 
 def _taken(training: Training | None) -> dict[str, Any]:
